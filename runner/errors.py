@@ -1,0 +1,112 @@
+"""What can go wrong for a user, each with its exit code.
+
+Every error that a user can cause or meet is a `CharrunError`: the command line prints its text and exits with its
+code; a traceback means a defect in charrun.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+EXIT_OK = 0
+EXIT_STAGE_FAILED = 1
+EXIT_USAGE = 2
+EXIT_SPEC = 3
+EXIT_PLUGIN = 4
+EXIT_ENVIRONMENT = 5
+EXIT_BUDGET = 6
+EXIT_LOCKED = 7
+EXIT_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong in a file, with its place.
+
+    Attributes:
+        code: Stable code such as `SPEC012`, documented in docs/errors.md.
+        message: What is wrong, in one line.
+        file: Path as the user wrote it.
+        line: 1-based line, 0 where the problem has no place in the file.
+        column: 1-based column, 0 where the problem has no place in the file.
+        hint: What to do next, without a full stop; may be empty.
+        source: The line of the file that holds the place; may be empty.
+        width: Number of columns to underline, at least 1.
+    """
+
+    code: str
+    message: str
+    file: str
+    line: int = 0
+    column: int = 0
+    hint: str = ""
+    source: str = ""
+    width: int = 1
+
+    def render(self) -> str:
+        """`file:line:col CODE message`, then the line with a caret, then the hint."""
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        parts = [f"{place} {self.code} {self.message}"]
+        if self.line and self.source.strip():
+            gutter = f"{self.line:>5} | "
+            parts.append(gutter + self.source)
+            parts.append(" " * (len(gutter) - 2) + "| " + " " * (self.column - 1) + "^" * max(1, self.width))
+        if self.hint:
+            parts.append(f"      {self.hint}")
+        return "\n".join(parts)
+
+
+class CharrunError(Exception):
+    """Base of every error that the command line explains; `exit_code` is the process's exit code."""
+
+    exit_code = EXIT_STAGE_FAILED
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def render(self) -> str:
+        """The text for a terminal: what is wrong, then what to do next."""
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+class SpecError(CharrunError, ValueError):
+    """Something is wrong in a file that the user wrote; holds every problem found, in file order."""
+
+    exit_code = EXIT_SPEC
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(problem.render() for problem in problems))
+        self.problems = tuple(problems)
+
+
+class PluginError(CharrunError):
+    """A plugin cannot be loaded or breaks its contract."""
+
+    exit_code = EXIT_PLUGIN
+
+
+class EnvironmentProblem(CharrunError):
+    """Credentials, engine, model, network or disk: nothing in the spec is wrong."""
+
+    exit_code = EXIT_ENVIRONMENT
+
+
+class StageFailed(CharrunError):
+    """A stage stopped: an invariant did not hold, or the data cannot be made."""
+
+    exit_code = EXIT_STAGE_FAILED
+
+
+class Locked(CharrunError):
+    """Another process writes the same store folder."""
+
+    exit_code = EXIT_LOCKED
+
+
+class Interrupted(CharrunError):
+    """Ctrl-C or SIGTERM; what was recorded stays and the same command continues."""
+
+    exit_code = EXIT_INTERRUPTED
