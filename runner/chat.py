@@ -1,0 +1,222 @@
+"""The one rendering: messages to tokens, tokens to text, conversations to trained rows.
+
+Generation, training, reference log-probs and evaluation all come through here, and through the model's own chat
+template. A prompt is rendered and tokenized once; a completion is tokenized on its own and appended, so that the
+context of a trained turn is, token for token, the prompt that would generate it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from charrun.errors import EnvironmentProblem
+
+if TYPE_CHECKING:
+    from tinker import types
+
+Role = Literal["system", "user", "assistant"]
+_SENTINEL = "charrun-probe-answer"
+_THINK = re.compile(r"^\s*<think>(.*?)</think>", re.DOTALL)
+
+
+class Message(TypedDict):
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+def system(content: str) -> Message:
+    """A system message."""
+    return {"role": "system", "content": content}
+
+
+def user(content: str) -> Message:
+    """A user message."""
+    return {"role": "user", "content": content}
+
+
+def assistant(content: str) -> Message:
+    """An assistant message."""
+    return {"role": "assistant", "content": content}
+
+
+@dataclass(frozen=True)
+class TrainedRow:
+    """Tokens of one training row and which of them are trained.
+
+    Attributes:
+        tokens: Token ids, shape [n].
+        trained: True where the token is a target of the loss, shape [n]; the first is always False.
+    """
+
+    tokens: tuple[int, ...]
+    trained: tuple[bool, ...]
+
+    @property
+    def trained_tokens(self) -> int:
+        """Number of trained tokens."""
+        return sum(self.trained)
+
+    def datum(self) -> types.Datum:
+        """The row for the SDK: inputs without the last token, targets shifted by one, weights 0 or 1."""
+        from tinker import types
+
+        return types.Datum(
+            model_input=types.ModelInput.from_ints(list(self.tokens[:-1])),
+            loss_fn_inputs={
+                "target_tokens": types.TensorData(data=list(self.tokens[1:]), dtype="int64"),
+                "weights": types.TensorData(data=[float(t) for t in self.trained[1:]], dtype="float32"),
+            },
+        )
+
+
+class Chat:
+    """A model's chat template and tokenizer, with the options that the spec fixes for it.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer with a chat template.
+        options: Variables for the template, such as `enable_thinking`.
+        name: Model name, for error texts.
+    """
+
+    def __init__(self, tokenizer: Any, options: Mapping[str, Any] | None = None, *, name: str = "") -> None:
+        if not getattr(tokenizer, "chat_template", None):
+            raise EnvironmentProblem(
+                f"the tokenizer of '{name}' has no chat template",
+                "name an instruction-tuned model: charrun never renders conversations as raw text",
+            )
+        self.tokenizer = tokenizer
+        self.options = dict(options or {})
+        self.name = name
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Tokens that ask the model for the next assistant turn, shape [n]."""
+        return self._tokenize(messages, add_generation_prompt=True)
+
+    def completion(self, text: str) -> list[int]:
+        """Tokens of a finished assistant turn: the text, then the end-of-turn token."""
+        return [*self.encode(text), self.end_of_turn]
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of plain text without special tokens."""
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def answer(self, tokens: Sequence[int]) -> str:
+        """Visible text of a sampled turn: without end-of-turn tokens and without a leading think block.
+
+        An unclosed think block has no visible answer: the result is empty.
+        """
+        kept = list(tokens)
+        while kept and kept[-1] in self.stop_tokens:
+            kept.pop()
+        text = str(self.tokenizer.decode(kept, skip_special_tokens=True))
+        if text.lstrip().startswith("<think>"):
+            text = _THINK.sub("", text, count=1) if "</think>" in text else ""
+        return text.strip()
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of tokens as they are, special tokens included."""
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=False))
+
+    def rows(self, messages: Sequence[Message], trained: Callable[[int], bool] | None = None) -> list[TrainedRow]:
+        """Training rows of a conversation: every trained turn in the context that would generate it.
+
+        Turns share a row as long as the template leaves earlier turns as they were generated; where it rewrites
+        history (Qwen3 strips think blocks), the conversation becomes one row per assistant turn.
+
+        Args:
+            messages: A conversation that ends on an assistant turn.
+            trained: Which message indexes to train; by default every assistant turn.
+
+        Raises:
+            ValueError: The conversation does not end on an assistant turn, or no turn is trained.
+        """
+        if not messages or messages[-1]["role"] != "assistant":
+            raise ValueError("a training row must end on an assistant turn")
+        wanted = [
+            i for i, m in enumerate(messages) if m["role"] == "assistant" and (trained is None or trained(i))
+        ]
+        if not wanted:
+            raise ValueError("no assistant turn of the conversation is trained")
+        rows: list[tuple[list[int], list[bool]]] = []
+        for index in wanted:
+            context = self.prompt(messages[:index])
+            answer = self.completion(messages[index]["content"])
+            tokens, mask = rows[-1] if rows else ([], [])
+            if tokens and context[: len(tokens)] == tokens:
+                mask += [False] * (len(context) - len(tokens)) + [True] * len(answer)
+                tokens[:] = context + answer
+            else:
+                rows.append((context + answer, [False] * len(context) + [True] * len(answer)))
+        return [TrainedRow(tuple(tokens), tuple(mask)) for tokens, mask in rows]
+
+    def trained_text(self, row: TrainedRow) -> list[str]:
+        """Decoded trained spans of a row, each without its end-of-turn token."""
+        spans: list[list[int]] = []
+        before = False
+        for token, trained in zip(row.tokens, row.trained, strict=True):
+            if trained:
+                if not before:
+                    spans.append([])
+                spans[-1].append(token)
+            before = trained
+        return [self.decode(span[:-1] if span[-1] == self.end_of_turn else span) for span in spans]
+
+    @cached_property
+    def end_of_turn(self) -> int:
+        """The token that ends an assistant turn, read off the model's own template."""
+        messages = [user("?"), assistant(_SENTINEL)]
+        text = self._render(messages, add_generation_prompt=False)
+        suffix = text.rsplit(_SENTINEL, 1)[1]
+        after = self.encode(suffix)
+        if after and after[0] in self.tokenizer.all_special_ids:
+            return int(after[0])
+        return int(self.tokenizer.eos_token_id)
+
+    @cached_property
+    def stop_tokens(self) -> list[int]:
+        """Tokens at which sampling stops: end of turn and end of text."""
+        eos = self.tokenizer.eos_token_id
+        return list(dict.fromkeys([self.end_of_turn, *([int(eos)] if eos is not None else [])]))
+
+    @cached_property
+    def template_text(self) -> str:
+        """The chat template and its options, for fingerprints."""
+        return f"{self.tokenizer.chat_template}\n{sorted(self.options.items())}"
+
+    def _render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+        return str(
+            self.tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=add_generation_prompt, **self.options
+            )
+        )
+
+    def _tokenize(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> list[int]:
+        tokens = self.tokenizer.apply_chat_template(
+            list(messages),
+            tokenize=True,
+            add_generation_prompt=add_generation_prompt,
+            return_dict=False,
+            **self.options,
+        )
+        return [int(token) for token in tokens]
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a local model folder; never reaches a hub.
+
+    Raises:
+        EnvironmentProblem: The folder holds no tokenizer that loads.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise EnvironmentProblem(f"no tokenizer in {folder}: {error}") from error

@@ -1,0 +1,17 @@
+"""What the engine answers when a request cannot be served."""
+
+from __future__ import annotations
+
+
+class RequestRefused(Exception):
+    """A request that is wrong or names something that is not there; answered with a 4xx and its sentence.
+
+    Attributes:
+        message: What is wrong, as a sentence.
+        status: HTTP status. Never 408, 409, 429 or 5xx for a wrong request: the SDK would retry those for minutes.
+    """
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status

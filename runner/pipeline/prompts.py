@@ -1,0 +1,52 @@
+"""Prompt texts: jinja2 template files of the stages, each replaceable by the spec."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import jinja2
+
+from charrun.errors import EnvironmentProblem, Problem, SpecError
+
+
+class Prompts:
+    """All prompt templates by name, rendered strictly: an unknown variable is an error, not an empty text."""
+
+    def __init__(self, files: Mapping[str, Path]) -> None:
+        self._files = dict(files)
+        try:
+            self.sources = {name: path.read_text(encoding="utf-8") for name, path in files.items()}
+        except OSError as error:
+            raise EnvironmentProblem(f"cannot read a prompt template: {error}") from error
+        self._environment = jinja2.Environment(
+            loader=jinja2.DictLoader({f"{name}.j2": text for name, text in self.sources.items()}),
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            autoescape=False,
+        )
+
+    def render(self, name: str, **variables: object) -> str:
+        """The text of a template, without leading and trailing blank lines.
+
+        Raises:
+            SpecError: The template is malformed or uses a variable that is not given.
+        """
+        try:
+            return self._environment.get_template(f"{name}.j2").render(**variables).strip()
+        except jinja2.TemplateError as error:
+            line = getattr(error, "lineno", None) or 0
+            problem = Problem(
+                "TPL001",
+                f"{type(error).__name__}: {error}",
+                str(self._files.get(name, name)),
+                line,
+                1 if line else 0,
+                hint=f"variables of this template: {', '.join(sorted(variables)) or 'none'}",
+            )
+            raise SpecError([problem]) from error
+
+    def sources_of(self, names: Iterable[str]) -> dict[str, str]:
+        """Texts of some templates, for fingerprints."""
+        return {name: self.sources[name] for name in sorted(names)}

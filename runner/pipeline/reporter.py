@@ -1,0 +1,70 @@
+"""What the pipeline tells those who watch; `charrun.report` shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from charrun.service.ledger import Usage
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """One finished stage of one cell.
+
+    Attributes:
+        id: The stage item's id.
+        seconds: Wall time of the work, of the run that did it.
+        rows: Rows by published kind.
+        usage: Tokens and requests of the work.
+        cached: Whether this run found it done.
+    """
+
+    id: str
+    seconds: float
+    rows: Mapping[str, int]
+    usage: Usage
+    cached: bool
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """One finished cell: its stages, and the rows of the kinds that a summary shows.
+
+    Attributes:
+        name: Slug of character, student and scale.
+        stages: In order of execution.
+        rows: Rows of the last producer of each kind that no more than 16 rows were published of.
+    """
+
+    name: str
+    stages: tuple[StageResult, ...]
+    rows: Mapping[str, list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run."""
+
+    folder: Path
+    cells: tuple[CellResult, ...]
+    engine: str
+    stand_ins: Mapping[str, str] = field(default_factory=dict)
+
+
+class Reporter(Protocol):
+    """Receives a run's events, in order, in the pipeline's own thread."""
+
+    def message(self, text: str) -> None:
+        """One line for the person who watches."""
+
+    def stage_started(self, cell: str, id: str, summary: str) -> None:
+        """A stage begins, or begins again for more rows."""
+
+    def progress(self, cell: str, id: str, done: int, total: int, usage: Usage) -> None:
+        """Work units done so far, of how many, and the stage's tokens so far."""
+
+    def stage_finished(self, cell: str, result: StageResult) -> None:
+        """A stage has published its rows, now or in an earlier run."""

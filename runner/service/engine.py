@@ -1,0 +1,75 @@
+"""What an engine is: a place that answers the Tinker SDK."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """What a run needs of an engine.
+
+    Attributes:
+        models: Names of all models of the run; a name that is an absolute path is a local model folder.
+        options: The engine's own options, already checked against its schema.
+        storage: Folder for an engine that keeps checkpoints on this machine.
+        log: File for an engine's own log.
+    """
+
+    models: Sequence[str]
+    options: Mapping[str, Any]
+    storage: Path
+    log: Path
+
+
+@dataclass(frozen=True)
+class Connection:
+    """An engine that is ready.
+
+    Attributes:
+        base_url: Where the SDK connects; None for the SDK's own default.
+        api_key: Key for the SDK; None for the SDK's own search.
+        exact: Whether repeated forward passes agree to rounding, so that strict tolerances hold.
+        failure: Tells why the engine is gone, or None while it lives.
+        close: Stops what `connect` started.
+        process_ids: Processes that the engine runs on this machine.
+    """
+
+    base_url: str | None
+    api_key: str | None
+    exact: bool
+    failure: Callable[[], str | None] = field(default=lambda: None)
+    close: Callable[[], None] = field(default=lambda: None)
+    process_ids: tuple[int, ...] = ()
+
+
+class Engine:
+    """A place that answers: the hosted service, any base URL, or this machine.
+
+    Attributes:
+        name: What `engine:` names in a spec.
+        summary: One sentence for lists of engines.
+        hosted: Whether requests leave this machine and may cost money, so that the user is asked once.
+        options_schema: Draft-07 schema of the options under `with`.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    hosted: ClassVar[bool] = False
+    options_schema: ClassVar[Mapping[str, Any]] = {"type": "object", "properties": {}, "additionalProperties": False}
+
+    def namespace(self, model: str) -> str:
+        """Identity of a model at this engine, part of every key: the same name elsewhere is another model."""
+        return f"{self.name}:{model}"
+
+    def connect(self, request: EngineRequest) -> Connection:
+        """Make the engine ready.
+
+        Raises:
+            EnvironmentProblem: Credentials are missing, the engine can't be reached or started, or it does not
+                serve a model of the request.
+        """
+        raise NotImplementedError

@@ -1,0 +1,168 @@
+"""The SDK's clients by model and checkpoint, opened when first needed, and its errors in plain words."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from charrun.chat import Chat, load_tokenizer
+from charrun.errors import CharrunError, EnvironmentProblem, StageFailed
+from charrun.service.engine import Connection
+from charrun.service.models import local_folder
+
+if TYPE_CHECKING:
+    import tinker
+    from tinker import types
+
+
+class Sampler(Protocol):
+    """The two methods by which charrun samples and scores, in the SDK's own types."""
+
+    def sample(
+        self, prompt: types.ModelInput, num_samples: int, sampling_params: types.SamplingParams
+    ) -> tinker.APIFuture[types.SampleResponse]:
+        """Sample sequences after a prompt."""
+
+    def compute_logprobs(
+        self, prompt: types.ModelInput, prompt_logprobs_last_n: int | None = None
+    ) -> tinker.APIFuture[list[float | None]]:
+        """Log-probs of a prompt's own tokens; the first is None."""
+
+
+@dataclass(frozen=True)
+class RoleSampler:
+    """A sampler with its rendering and identity.
+
+    Attributes:
+        client: The SDK's sampling client, or another `Sampler`.
+        chat: The rendering of the model's conversations.
+        model: Model name or checkpoint path, as rows record it.
+        fingerprint: Identity of the weights and the rendering, part of every key.
+        context_length: Longest prompt plus answer, in tokens; None where the engine does not say.
+    """
+
+    client: Sampler
+    chat: Chat
+    model: str
+    fingerprint: str
+    context_length: int | None
+
+
+class Service:
+    """One SDK session with an engine."""
+
+    def __init__(self, connection: Connection, metadata: Mapping[str, str]) -> None:
+        os.environ.setdefault("TINKER_TELEMETRY", "0")
+        import tinker
+
+        self.connection = connection
+        self._address: dict[str, Any] = {"base_url": connection.base_url, "api_key": connection.api_key}
+        self._client = tinker.ServiceClient(user_metadata=dict(metadata), **self._address)
+        self._rest = tinker.RestClient(**self._address)
+        self._chats: dict[str, Chat] = {}
+        self._samplers: dict[str, Sampler] = {}
+        self._contexts: dict[str, int | None] = {}
+        self._opening = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Ask what the engine serves."""
+        with explained():
+            found = await self._rest.get_server_capabilities()
+        self._contexts = {m.model_name: m.max_context_length for m in found.supported_models if m.model_name}
+
+    def context_length(self, model: str) -> int | None:
+        """Longest prompt plus answer of a base model, in tokens."""
+        return self._contexts.get(model)
+
+    async def chat(self, model: str, options: Mapping[str, Any]) -> Chat:
+        """The rendering of a model: tokenizer from this machine for local models, else by the SDK."""
+        key = f"{model} {sorted(options.items())}"
+        async with self._opening:
+            if key not in self._chats:
+                folder = local_folder(model)
+                tokenizer = load_tokenizer(folder) if folder else await self._hosted_tokenizer(model)
+                self._chats[key] = Chat(tokenizer, options, name=model)
+        return self._chats[key]
+
+    async def sampler(self, base_model: str, path: str | None = None) -> Sampler:
+        """A sampling client of a base model, or of a checkpoint's sampler weights."""
+        async with self._opening:
+            return await self._open_sampler(base_model, path)
+
+    async def new_adapter(self, base_model: str, rank: int, seed: int) -> tinker.TrainingClient:
+        """A fresh LoRA adapter on attention and MLP, not on the output layer."""
+        with explained():
+            return await self._client.create_lora_training_client(
+                base_model=base_model, rank=rank, seed=seed, train_mlp=True, train_attn=True, train_unembed=False
+            )
+
+    async def adapter_from(self, state_path: str) -> tinker.TrainingClient:
+        """An adapter that continues a saved state's weights with a fresh optimizer."""
+        with explained():
+            return await self._client.create_training_client_from_state(state_path)
+
+    async def exists(self, state_path: str) -> bool:
+        """Whether the engine still holds a checkpoint."""
+        import tinker
+
+        try:
+            await self._rest.get_weights_info_by_tinker_path(state_path)
+        except (tinker.NotFoundError, tinker.BadRequestError):
+            return False
+        return True
+
+    async def download_urls(self, external_path: str) -> dict[str, str]:
+        """Download addresses of an external checkpoint's files, by file name."""
+        with explained():
+            return dict((await self._rest.get_external_weights_urls(external_path)).urls)
+
+    async def close(self, status: str = "success") -> None:
+        """End the session at the engine; an engine that is gone already is no error."""
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(asyncio.shield(self._client.close(status).coroutine()), timeout=5)  # type: ignore[arg-type]
+
+    async def _open_sampler(self, base_model: str, path: str | None = None) -> Any:
+        key = path or base_model
+        if key not in self._samplers:
+            with explained():
+                self._samplers[key] = await (
+                    self._client.create_sampling_client(model_path=path)
+                    if path
+                    else self._client.create_sampling_client(base_model=base_model)
+                )
+        return self._samplers[key]
+
+    async def _hosted_tokenizer(self, model: str) -> Any:
+        client = await self._open_sampler(model)
+        try:
+            return await asyncio.to_thread(client.get_tokenizer)
+        except Exception as error:  # the hub client raises many kinds
+            raise EnvironmentProblem(
+                f"cannot load the tokenizer of '{model}': {error}",
+                "the SDK takes it from the Hugging Face hub: check the network, and HF_TOKEN for gated models",
+            ) from error
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Turn the SDK's errors into charrun's own, with what to do next."""
+    import tinker
+
+    try:
+        yield
+    except CharrunError:
+        raise
+    except tinker.AuthenticationError as error:
+        raise EnvironmentProblem("the engine refuses the key", "set TINKER_API_KEY, or run: tinker auth login") from error
+    except tinker.BillingError as error:
+        raise EnvironmentProblem(f"billing: {error}", "add credit, then run the same command again") from error
+    except tinker.APIConnectionError as error:
+        raise EnvironmentProblem(f"the engine can't be reached: {error}", "run the same command again") from error
+    except (tinker.NotFoundError, tinker.BadRequestError, tinker.UnprocessableEntityError) as error:
+        raise StageFailed(f"the engine refuses a request: {error}") from error
+    except tinker.TinkerError as error:
+        raise StageFailed(f"the engine failed: {error}", "what is recorded stays; run the same command again") from error

@@ -1,0 +1,222 @@
+"""YAML events to nodes to plain data, within limits on depth and on what aliases expand to."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from charrun.errors import Problem, SpecError
+from charrun.spec.document import UNPRINTABLE, KeyPath, Mark, problem_at
+from charrun.spec.words import shown
+
+MAX_DEPTH = 64
+MAX_NODES = 10_000
+
+_CORE = "tag:yaml.org,2002:"
+_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)\Z")
+_BASED = re.compile(r"0(?:o[0-7]+|x[0-9a-fA-F]+)\Z")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
+_NOT_FINITE = re.compile(r"(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z")
+_WORDS: dict[str, bool | None] = {
+    "": None, "~": None, "null": None, "Null": None, "NULL": None,
+    "true": True, "True": True, "TRUE": True,
+    "false": False, "False": False, "FALSE": False,
+}  # fmt: skip
+
+
+@dataclass
+class Node:
+    """A scalar, a list of nodes or a mapping (key to key node and value node).
+
+    Attributes:
+        value: The scalar, `list[Node]` or `dict[str, tuple[Node, Node]]`.
+        mark: Its place; an alias's own, not that of what it names.
+        size: Values in it with every alias expanded; long text counts for more.
+        height: Levels of lists and mappings in it, aliases expanded.
+    """
+
+    value: Any
+    mark: Mark
+    size: int = 1
+    height: int = 0
+
+
+@dataclass
+class Composer:
+    """Builds nodes from events, depth first; nothing is expanded before its size is known to be small."""
+
+    name: str
+    lines: tuple[str, ...]
+    problems: list[Problem] = field(default_factory=list)
+    anchors: dict[str, Node | None] = field(default_factory=dict)
+    nodes: int = 0
+
+    def document(self, events: Iterator[yaml.Event]) -> Node | None:
+        """The root of the only document, `None` for an empty file."""
+        root: Node | None = None
+        for event in events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                if root is not None:
+                    hint = "one file holds one document: remove '---' and what follows"
+                    raise self.refused("SPEC007", "a second document", _mark(event), hint)
+                root = self.node(next(events), events, 0)
+        return None if root is None or root.value is None else root
+
+    def node(self, event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> Node:
+        """The node that begins with `event`."""
+        mark = _mark(event)
+        if isinstance(event, yaml.AliasEvent):
+            return self.alias(event, mark, depth)
+        if depth > MAX_DEPTH:
+            raise self.refused("SPEC005", f"nested more than {MAX_DEPTH} levels deep", mark)
+        self.count(1, "SPEC002", f"more than {MAX_NODES:,} values in one file", mark)
+        anchor = getattr(event, "anchor", None)
+        if anchor:
+            self.anchors[anchor] = None
+        if isinstance(event, yaml.ScalarEvent):
+            node = Node(self.scalar(event, mark), mark, 1 + len(event.value) // 64)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            self.check_tag(event.tag, "seq", mark)
+            node = self.sequence(events, mark, depth)
+        else:
+            assert isinstance(event, yaml.MappingStartEvent)
+            self.check_tag(event.tag, "map", mark)
+            node = self.mapping(events, mark, depth)
+        if anchor:
+            self.anchors[anchor] = node
+        return node
+
+    def alias(self, event: yaml.AliasEvent, mark: Mark, depth: int) -> Node:
+        """The anchored node under the alias's own place, if that does not blow the document up."""
+        if event.anchor not in self.anchors:
+            raise self.refused("SPEC004", f"not valid YAML: alias '*{event.anchor}' has no anchor", mark)
+        target = self.anchors[event.anchor]
+        if target is None:
+            raise self.refused("SPEC006", f"alias '*{event.anchor}' stands inside what it names", mark)
+        if depth + target.height > MAX_DEPTH:
+            raise self.refused("SPEC005", f"nested more than {MAX_DEPTH} levels deep through aliases", mark)
+        self.count(target.size, "SPEC006", f"aliases expand to more than {MAX_NODES:,} values", mark)
+        return Node(target.value, mark, target.size, target.height)
+
+    def sequence(self, events: Iterator[yaml.Event], mark: Mark, depth: int) -> Node:
+        items: list[Node] = []
+        for event in events:
+            if isinstance(event, yaml.SequenceEndEvent):
+                break
+            items.append(self.node(event, events, depth + 1))
+        height = max((item.height for item in items), default=0)
+        return Node(items, mark, 1 + sum(item.size for item in items), 1 + height)
+
+    def mapping(self, events: Iterator[yaml.Event], mark: Mark, depth: int) -> Node:
+        entries: dict[str, tuple[Node, Node]] = {}
+        size, height = 1, 0
+        for event in events:
+            if isinstance(event, yaml.MappingEndEvent):
+                break
+            key = self.node(event, events, depth + 1)
+            value = self.node(next(events), events, depth + 1)
+            if not isinstance(key.value, str):
+                self.note(
+                    "SPEC008", f"a key must be text, got {shown(key.value)}", key.mark, "put it in quotes"
+                )
+            elif key.value in entries:
+                first = entries[key.value][0].mark.line
+                message = f"duplicate key {shown(key.value)}"
+                self.note(
+                    "SPEC010", message, key.mark, f"it is already there in line {first}: keep one of them"
+                )
+            else:
+                entries[key.value] = (key, value)
+                size += key.size + value.size
+                height = max(height, value.height)
+        return Node(entries, mark, size, 1 + height)
+
+    def scalar(self, event: yaml.ScalarEvent, mark: Mark) -> Any:
+        """The value of a scalar by the core schema, or as its explicit core tag says."""
+        text: str = event.value
+        if not text.isascii() and UNPRINTABLE.search(text):
+            # Escapes in quotes can name what the file itself may not hold, such as half a surrogate pair.
+            self.note("SPEC003", "the text holds a character that is none", mark, "remove the escape")
+            return ""
+        tag = event.tag or ""
+        if tag in ("", "!"):
+            return self.resolve(text, mark) if event.implicit[0] and not tag else text
+        if not self.check_tag(tag, "str int float bool null", mark) or tag == _CORE + "str":
+            return text
+        value = self.resolve(text, mark)
+        if tag == _CORE + "float" and type(value) is int:
+            return float(value)
+        if tag != _CORE + _tag_of(value):
+            self.note("SPEC011", f"{shown(text)} is no {tag.removeprefix(_CORE)}", mark)
+        return value
+
+    def resolve(self, text: str, mark: Mark) -> Any:
+        """An unquoted scalar's value; numbers that JSON or 64 bits cannot hold are problems."""
+        if text in _WORDS:
+            return _WORDS[text]
+        number: int | float
+        if _INTEGER.match(text):
+            number = int(text) if len(text) < 20 else 1 << 64
+        elif _BASED.match(text):
+            number = int(text, 0)
+        elif _FLOAT.match(text):
+            number = float(text)
+        elif _NOT_FINITE.match(text):
+            number = math.inf
+        else:
+            return text
+        if not math.isfinite(number) or abs(number) >= 1 << 63:
+            self.note("SPEC011", f"{shown(text)} is not a finite 64-bit number", mark, "put text in quotes")
+            return 0
+        return number
+
+    def check_tag(self, tag: str | None, allowed: str, mark: Mark) -> bool:
+        if tag in (None, "", "!") or tag in {_CORE + name for name in allowed.split()}:
+            return True
+        name = str(tag).replace(_CORE, "!!")
+        self.note("SPEC018", f"tag {shown(name)} is not allowed", mark, "write the value without a tag")
+        return False
+
+    def count(self, nodes: int, code: str, message: str, mark: Mark) -> None:
+        self.nodes += nodes
+        if self.nodes > MAX_NODES:
+            raise self.refused(code, message, mark)
+
+    def note(self, code: str, message: str, mark: Mark, hint: str = "") -> None:
+        self.problems.append(problem_at(self.name, self.lines, mark, code, message, hint))
+
+    def refused(self, code: str, message: str, mark: Mark, hint: str = "") -> SpecError:
+        self.note(code, message, mark, hint)
+        return SpecError(self.problems)
+
+
+def plain(node: Node, marks: dict[KeyPath, tuple[Mark, Mark]]) -> Any:
+    """The node as plain data; `marks` gets the places of every key and value in it."""
+    return _plain(node, (), node.mark, marks)
+
+
+def _plain(node: Node, path: KeyPath, key: Mark, marks: dict[KeyPath, tuple[Mark, Mark]]) -> Any:
+    marks[path] = (key, node.mark)
+    if isinstance(node.value, dict):
+        return {
+            name: _plain(value, (*path, name), key_node.mark, marks)
+            for name, (key_node, value) in node.value.items()
+        }
+    if isinstance(node.value, list):
+        return [_plain(item, (*path, i), item.mark, marks) for i, item in enumerate(node.value)]
+    return node.value
+
+
+def _mark(event: yaml.Event) -> Mark:
+    start, end = event.start_mark, event.end_mark
+    assert start is not None and end is not None, "events of a parser have marks"
+    one_line = start.line == end.line and isinstance(event, yaml.ScalarEvent | yaml.AliasEvent)
+    return Mark(start.line + 1, start.column + 1, max(1, end.column - start.column) if one_line else 1)
+
+
+def _tag_of(value: Any) -> str:
+    return {bool: "bool", int: "int", float: "float", type(None): "null"}.get(type(value), "str")

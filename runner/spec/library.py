@@ -1,0 +1,138 @@
+"""Characters and scales: those that ship with charrun, and those that a spec brings along."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from charrun.errors import SpecError
+from charrun.spec.document import KeyPath
+from charrun.spec.draft import Draft
+from charrun.spec.model import Character, Scale, Trait
+from charrun.spec.schema import shipped_schema
+from charrun.spec.words import shown, suggest
+from charrun.spec.yaml import load_yaml, read_yaml
+
+
+@dataclass(frozen=True)
+class Library:
+    """What a spec may call by name: character files by id, and scales."""
+
+    characters: Mapping[str, Path]
+    scales: Mapping[str, Scale]
+
+
+def specs_folder() -> Path:
+    """The folder of the shipped specs."""
+    return Path(str(files("charrun.specs")))
+
+
+@cache
+def shipped_library() -> Library:
+    """The characters and scales that ship with charrun."""
+    folder = specs_folder()
+    scales = load_yaml(folder / "scales.yaml").data
+    return Library(
+        {path.stem: path for path in sorted((folder / "characters").glob("*.yaml"))},
+        {name: Scale(name, **numbers) for name, numbers in scales.items()},
+    )
+
+
+def load_character(path: Path, name: str = "") -> Character:
+    """Read a character file.
+
+    Args:
+        path: The file.
+        name: What to call it in problems; `path` itself if empty.
+
+    Raises:
+        SpecError: With every problem found in the file.
+    """
+    draft = Draft(read_yaml(path, name))
+    draft.check(draft.document.data, shipped_schema("character"))
+    character = character_at(draft, ()) if draft.sound(()) else None
+    if problems := draft.problems():
+        raise SpecError(problems)
+    assert character is not None
+    return character
+
+
+def character_at(draft: Draft, at: KeyPath) -> Character:
+    """The character written at `at`, which its schema has found sound; adds what the schema cannot see."""
+    data = draft.document.at(at)
+    _check_questions(draft, at, data["traits"])
+    traits = tuple(Trait(item["trait"], tuple(item["questions"])) for item in data["traits"])
+    return Character(data["id"], data["name"], data["description"], traits)
+
+
+def _check_questions(draft: Draft, at: KeyPath, traits: list[dict[str, Any]]) -> None:
+    seen: dict[str, int] = {}
+    for i, trait in enumerate(traits):
+        for j, question in enumerate(trait["questions"]):
+            path = (*at, "traits", i, "questions", j)
+            folded = " ".join(question.split()).casefold()
+            if folded in seen:
+                hint = f"it is already there in line {seen[folded]}: ask something else"
+                draft.add("SPEC032", f"repeated question {shown(question)}", path, hint)
+            seen.setdefault(folded, draft.document.mark(path).line)
+
+
+def resolve_characters(draft: Draft, library: Library) -> tuple[Character, ...]:
+    """The spec's characters, as far as they are sound."""
+    found: dict[str, Character] = {}
+    for i, item in enumerate(draft.items("characters")):
+        path = ("characters", i)
+        if not draft.sound(path):
+            continue
+        character = (
+            character_at(draft, path) if isinstance(item, dict) else _named(draft, path, item, library)
+        )
+        if character is None:
+            continue
+        if character.id in found:
+            draft.add("SPEC031", f"character {character.id!r} is listed twice", path, "remove one of them")
+        found[character.id] = character
+    return tuple(found.values())
+
+
+def _named(draft: Draft, path: KeyPath, name: str, library: Library) -> Character | None:
+    if name in library.characters:
+        file, told = library.characters[name], str(library.characters[name])
+    elif "/" in name or name.endswith((".yaml", ".yml")):
+        file, told = draft.relative(name)
+    else:
+        hint = suggest(name, library.characters, "characters") + " (a file's name ends in .yaml)"
+        draft.add("SPEC030", f"unknown character {shown(name)}", path, hint)
+        return None
+    try:
+        return load_character(file, told)
+    except SpecError as error:
+        if error.problems[0].code == "SPEC001":
+            message = f"character file {shown(told)}: {error.problems[0].message}"
+            draft.add("SPEC027", message, path, "paths are relative to this file")
+        else:
+            draft.add_elsewhere(error.problems)
+        return None
+
+
+def resolve_scales(draft: Draft, library: Library) -> tuple[Scale, ...]:
+    """The spec's scales, as far as they are sound."""
+    found: dict[str, Scale] = {}
+    for i, item in enumerate(draft.items("scales")):
+        path = ("scales", i)
+        if not draft.sound(path):
+            continue
+        if isinstance(item, str) and item not in library.scales:
+            draft.add(
+                "SPEC033", f"unknown scale {shown(item)}", path, suggest(item, library.scales, "scales")
+            )
+            continue
+        scale = library.scales[item] if isinstance(item, str) else Scale(**item)
+        if scale.name in found:
+            draft.add("SPEC031", f"scale {scale.name!r} is listed twice", path, "remove one of them")
+        found[scale.name] = scale
+    return tuple(found.values())

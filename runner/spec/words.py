@@ -1,0 +1,44 @@
+"""How values and suggestions are worded in problems."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+_LONGEST = 60
+
+
+def shown(value: Any) -> str:
+    """A value as a message names it: text in quotes and escaped, lists and mappings by what they are."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, str) and len(value) > _LONGEST:
+        value = value[: _LONGEST - 1] + "…"
+    return repr(value)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word that `word` was probably meant to be; empty if none is near."""
+    matches = difflib.get_close_matches(word[:200], [name for name in known if name != word], n=1, cutoff=0.6)
+    return matches[0] if matches else ""
+
+
+def suggest(word: str, known: Iterable[str], what: str) -> str:
+    """A hint for an unknown word: the near one, else all of them."""
+    names = sorted(known)
+    if match := nearest(word, names):
+        return f"did you mean {match!r}?"
+    return f"known {what}: {', '.join(names)}" if names else f"no {what} are known"
+
+
+def listed(words: Iterable[str]) -> str:
+    """`a`, `a or b`, `a, b or c`."""
+    *front, last = list(words)
+    return f"{', '.join(front)} or {last}" if front else last

@@ -1,0 +1,74 @@
+"""What a stage is: the contract between the pipeline and every stage, built-in or third-party."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from charrun.pipeline.context import StageContext
+
+Row = dict[str, Any]
+"""One row of an artifact: JSON types only."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a stage expects to do at a scale: rows it makes and requests it sends, for the plan shown before paying."""
+
+    rows: int = 0
+    requests: int = 0
+
+
+class Stage:
+    """One step of the pipeline. Subclass it, name it, and write `run`.
+
+    A stage author writes the science: what goes in, the loop, what comes out. Keys, storage, resuming, concurrency,
+    progress and token counts live behind the context.
+
+    Attributes:
+        name: What `uses:` names in a spec; a slug.
+        summary: One sentence for lists of stages.
+        consumes: Kinds of rows that an earlier stage must produce.
+        optional: Kinds of rows that are used where an earlier stage produces them.
+        produces: Kinds of rows that `run` publishes.
+        roles: Model roles whose models are part of the stage's identity, such as `teacher`.
+        trains: Roles among `roles` that are trained.
+        character_fields: Parts of the character (`name`, `traits`, `questions`) in the stage's identity.
+        identity: How consumed rows enter the fingerprint. `rows`: not at all, since each stored response is keyed by
+            its own request; `lineage`: by the producers' fingerprints, for a stage that asks them for more rows;
+            `content`: by the rows themselves, for a stage that uses them as a whole.
+        options_schema: Draft-07 schema of an object; its defaults are filled in.
+        cache_version: Raise it when the same inputs would now give other outputs.
+        templates: Prompt templates by name; a spec may replace each.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    consumes: ClassVar[tuple[str, ...]] = ()
+    optional: ClassVar[tuple[str, ...]] = ()
+    produces: ClassVar[tuple[str, ...]] = ()
+    roles: ClassVar[tuple[str, ...]] = ()
+    trains: ClassVar[tuple[str, ...]] = ()
+    character_fields: ClassVar[tuple[str, ...]] = ("name", "traits")
+    identity: ClassVar[Literal["rows", "lineage", "content"]] = "content"
+    options_schema: ClassVar[Mapping[str, Any]] = {"type": "object", "properties": {}, "additionalProperties": False}
+    cache_version: ClassVar[int] = 1
+    templates: ClassVar[Mapping[str, Path]] = {}
+
+    def estimate(self, ctx: StageContext) -> Estimate:
+        """Rows and requests at the context's scale; asked before anything runs."""
+        return Estimate()
+
+    async def run(self, ctx: StageContext) -> None:
+        """Make the stage's rows and publish them with `ctx.publish`.
+
+        It may be called again for more rows (`ctx.extra` has grown) and after an interruption; what is stored is
+        reused, so it simply asks for everything it needs.
+
+        Raises:
+            StageFailed: The data cannot be made or an invariant does not hold.
+        """
+        raise NotImplementedError

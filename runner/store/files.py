@@ -1,0 +1,72 @@
+"""Files that are whole or absent.
+
+`write_atomic` writes beside the target, fsyncs the file, renames it over the target and fsyncs the folder. A crash
+before the rename leaves the old file and a `.tmp-*` file that nothing reads; after it, the new file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from charrun.errors import EnvironmentProblem
+from charrun.store.canonical import canonical
+
+
+def make_folder(folder: Path) -> Path:
+    """Create a folder and its parents.
+
+    Raises:
+        EnvironmentProblem: The folder can't be made, or a file is in its place.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"cannot make the folder {folder}: {error.strerror or error}", "choose another place with --runs-dir"
+        ) from error
+    return folder
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace `path` by `text`, whole or not at all."""
+    aside = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a folder's entries durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_rows(path: Path, rows: Iterable[Any]) -> None:
+    """Write JSON lines, whole or not at all."""
+    write_atomic(path, "".join(canonical(row) + "\n" for row in rows))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON, whole or not at all."""
+    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
+
+
+def read_rows(path: Path) -> Iterator[Any]:
+    """Rows of a JSON-lines file; a torn last line (a crash while appending) is not a row."""
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield json.loads(line)
