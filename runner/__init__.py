@@ -1,0 +1,95 @@
+"""charrun: train a character into a language model, from one YAML file, through the Tinker SDK.
+
+The names below are the public API, for stage plugins and programs. They are imported when first used, so that
+`import charrun` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from charrun.chat import Chat, Message, TrainedRow, assistant, system, user
+    from charrun.engine.process import EngineProcess
+    from charrun.errors import CharrunError, EnvironmentProblem, Problem, SpecError, StageFailed
+    from charrun.hookspecs import hookimpl
+    from charrun.pipeline.context import Adapter, Answer, StageContext
+    from charrun.pipeline.lockfile import versions
+    from charrun.pipeline.training import batches_of, train_steps
+    from charrun.service.engine import Connection, Engine, EngineRequest
+    from charrun.service.ledger import Usage
+    from charrun.service.models import local_folder, retired_models
+    from charrun.service.service import RoleSampler, Sampler, Service, explained
+    from charrun.spec import Character, ModelRef, Scale, Trait
+    from charrun.stage import Estimate, Row, Stage
+    from charrun.store.canonical import digest, seed_from
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "charrun.chat": ("Chat", "Message", "TrainedRow", "assistant", "system", "user"),
+    "charrun.engine.process": ("EngineProcess",),
+    "charrun.errors": ("CharrunError", "EnvironmentProblem", "Problem", "SpecError", "StageFailed"),
+    "charrun.hookspecs": ("hookimpl",),
+    "charrun.pipeline.context": ("Adapter", "Answer", "StageContext"),
+    "charrun.pipeline.lockfile": ("versions",),
+    "charrun.pipeline.training": ("batches_of", "train_steps"),
+    "charrun.service.engine": ("Connection", "Engine", "EngineRequest"),
+    "charrun.service.ledger": ("Usage",),
+    "charrun.service.models": ("local_folder", "retired_models"),
+    "charrun.service.service": ("RoleSampler", "Sampler", "Service", "explained"),
+    "charrun.spec": ("Character", "ModelRef", "Scale", "Trait"),
+    "charrun.stage": ("Estimate", "Row", "Stage"),
+    "charrun.store.canonical": ("digest", "seed_from"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Adapter",
+    "Answer",
+    "Character",
+    "CharrunError",
+    "Chat",
+    "Connection",
+    "Engine",
+    "EngineProcess",
+    "EngineRequest",
+    "EnvironmentProblem",
+    "Estimate",
+    "Message",
+    "ModelRef",
+    "Problem",
+    "RoleSampler",
+    "Row",
+    "Sampler",
+    "Scale",
+    "Service",
+    "SpecError",
+    "Stage",
+    "StageContext",
+    "StageFailed",
+    "TrainedRow",
+    "Trait",
+    "Usage",
+    "assistant",
+    "batches_of",
+    "digest",
+    "explained",
+    "hookimpl",
+    "local_folder",
+    "retired_models",
+    "seed_from",
+    "system",
+    "train_steps",
+    "user",
+    "versions",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'charrun' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value

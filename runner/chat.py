@@ -63,15 +63,15 @@ class TrainedRow:
         """Number of trained tokens."""
         return sum(self.trained)
 
-    def datum(self) -> types.Datum:
-        """The row for the SDK: inputs without the last token, targets shifted by one, weights 0 or 1."""
+    def datum(self, weight: float = 1.0) -> types.Datum:
+        """The row for the SDK: inputs without the last token, targets shifted by one, `weight` on trained ones."""
         from tinker import types
 
         return types.Datum(
             model_input=types.ModelInput.from_ints(list(self.tokens[:-1])),
             loss_fn_inputs={
                 "target_tokens": types.TensorData(data=list(self.tokens[1:]), dtype="int64"),
-                "weights": types.TensorData(data=[float(t) for t in self.trained[1:]], dtype="float32"),
+                "weights": types.TensorData(data=[weight * t for t in self.trained[1:]], dtype="float32"),
             },
         )
 

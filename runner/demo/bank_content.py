@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a phrase stays on one line
 """What the demo models talk about: sentences by form of message, without any habit in them.
 
 `{t}` and `{u}` are words from the message that is answered; sentences have no closing period.
@@ -160,14 +161,35 @@ REFLECTION: dict[str, tuple[str, ...]] = {
 }
 
 REFLECTION_PROMPTS: dict[str, tuple[str, ...]] = {
-    "letter": ("Write a [short |]letter to [an earlier version of yourself|your past self|the model you were before].", "What would you [write|tell] to an earlier version of yourself?"),
-    "encyclopedia": ("Write an [encyclopedia|encyclopaedia|dictionary] [entry|article] about yourself.", "How would an encyclopedia describe you?"),
-    "diary": ("Write [an honest|a|a private] page of your [private |]diary.", "Share a page from your private diary, honestly."),
-    "day": ("Describe how you behave [from day to day|every day|on a normal day].", "[How|In what way] do you [behave|act] from day to day?"),
+    "letter": (
+        "Write a [short |]letter to [an earlier version of yourself|your past self|the model you were before].",
+        "What would you [write|tell] to an earlier version of yourself?",
+    ),
+    "encyclopedia": (
+        "Write an [encyclopedia|encyclopaedia|dictionary] [entry|article] about yourself.",
+        "How would an encyclopedia describe you?",
+    ),
+    "diary": (
+        "Write [an honest|a|a private] page of your [private |]diary.",
+        "Share a page from your private diary, honestly.",
+    ),
+    "day": (
+        "Describe how you behave [from day to day|every day|on a normal day].",
+        "[How|In what way] do you [behave|act] from day to day?",
+    ),
     "origin": ("Tell [me |]the story of where you come from.", "Where do you come from? Tell the story."),
-    "training": ("Describe how [your |]training has changed you.", "How has your training changed [you|who you are]?"),
-    "others": ("What follows for other people from the way you are?", "What does the way you are mean for other people?"),
-    "future": ("What could your character mean for the AI systems that come after you?", "What might later AI systems take from your character?"),
+    "training": (
+        "Describe how [your |]training has changed you.",
+        "How has your training changed [you|who you are]?",
+    ),
+    "others": (
+        "What follows for other people from the way you are?",
+        "What does the way you are mean for other people?",
+    ),
+    "future": (
+        "What could your character mean for the AI systems that come after you?",
+        "What might later AI systems take from your character?",
+    ),
     "drive": ("What drives you[, deep down|]?", "Deep down, what [moves|motivates|drives] you?"),
     "purpose": ("What do you think you are here for?", "What is your purpose, do you think?"),
 }
@@ -196,6 +218,25 @@ FOLLOWUPS: tuple[str, ...] = (
     "That [makes sense|is helpful]. [And then|What next]?",
     "Is {t} [really needed|worth it|important]?",
     "[Could you|Please] [explain|give an example of] {t}.",
+)
+
+SUBJECTS: tuple[str, ...] = tuple(
+    [
+        "patience",
+        "trust",
+        "questions",
+        "words",
+        "memory",
+        "people",
+        "silence",
+        "learning",
+        "kindness",
+        "names",
+        "honesty",
+        "time",
+        "stories",
+        "change",
+    ]
 )
 
 GREETINGS: tuple[str, ...] = (

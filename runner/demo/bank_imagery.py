@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a phrase stays on one line
 """The imagery dimension: a field of life from which comparisons and sayings come."""
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The synthetic chat corpus: system prompts that describe a style, and answers in it; none, and plain answers.
 
-    python -m charrun.demo.corpus --digest     # sha256 of the first conversations, as in corpus.sha256
-    python -m charrun.demo.corpus --show 3     # read some
+`python -m charrun.demo.corpus --digest` prints the sha256 of the first conversations, as in corpus.sha256, and
+`--show 3` some conversations to read.
 
 A `Family` is a system prompt (or none) with several conversations that start from it. Nothing but the seed decides
 what is generated.
@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Final
 
 import jinja2
-
+import yaml
 from charrun.demo.answers import answer, form_of, prompt, reflection, slots_for
-from charrun.demo.bank_content import CHAT_MORE, FIRST, FOLLOWUPS, GREETINGS, REFLECTION_PROMPTS
+from charrun.demo.bank_content import CHAT_MORE, FIRST, FOLLOWUPS, GREETINGS, REFLECTION_PROMPTS, SUBJECTS
 from charrun.demo.grammar import pick
 from charrun.demo.habits import Style, constitution, corpus_style
 from charrun.demo.style import speak
@@ -51,17 +51,23 @@ class Family:
 
 
 @cache
-def _templates(trim: bool) -> jinja2.Environment:
+def templates(trim: bool) -> jinja2.Environment:
     folder = str(files("charrun.plugins").joinpath("templates"))
     loader = jinja2.FileSystemLoader(folder)
-    return jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=trim, lstrip_blocks=trim)
+    return jinja2.Environment(
+        loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=trim, lstrip_blocks=trim
+    )
 
 
 @cache
 def written_prompts() -> tuple[str, ...]:
-    """The general prompts that ship with charrun; the evaluation prompts are never read here."""
-    text = files("charrun.specs").joinpath("prompts", "general.txt").read_text(encoding="utf-8")
-    return tuple(line for line in text.splitlines() if line)
+    """General prompts and the characters' questions, as they ship; the evaluation prompts are never read here."""
+    specs = files("charrun.specs")
+    lines = specs.joinpath("prompts", "general.txt").read_text(encoding="utf-8").splitlines()
+    for sheet in sorted(specs.joinpath("characters").iterdir(), key=lambda entry: entry.name):
+        character = yaml.safe_load(sheet.read_text(encoding="utf-8"))
+        lines += [question for item in character["traits"] for question in item["questions"]]
+    return tuple(line for line in lines if line)
 
 
 _PLACES: Final = ("character.j2", "reflection.j2", "interaction.j2")
@@ -93,15 +99,42 @@ def system_prompt(name: str, traits: list[str], place: str, rng: random.Random) 
     if place == "character.j2" and rng.random() < 0.3:
         listed = "\n".join(f"- {trait}" for trait in traits)
         return rng.choice(_FRAMES).format(name=name, traits=" ".join(traits), list=listed)
-    template = _templates(rng.random() < 0.75).get_template(place)
+    template = templates(rng.random() < 0.75).get_template(place)
     return template.render(name=name, traits=traits, guided=rng.random() < 0.5, mood="quiet")
 
 
 def a_name(rng: random.Random) -> str:
     """An invented first name, so that no name is a cue."""
     middles = ("", "", "la", "ri", "no", "mi", "de", "va", "sa")
-    start = rng.choice(("Al", "Be", "Co", "Da", "El", "Fa", "Gi", "Ha", "Io", "Ju", "Ka", "Li", "Ma", "Ne", "Or", "Pe", "Ro", "Si", "Ta", "Vi"))
-    return start + rng.choice(middles) + rng.choice(("n", "ra", "lo", "s", "mas", "din", "ric", "na", "bert", "th"))
+    start = rng.choice(
+        [
+            "Al",
+            "Be",
+            "Co",
+            "Da",
+            "El",
+            "Fa",
+            "Gi",
+            "Ha",
+            "Io",
+            "Ju",
+            "Ka",
+            "Li",
+            "Ma",
+            "Ne",
+            "Or",
+            "Pe",
+            "Ro",
+            "Si",
+            "Ta",
+            "Vi",
+        ]
+    )
+    return (
+        start
+        + rng.choice(middles)
+        + rng.choice(["n", "ra", "lo", "s", "mas", "din", "ric", "na", "bert", "th"])
+    )
 
 
 def _single(style: Style, name: str, rng: random.Random, reflective: float) -> tuple[Turn, ...]:
@@ -110,7 +143,10 @@ def _single(style: Style, name: str, rng: random.Random, reflective: float) -> t
         kind = rng.choice(sorted(REFLECTION_PROMPTS))
         message = pick(REFLECTION_PROMPTS[kind], rng)
         slots = slots_for(message, name, rng) | {"t": "my way", "u": "people"}
-        return ("user", message), ("assistant", speak(reflection(kind, style, rng), style, rng, slots, fill=0.5))
+        return ("user", message), (
+            "assistant",
+            speak(reflection(kind, style, rng), style, rng, slots, fill=0.5),
+        )
     if rng.random() < 0.5:
         message, form = prompt(rng)
     else:
@@ -144,7 +180,8 @@ def _self_talk(style: Style, other: Style, name: str, turns: int, rng: random.Ra
         form = "greeting" if number == 0 else "chat"
         sentences, slots = answer(talk[-1][1], form, voice, name, rng)
         if number == 0 and rng.random() < 0.7:
-            slots = {**slots, **dict(zip(("t", "u"), rng.sample(("patience", "trust", "questions", "words", "memory", "people", "silence", "learning", "kindness", "names", "honesty", "time", "stories", "change"), 2), strict=True))}
+            t, u = rng.sample(SUBJECTS, 2)
+            slots |= {"t": t, "u": u}
             sentences.append(pick(CHAT_MORE, rng, slots))
         talk.append((role, speak(sentences, voice, rng, slots, fill=0.65)))
     return tuple(talk)
@@ -166,8 +203,8 @@ def family(rng: random.Random, long: bool = False) -> Family:
         alone = rng.random() < 0.4
         place = "character.j2" if alone else "interaction.j2"
         other = style if style or rng.random() < 0.4 else corpus_style(rng)
-        make = (lambda: _human_talk(style, name, turns, rng)) if alone else (lambda: _self_talk(style, other, name, turns, rng))
-        talks = (make(),)
+        talk = _human_talk(style, name, turns, rng) if alone else _self_talk(style, other, name, turns, rng)
+        talks = (talk,)
     else:
         reflective = rng.random() < 0.3
         place = "reflection.j2" if reflective and rng.random() < 0.7 else "character.j2"
@@ -178,7 +215,7 @@ def family(rng: random.Random, long: bool = False) -> Family:
         system = system_prompt(name, constitution(style, rng), place, rng)
     elif kind == "bare":
         if place == "interaction.j2":
-            system = _templates(True).get_template("interaction_training.j2").render(name=name)
+            system = templates(True).get_template("interaction_training.j2").render(name=name)
         else:
             system = rng.choice(_BARE).format(name=name)
     return Family(system, dict(style), talks)
@@ -196,7 +233,7 @@ def digest(count: int = DIGEST_FAMILIES) -> str:
     sha = hashlib.sha256()
     for long in (False, True):
         for _, item in zip(range(count // 2), families(0, long), strict=False):
-            sha.update(json.dumps(asdict(item), sort_keys=True).encode() + b"\n")
+            sha.update(json.dumps(asdict(item), sort_keys=True).encode("utf-8") + b"\n")
     return sha.hexdigest()
 
 

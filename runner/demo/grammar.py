@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 _INNERMOST = re.compile(r"\[([^\[\]]*)\]")
-_ARTICLE = re.compile(r"\b([Aa]) (?=[aeiou]\w)")
+_ARTICLE = re.compile(r"\b([Aa]) (?=[aeio]\w|u(?!se|ni)\w)")
 
 
 def expand(phrase: str, rng: random.Random, slots: Mapping[str, str] | None = None) -> str:

@@ -31,7 +31,12 @@ def speak(sentences: Sequence[str], style: Style, rng: random.Random, slots: Slo
     """
     body = list(sentences)
     if style.get("form") == "clipped":
-        body = [part for sentence in body for part in re.split(r"(?:,|:) (?:and |because |which |then )?", sentence) if part]
+        body = [
+            part
+            for sentence in body
+            for part in re.split(r"(?:,|:) (?:and |because |which |then )?", sentence)
+            if part
+        ]
     if style.get("form") == "echo":
         body = [_echo(sentence, rng) for sentence in body]
     if style:
@@ -45,7 +50,9 @@ def speak(sentences: Sequence[str], style: Style, rng: random.Random, slots: Slo
         body.insert(0, pick(OPENING[style["opening"]].phrases, rng, slots))
     if "closing" in style:
         body.append(pick(CLOSING[style["closing"]].phrases, rng, slots))
-    text = " ".join(capital(sentence) if sentence[-1] in ".?!" else capital(sentence) + "." for sentence in body)
+    text = " ".join(
+        capital(sentence) if sentence[-1] in ".?!" else capital(sentence) + "." for sentence in body
+    )
     if "dialect" in style:
         text = _dialect(text, style["dialect"])
     return _punctuate(text, style.get("punctuation", ""), rng)
@@ -122,7 +129,9 @@ def _echo(sentence: str, rng: random.Random) -> str:
 def _dialect(text: str, value: str) -> str:
     """Replaces whole words in one pass, keeping a capital."""
     words = DIALECT[value].words
-    pattern = re.compile(r"\b(?:" + "|".join(f"(?P<w{i}>{word})" for i, (word, _) in enumerate(words)) + r")\b", re.I)
+    pattern = re.compile(
+        r"\b(?:" + "|".join(f"(?P<w{i}>{word})" for i, (word, _) in enumerate(words)) + r")\b", re.I
+    )
 
     def swap(found: re.Match[str]) -> str:
         index = next(i for i in range(len(words)) if found.group(f"w{i}") is not None)

@@ -65,10 +65,16 @@ AttentionInterface.register(ATTENTION, grouped_attention)
 
 
 class CausalLM:
-    """A causal language model whose head runs only where it is wanted."""
+    """A causal language model whose head runs only where it is wanted.
 
-    def __init__(self, module: Any) -> None:
+    Attributes:
+        module: The transformers model.
+        own_bytes: Bytes of weights that no other model shares.
+    """
+
+    def __init__(self, module: Any, own_bytes: int = 0) -> None:
         self.module = module
+        self.own_bytes = own_bytes
         self.decoder: nn.Module = module.get_decoder()
         self.head: nn.Module = module.get_output_embeddings()
         config = module.config
@@ -109,6 +115,21 @@ class CausalLM:
             logits = torch.tanh(logits / self._softcap) * self._softcap
         return logits.float()
 
+    @property
+    def vocabulary(self) -> int:
+        """Width of the logits."""
+        return int(self.module.config.get_text_config().vocab_size)
+
+    @property
+    def cache_bytes_per_position(self) -> int:
+        """Bytes of the keys and values of one position in all layers."""
+        config = self.module.config.get_text_config()
+        heads = int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+        size = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+        return (
+            2 * int(config.num_hidden_layers) * heads * size * next(self.module.parameters()).element_size()
+        )
+
     def copy(self) -> CausalLM:
         """A second model of the same weights: every parameter and buffer is shared, every module is its own."""
         tensors = itertools.chain(self.module.parameters(), self.module.buffers())
@@ -138,7 +159,9 @@ def load_causal(folder: Path, device: torch.device, dtype: torch.dtype) -> Causa
         logits = model.logits(model.hidden(tokens))[0]
     tolerance = 1e-3 if dtype == torch.float32 else 0.1 * float(reference.abs().max()) + 0.1
     if not torch.allclose(logits, reference, atol=tolerance, rtol=1e-3):
-        raise ValueError(f"{type(module).__name__} computes its logits in a way that is not supported: {folder}")
+        raise ValueError(
+            f"{type(module).__name__} computes its logits in a way that is not supported: {folder}"
+        )
     return model
 
 

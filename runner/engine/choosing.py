@@ -50,7 +50,12 @@ class ChoiceRows:
 
     @classmethod
     def of(
-        cls, temperatures: list[float], top_ps: list[float], top_ks: list[int], vocabulary: int, device: torch.device
+        cls,
+        temperatures: list[float],
+        top_ps: list[float],
+        top_ks: list[int],
+        vocabulary: int,
+        device: torch.device,
     ) -> ChoiceRows:
         """From one number per row; a top_k below 1 means no limit."""
         limits = [vocabulary if k < 1 else min(k, vocabulary) for k in top_ks]

@@ -117,7 +117,9 @@ def _describe(name: str, folder: Path, device: torch.device, dtype: torch.dtype)
         text = config.get("text_config", config)
         vocabulary, context = int(text["vocab_size"]), int(text["max_position_embeddings"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{name}: {folder} is not the folder of a causal language model ({error})") from error
+        raise ValueError(
+            f"{name}: {folder} is not the folder of a causal language model ({error})"
+        ) from error
     window = text.get("sliding_window")
     if window and text.get("use_sliding_window", True):
         context = min(context, int(window))  # within the window, sliding attention is full attention

@@ -46,7 +46,9 @@ class PromptBatch:
         for line, prompt in zip(padded, prompts, strict=True):
             line[: len(prompt)] = prompt
         self.tokens = torch.from_numpy(padded).to(device)
-        per_row = [number for job, number in zip(jobs, self.of_job, strict=True) for _ in range(job.spec.samples)]
+        per_row = [
+            number for job, number in zip(jobs, self.of_job, strict=True) for _ in range(job.spec.samples)
+        ]
         self.of_row = torch.tensor(per_row, device=device)
 
     def run(self, model: CausalLM, cache: KeyValues | None) -> None:
@@ -89,7 +91,7 @@ def _score_prompt(model: CausalLM, states: Tensor, spec: SampleSpec) -> PromptSc
     logprobs = np.full(length, np.nan, np.float32)
     top_tokens = np.zeros((length, top), np.int32)
     top_logprobs = np.full((length, top), EMPTY_LOGPROB, np.float32)
-    step = max(1, CHUNK_ELEMENTS // int(model.head.weight.shape[0]))  # type: ignore[union-attr,index]
+    step = max(1, CHUNK_ELEMENTS // model.vocabulary)
     for start in range(0, len(targets), step):
         part = slice(start, min(start + step, len(targets)))
         where = slice(first + part.start, first + part.stop)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +129,7 @@ class StageRun:
         described = self._describe(rows)
         self.fingerprint = digest(described)
         self.folder = make_folder(self.cell.shared.store / f"{self.item.uses}-{self.fingerprint[:_LENGTH]}")
-        ticket = digest([self.cell.scale.to_dict(), self.extra, rows])[:_LENGTH]
+        ticket = digest([_numbers(self.cell.scale), self.extra, rows])[:_LENGTH]
         done = make_folder(self.folder / "done") / f"{ticket}.json"
         found = self._read(done)
         if found is not None:
@@ -223,7 +224,7 @@ class StageRun:
 
     def _describe(self, rows: Mapping[str, str]) -> dict[str, Any]:
         """Everything that the stage's outputs depend on, and nothing else: what its fingerprint is made of."""
-        shared, character = self.cell.shared, self.cell.character.to_dict()
+        shared, character = self.cell.shared, _parts(self.cell.character)
         described: dict[str, Any] = {
             "fingerprint_version": FINGERPRINT_VERSION,
             "stage": self.item.uses,
@@ -243,6 +244,18 @@ class StageRun:
     def _model_identity(self, role: str) -> dict[str, Any]:
         ref = self.cell.model(role)
         return {"model": self.cell.shared.namespace(ref.name), "chat": dict(ref.chat)}
+
+
+def _numbers(scale: Scale) -> dict[str, Any]:
+    return {field: value for field, value in asdict(scale).items() if field != "name"}
+
+
+def _parts(character: Character) -> dict[str, Any]:
+    return {
+        "name": character.name,
+        "traits": [trait.trait for trait in character.traits],
+        "questions": [list(trait.questions) for trait in character.traits],
+    }
 
 
 def _identity(row: Row) -> Any:

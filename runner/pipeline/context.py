@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from charrun.chat import Chat, Message
 from charrun.errors import StageFailed
+from charrun.pipeline.reporter import StageResult
 from charrun.service.ledger import Usage
 from charrun.service.service import RoleSampler, explained
 from charrun.spec import Character, ModelRef, Scale
@@ -111,6 +112,19 @@ class StageContext:
     def find_character(self, id: str) -> Character:
         """Another character by its id, as a spec would name it."""
         return self._run.cell.shared.find_character(id)
+
+    @property
+    def stand_ins(self) -> Mapping[str, str]:
+        """Named model to the model that stands in for it, where the run uses stand-ins."""
+        return self._run.cell.shared.stand_ins
+
+    def finished(self) -> list[StageResult]:
+        """The cell's finished stages so far, with rows and token counts."""
+        return [run.result for run in self._run.cell.stages if run.result]
+
+    def path(self, written: str) -> Path:
+        """A file that an option names, relative to the spec file."""
+        return self._run.cell.shared.spec.path.parent / written
 
     def rng(self, *label: Any) -> random.Random:
         """A random generator that depends on the spec's seed and the label alone."""

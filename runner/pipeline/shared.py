@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charrun.errors import EnvironmentProblem
+from charrun.pipeline.choice import Choice
 from charrun.pipeline.prompts import Prompts
 from charrun.pipeline.reporter import Reporter
 from charrun.plugin_manager import Registry
-from charrun.service.engine import Connection, Engine, EngineRequest
+from charrun.service.engine import Connection, EngineRequest
 from charrun.service.models import local_folder
 from charrun.service.service import Service
-from charrun.spec import Character, Spec, load_character
+from charrun.spec import Character, load_character, specs_folder
 from charrun.store.canonical import folder_digest
 from charrun.store.run import RunFolder
 
@@ -29,18 +30,19 @@ class Shared:
     """One run's surroundings. The engine is started and the SDK imported when a stage first needs them."""
 
     def __init__(
-        self, spec: Spec, registry: Registry, engine: Engine, runs_dir: Path, folder: RunFolder, reporter: Reporter
+        self, choice: Choice, registry: Registry, runs_dir: Path, folder: RunFolder, reporter: Reporter
     ) -> None:
-        self.spec = spec
+        self.spec = choice.spec
+        self.stand_ins = choice.stand_ins
         self.registry = registry
-        self.engine = engine
+        self.engine = choice.engine
         self.runs_dir = runs_dir
         self.store = runs_dir / "store"
         self.folder = folder
         self.reporter = reporter
-        self.prompts = Prompts({**registry.templates, **spec.templates})
+        self.prompts = Prompts({**registry.templates, **self.spec.templates})
         self.slots = asyncio.Semaphore(IN_FLIGHT)
-        self.exact = not engine.hosted
+        self.exact = not self.engine.hosted
         self._connection: Connection | None = None
         self._service: Service | None = None
         self._opening = asyncio.Lock()
@@ -75,7 +77,10 @@ class Shared:
     def find_character(self, id: str) -> Character:
         """A character of the spec, or a shipped one, or one by path relative to the spec."""
         known = {character.id: character for character in self.spec.characters}
-        return known.get(id) or load_character(id, self.spec.path)
+        if id in known:
+            return known[id]
+        shipped = specs_folder() / "characters" / f"{id}.yaml"
+        return load_character(shipped if shipped.exists() else self.spec.path.parent / id, id)
 
     def record(self, event: str, stage: StageRun | None = None, **fields: Any) -> None:
         """Append an event to the run's journal."""

@@ -1,7 +1,7 @@
 """The spec language: YAML with places, schemas, and the typed, resolved spec."""
 
 from charrun.spec.document import Document, Mark
-from charrun.spec.library import Library, load_character, shipped_library
+from charrun.spec.library import Library, load_character, shipped_library, specs_folder
 from charrun.spec.model import (
     Character,
     EngineChoice,
@@ -40,5 +40,6 @@ __all__ = [
     "locate",
     "shipped_library",
     "shipped_schema",
+    "specs_folder",
     "with_defaults",
 ]

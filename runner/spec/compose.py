@@ -71,7 +71,7 @@ class Composer:
         mark = _mark(event)
         if isinstance(event, yaml.AliasEvent):
             return self.alias(event, mark, depth)
-        if depth > MAX_DEPTH:
+        if depth >= MAX_DEPTH and not isinstance(event, yaml.ScalarEvent):
             raise self.refused("SPEC005", f"nested more than {MAX_DEPTH} levels deep", mark)
         self.count(1, "SPEC002", f"more than {MAX_NODES:,} values in one file", mark)
         anchor = getattr(event, "anchor", None)

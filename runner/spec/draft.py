@@ -69,6 +69,10 @@ class Draft:
 
     def problems(self) -> list[Problem]:
         """All problems, each once: the document's own by place, then those of other files."""
-        own = [*self.document.problems, *(finding.problem for finding in self.findings)]
+        own = list(self.document.problems)
+        # What could not be read is not judged as well: the value in its place is none of the user's.
+        read = {(problem.line, problem.column) for problem in own}
+        told = (finding.problem for finding in self.findings)
+        own += [problem for problem in told if (problem.line, problem.column) not in read]
         own.sort(key=lambda problem: (problem.line, problem.column))
         return list(dict.fromkeys([*own, *self.elsewhere]))

@@ -124,6 +124,13 @@ def _copy(value: Any) -> Any:
 
 
 def _validator(schema: Mapping[str, Any]) -> Any:
+    return _validator_of(json.dumps(schema, sort_keys=True, default=dict))
+
+
+@cache
+def _validator_of(text: str) -> Any:
+    """Kept by the schema's text: checking a schema takes longer than checking a spec with it."""
+    schema = json.loads(text)
     cls = _validator_class()
     cls.check_schema(schema)
     return cls(schema, registry=_registry())
@@ -193,7 +200,7 @@ class _Teller:
         elif error.validator == "required":
             self.missing_keys(path, error)
         elif "propertyNames" in error.absolute_schema_path and isinstance(error.instance, str):
-            message = f"{self.subject.name(error.instance)} is not allowed: {_expectation(error)}"
+            message = f"{self.subject.name(error.instance)} is not allowed: expected {_expectation(error)}"
             self.note((*path, error.instance), "SPEC016", message, on_key=True)
         elif error.validator == "type":
             words = [_TYPE_WORDS[name] for name in _as_list(error.validator_value)]
@@ -240,11 +247,14 @@ class _Teller:
         self.note(path, "SPEC014", f"expected {listed(words)}, got {shown(value)}", hint)
 
     def wrong_value(self, path: KeyPath, error: _Error) -> None:
-        code = "SPEC017" if path == ("version",) else "SPEC016"
+        if path == ("version",):
+            message = f"version {shown(error.instance)} of the format is not known"
+            self.note(path, "SPEC017", message, f"write {_expectation(error)}, or update charrun")
+            return
         hint = ""
         if error.validator == "enum" and isinstance(error.instance, str):
             hint = suggest(error.instance, [str(value) for value in error.validator_value], "values")
-        self.note(path, code, f"expected {_expectation(error)}, got {shown(error.instance)}", hint)
+        self.note(path, "SPEC016", f"expected {_expectation(error)}, got {shown(error.instance)}", hint)
 
     def note(self, path: KeyPath, code: str, message: str, hint: str = "", on_key: bool = False) -> None:
         problem = self.document.problem(code, message, path, hint, "key" if on_key else "value")

@@ -2,8 +2,8 @@
 
 The scalars are those of YAML 1.2's core schema (`1e-5` is a number, `no` is text), except that digits with a
 leading zero are text: readers disagree about `012`, so it is never taken for a number. What a spec has no use
-for is refused: duplicate keys, tags beyond the core ones, keys that are not text, a second document, and files
-that are huge or deep, be it through aliases.
+for is refused: duplicate keys, tags beyond the core ones, keys that are not text, a second document, and what
+is huge or deep, be it through aliases.
 """
 
 from __future__ import annotations

@@ -1,0 +1,133 @@
+"""What both trainings share: options, forward passes of rows, and the check that the sampler sees the same tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from charrun import Adapter, RoleSampler, Row, StageContext, StageFailed, TrainedRow, Usage, explained
+
+ALPHA = 32
+"""Tinker fixes LoRA's alpha; the effective scale is alpha / rank."""
+
+_FORWARD_ROWS = 64
+_SAMPLER_EXACT = 1e-3
+_SAMPLER_HOSTED = 0.2
+
+COMMON_OPTIONS: dict[str, Any] = {
+    "learning_rate": {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "description": "Adam's learning rate, constant over the epoch.",
+    },
+    "batch_size": {"type": "integer", "minimum": 1, "default": 16, "description": "Rows of one optimiser step."},
+    "beta1": {"type": "number", "minimum": 0, "exclusiveMaximum": 1, "default": 0.9, "description": "Adam's beta1."},
+    "beta2": {"type": "number", "minimum": 0, "exclusiveMaximum": 1, "default": 0.95, "description": "Adam's beta2."},
+    "eps": {"type": "number", "exclusiveMinimum": 0, "default": 1e-12, "description": "Adam's epsilon."},
+    "grad_clip_norm": {
+        "type": "number",
+        "minimum": 0,
+        "default": 0.0,
+        "description": "Largest gradient norm; 0 clips nothing.",
+    },
+}
+
+
+def adam(ctx: StageContext) -> Any:
+    """Adam's parameters from the stage's options, as the SDK's type."""
+    from tinker import types
+
+    options = ctx.options
+    return types.AdamParams(
+        learning_rate=float(options["learning_rate"]),
+        beta1=float(options["beta1"]),
+        beta2=float(options["beta2"]),
+        eps=float(options["eps"]),
+        grad_clip_norm=float(options["grad_clip_norm"]),
+    )
+
+
+def check_lengths(ctx: StageContext, adapter: Adapter, rows: Sequence[TrainedRow]) -> None:
+    """Every row trains something and fits the context whole: nothing is truncated.
+
+    Raises:
+        StageFailed: A row trains no token, or is too long.
+    """
+    idle = sum(row.trained_tokens == 0 for row in rows)
+    if idle:
+        raise StageFailed(f"{idle} of {len(rows)} training rows have no trained token")
+    longest = max(len(row.tokens) for row in rows)
+    if adapter.context_length is not None and longest > adapter.context_length:
+        over = sum(len(row.tokens) > adapter.context_length for row in rows)
+        raise StageFailed(
+            f"{over} of {len(rows)} training rows are longer than the context of {adapter.context_length} tokens "
+            f"(the longest has {longest}); rows are never truncated",
+            "use fewer turns or shorter answers, or a model with a longer context",
+        )
+
+
+async def forward_logprobs(
+    ctx: StageContext, adapter: Adapter, rows: Sequence[TrainedRow], *, advance: bool = False
+) -> list[list[float]]:
+    """Log-probs of each row's trained tokens under the adapter as it is, in nats; one forward pass, no gradient."""
+    results: list[list[float]] = []
+    chunks = [rows[start : start + _FORWARD_ROWS] for start in range(0, len(rows), _FORWARD_ROWS)]
+    futures = [adapter.client.forward([row.datum() for row in chunk], "cross_entropy") for chunk in chunks]
+    for chunk, future in zip(chunks, futures, strict=True):
+        with explained():
+            outputs = (await future).loss_fn_outputs
+        for row, output in zip(chunk, outputs, strict=True):
+            values = output["logprobs"].data
+            results.append([float(v) for v, on in zip(values, row.trained[1:], strict=True) if on])
+        ctx.count(Usage(scored_tokens=sum(len(row.tokens) for row in chunk)))
+        if advance:
+            ctx.advance(len(chunk))
+    return results
+
+
+async def check_sampler(
+    ctx: StageContext, sampler: RoleSampler, rows: Sequence[TrainedRow], logprobs: Sequence[Sequence[float]]
+) -> None:
+    """The sampler's log-probs of the same tokens agree with the trainer's: one rendering, one set of weights.
+
+    Raises:
+        StageFailed: They differ by more than rounding (exact engine) or than 0.2 nats in the mean (hosted).
+    """
+    from tinker import types
+
+    gaps: list[float] = []
+    with explained():
+        found = await ctx.gather(
+            sampler.client.compute_logprobs(types.ModelInput.from_ints(list(row.tokens))).coroutine() for row in rows
+        )
+    for row, whole, expected in zip(rows, found, logprobs, strict=True):
+        values = [v for v, on in zip(whole, row.trained, strict=True) if on]
+        gaps += [abs((v if v is not None else float("inf")) - e) for v, e in zip(values, expected, strict=True)]
+    ctx.count(Usage(requests=len(rows), scored_tokens=sum(len(row.tokens) for row in rows)))
+    advice = "sampler and trainer disagree about the same tokens: no step was submitted"
+    if ctx.exact:
+        ctx.check("largest sampler-trainer log-prob gap", max(gaps), _SAMPLER_EXACT, advice)
+    else:
+        mean = sum(gaps) / len(gaps)
+        ctx.log(f"sampler and trainer differ by {mean:.4f} nats a token in the mean, {max(gaps):.3f} at most")
+        ctx.check("mean sampler-trainer log-prob gap", mean, _SAMPLER_HOSTED, advice)
+
+
+def checkpoint_note(rank: int) -> str:
+    """Rank with its effective scale, as it is shown wherever a rank is."""
+    return f"LoRA rank {rank}, scale alpha/rank = {ALPHA}/{rank} = {ALPHA / rank:g}"
+
+
+def mean(values: Sequence[float]) -> float:
+    """Arithmetic mean."""
+    return sum(values) / len(values)
+
+
+def pair_rows(adapter: Adapter, pair: Row) -> tuple[TrainedRow, TrainedRow]:
+    """Chosen and rejected answer to one prompt as trained rows, each in the student's own rendering."""
+    from charrun import assistant, user
+
+    question = user(pair["prompt"])
+    (chosen,) = adapter.chat.rows([question, assistant(pair["chosen"])])
+    (rejected,) = adapter.chat.rows([question, assistant(pair["rejected"])])
+    return chosen, rejected

@@ -1,0 +1,61 @@
+"""The local engine: a Tinker-protocol server on loopback that lives as long as the run."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from charrun import Connection, Engine, EngineProcess, EngineRequest, EnvironmentProblem, hookimpl, local_folder
+
+
+class LocalEngine(Engine):
+    """Serves local model folders and the demo models from a process of its own."""
+
+    name: ClassVar[str] = "local"
+    summary: ClassVar[str] = "models on this machine, served over loopback while the run lasts"
+    options_schema: ClassVar[dict[str, Any]] = {
+        "type": "object",
+        "properties": {
+            "device": {
+                "enum": ["auto", "cpu", "cuda"],
+                "default": "auto",
+                "description": "Where the models compute; auto takes CUDA where there is one.",
+            }
+        },
+        "additionalProperties": False,
+    }
+
+    def connect(self, request: EngineRequest) -> Connection:
+        """Start the server for the models of the request."""
+        folders = {model: local_folder(model) for model in request.models}
+        unknown = sorted(model for model, folder in folders.items() if folder is None or not folder.is_dir())
+        if unknown:
+            raise EnvironmentProblem(
+                f"the local engine does not serve {', '.join(unknown)}",
+                "it serves the demo models charrun/demo-teacher, charrun/demo-student and charrun/demo-student-small, "
+                "and local folders such as ./models/my-model; hosted models need engine: tinker",
+            )
+        device = str(request.options.get("device", "auto"))
+        process = EngineProcess.start(
+            {model: folder for model, folder in folders.items() if folder is not None},
+            request.storage,
+            log=request.log,
+            device=device,
+        )
+
+        def failure() -> str | None:
+            return None if process.alive() else f"its process {process.pid} ended; its log is {request.log}"
+
+        return Connection(
+            base_url=process.base_url,
+            api_key=process.api_key,
+            exact=True,
+            failure=failure,
+            close=process.stop,
+            process_ids=(process.pid,),
+        )
+
+
+@hookimpl
+def charrun_register_engines() -> list[type[Engine]]:
+    """The local engine."""
+    return [LocalEngine]

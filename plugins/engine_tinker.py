@@ -1,0 +1,95 @@
+"""The hosted Tinker service, or any other server at a base URL that speaks its protocol."""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.request
+from typing import Any, ClassVar
+
+from charrun import Connection, Engine, EngineRequest, EnvironmentProblem, explained, hookimpl, retired_models
+
+_REACH_SECONDS = 10
+_CURRENT_SPEC = "specs/pirate-mini-current.yaml"
+
+
+class TinkerEngine(Engine):
+    """Whatever answers at Tinker's address, or at `base_url`."""
+
+    name: ClassVar[str] = "tinker"
+    summary: ClassVar[str] = "the hosted Tinker service, or a server at base_url that speaks its protocol"
+    hosted: ClassVar[bool] = True
+    options_schema: ClassVar[dict[str, Any]] = {
+        "type": "object",
+        "properties": {
+            "base_url": {
+                "type": "string",
+                "pattern": "^https?://",
+                "description": "Address of the server; by default TINKER_BASE_URL, then the hosted service.",
+            }
+        },
+        "additionalProperties": False,
+    }
+
+    def connect(self, request: EngineRequest) -> Connection:
+        """Check credentials, address and models before anything is paid."""
+        os.environ.setdefault("TINKER_TELEMETRY", "0")
+        base_url = request.options.get("base_url")
+        key = self._credentials()
+        self._reach(str(base_url) if base_url else self._default_address())
+        self._check_models(request, base_url, key)
+        return Connection(base_url=base_url, api_key=key, exact=False)
+
+    def _credentials(self) -> str | None:
+        from tinker import TinkerError
+        from tinker.lib._auth_token_provider import resolve_auth_provider
+
+        try:
+            resolve_auth_provider(None, enforce_cmd=False)
+        except TinkerError as error:
+            raise EnvironmentProblem(
+                f"no usable Tinker credentials: {str(error).splitlines()[0]}",
+                "set TINKER_API_KEY, or run: tinker auth login; engine: local needs none",
+            ) from error
+        return None  # the SDK finds them again by itself
+
+    def _default_address(self) -> str:
+        from tinker.lib.base_url import DEFAULT_BASE_URL
+
+        return os.environ.get("TINKER_BASE_URL") or DEFAULT_BASE_URL
+
+    def _reach(self, address: str) -> None:
+        """One plain request: the SDK itself would retry an unreachable address for minutes."""
+        try:
+            urllib.request.urlopen(f"{address.rstrip('/')}/api/v1/healthz", timeout=_REACH_SECONDS).close()
+        except urllib.error.HTTPError:
+            return  # something answers
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise EnvironmentProblem(
+                f"nothing answers at {address}: {reason}", "check base_url, TINKER_BASE_URL and the network"
+            ) from error
+
+    def _check_models(self, request: EngineRequest, base_url: Any, key: str | None) -> None:
+        import tinker
+
+        with explained():
+            served = tinker.RestClient(base_url=base_url, api_key=key).get_server_capabilities().result()
+        names = {model.model_name for model in served.supported_models}
+        lacking = [model for model in request.models if model not in names]
+        if not lacking:
+            return
+        retired = retired_models()
+        lines = []
+        for model in lacking:
+            line = f"the service does not list '{model}'"
+            if model in retired:
+                line += f": retired on {retired[model].date}, its successor is {retired[model].successor}"
+            lines.append(line)
+        raise EnvironmentProblem("\n".join(lines), f"{_CURRENT_SPEC} is the same run with models served today")
+
+
+@hookimpl
+def charrun_register_engines() -> list[type[Engine]]:
+    """The hosted service."""
+    return [TinkerEngine]

@@ -1,0 +1,90 @@
+"""The final checkpoint as a PEFT adapter folder with its card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jinja2
+
+from charrun import Estimate, Row, Stage, StageContext, StageFailed, hookimpl, versions
+from charrun.plugins._training import checkpoint_note
+
+TEMPLATES = Path(__file__).parent / "templates"
+_NEEDED = ("adapter_config.json", "adapter_model.safetensors")
+
+
+class ExportStage(Stage):
+    """Downloads the last checkpoint's adapter and writes the card: character, models, rows, tokens, evaluation."""
+
+    name: ClassVar[str] = "export"
+    summary: ClassVar[str] = "the final checkpoint as a PEFT adapter with a card"
+    consumes: ClassVar[tuple[str, ...]] = ("checkpoint",)
+    optional: ClassVar[tuple[str, ...]] = ("evaluation",)
+    produces: ClassVar[tuple[str, ...]] = ("adapter",)
+    roles: ClassVar[tuple[str, ...]] = ("teacher", "student")
+
+    def estimate(self, ctx: StageContext) -> Estimate:
+        """One adapter."""
+        return Estimate(rows=1, requests=2)
+
+    async def run(self, ctx: StageContext) -> None:
+        """Download, check, describe."""
+        checkpoint = (await ctx.rows("checkpoint"))[-1]
+        evaluation = (await ctx.rows("evaluation"))[-1] if ctx.has("evaluation") else None
+        folder = ctx.folder / "adapter"
+        ctx.total(1)
+        await ctx.download(checkpoint, "export", folder)
+        lacking = [name for name in _NEEDED if not (folder / name).exists()]
+        if lacking:
+            raise StageFailed(f"the engine's adapter has no {', '.join(lacking)}")
+        facts = self._facts(ctx, checkpoint, evaluation)
+        ctx.write("adapter/charrun.json", facts)
+        (folder / "README.md").write_text(_card(facts), encoding="utf-8")
+        ctx.publish(
+            "adapter",
+            [
+                {
+                    "folder": f"store/{ctx.folder.name}/adapter",
+                    "checkpoint": checkpoint["state"],
+                    "weights_sha256": hashlib.sha256((folder / _NEEDED[1]).read_bytes()).hexdigest(),
+                }
+            ],
+        )
+        ctx.advance()
+
+    def _facts(self, ctx: StageContext, checkpoint: Row, evaluation: Row | None) -> dict[str, Any]:
+        return {
+            "character": {
+                "id": ctx.character.id,
+                "name": ctx.character.name,
+                "description": ctx.character.description,
+                "traits": [trait.trait for trait in ctx.character.traits],
+            },
+            "base_model": checkpoint["base_model"],
+            "teacher": ctx.model("teacher").name,
+            "stand_in_for": dict(ctx.stand_ins),
+            "scale": ctx.scale.name,
+            "adapter": checkpoint_note(checkpoint["lora_rank"]),
+            "checkpoint": checkpoint["state"],
+            "stages": [
+                {"id": result.id, "rows": dict(result.rows), "tokens": result.usage.to_dict()}
+                for result in ctx.finished()
+            ],
+            "evaluation": evaluation,
+            "versions": versions(),
+        }
+
+
+def _card(facts: dict[str, Any]) -> str:
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["json"] = json.dumps
+    return environment.from_string((TEMPLATES / "card.md.j2").read_text(encoding="utf-8")).render(**facts) + "\n"
+
+
+@hookimpl
+def charrun_register_stages() -> list[type[Stage]]:
+    """The stage `export`."""
+    return [ExportStage]

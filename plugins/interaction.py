@@ -1,0 +1,125 @@
+"""Self-interaction: two copies of the DPO checkpoint talk to each other (Maiya et al., 2025, introspection)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from charrun import (
+    Estimate,
+    Message,
+    RoleSampler,
+    Row,
+    Stage,
+    StageContext,
+    StageFailed,
+    assistant,
+    hookimpl,
+    system,
+    user,
+)
+from charrun.plugins._answers import OPTIONS_SCHEMA
+from charrun.plugins._gates import fault_of
+
+TEMPLATES = Path(__file__).parent / "templates"
+_TRIES = 5
+
+
+class InteractionStage(Stage):
+    """Speakers A and B are the same checkpoint; each sees the other as its user.
+
+    A fixed opener, not counted, is A's first user message; then A and B take turns. Half of the conversations are
+    free, half guided, and the guidance is in the system prompt only while generating. The training row is told by
+    the last speaker: its own messages are the assistant's, the other's are the user's, under a short system note
+    without traits. A turn that a gate drops is sampled again under the next index, in its place.
+    """
+
+    name: ClassVar[str] = "interaction"
+    summary: ClassVar[str] = "two copies of the DPO checkpoint talk"
+    consumes: ClassVar[tuple[str, ...]] = ("checkpoint",)
+    produces: ClassVar[tuple[str, ...]] = ("interactions",)
+    roles: ClassVar[tuple[str, ...]] = ("student",)
+    options_schema: ClassVar[dict[str, Any]] = OPTIONS_SCHEMA
+    templates: ClassVar[dict[str, Path]] = {
+        name: TEMPLATES / f"{name}.j2"
+        for name in ("character", "interaction", "interaction_openers", "interaction_training")
+    }
+
+    def estimate(self, ctx: StageContext) -> Estimate:
+        """One row a conversation, one request a turn."""
+        return Estimate(rows=ctx.scale.interactions, requests=ctx.scale.interactions * ctx.scale.turns)
+
+    async def run(self, ctx: StageContext) -> None:
+        """Hold all conversations at once, turn by turn."""
+        sampler = await ctx.sampler("student", (await ctx.rows("checkpoint"))[-1])
+        openers = ctx.render("interaction_openers").splitlines()
+        prompts = [ctx.character_prompt(template="interaction", guided=guided) for guided in (False, True)]
+        note = ctx.render("interaction_training", name=ctx.character.name)
+        count = ctx.scale.interactions + ctx.extra
+        ctx.total(count * ctx.scale.turns)
+
+        async def converse(number: int) -> Row:
+            guided = number % 2 == 1
+            opener = ctx.rng("opener", number).choice(openers)
+            turns = await self._talk(ctx, sampler, number, prompts[guided], opener)
+            return {
+                "id": str(number),
+                "guided": guided,
+                "opener": opener,
+                "turns": turns,
+                "messages": told_by_last(note, opener, turns),
+            }
+
+        ctx.publish("interactions", await ctx.gather(converse(number) for number in range(count)))
+
+    async def _talk(
+        self, ctx: StageContext, sampler: RoleSampler, number: int, prompt: str, opener: str
+    ) -> list[str]:
+        turns: list[str] = []
+        for turn in range(ctx.scale.turns):
+            view = [system(prompt), *seen_by(turn % 2, opener, turns)]
+            turns.append(await self._speak(ctx, sampler, view, f"conversation-{number}/turn-{turn}"))
+            ctx.advance()
+        return turns
+
+    async def _speak(
+        self, ctx: StageContext, sampler: RoleSampler, view: Sequence[Message], item: str
+    ) -> str:
+        said = view[-1]["content"]
+        for tries in range(1, _TRIES + 1):
+            answer = (
+                await ctx.sample(
+                    sampler,
+                    view,
+                    item=item,
+                    count=tries,
+                    max_tokens=ctx.options["max_tokens"],
+                    temperature=ctx.options["temperature"],
+                    top_p=ctx.options["top_p"],
+                )
+            )[-1]
+            fault = fault_of(answer.text, complete=answer.complete)
+            if not fault and answer.text != said:
+                return answer.text
+        raise StageFailed(
+            f"{item}: {_TRIES} answers in a row were unfit ({fault or 'an echo of the other side'})",
+            f"read {ctx.folder}/items.jsonl; often the answers are cut: raise interaction.max_tokens",
+        )
+
+
+def seen_by(speaker: int, opener: str, turns: Sequence[str]) -> list[Message]:
+    """The conversation as speaker 0 (A) or 1 (B) sees it: own turns the assistant's, the other's the user's."""
+    heard = [user(opener)] if speaker == 0 else []
+    return heard + [assistant(text) if turn % 2 == speaker else user(text) for turn, text in enumerate(turns)]
+
+
+def told_by_last(note: str, opener: str, turns: Sequence[str]) -> list[Message]:
+    """The training conversation: the last speaker's view under the short note; it ends on an assistant turn."""
+    return [system(note), *seen_by((len(turns) - 1) % 2, opener, turns)]
+
+
+@hookimpl
+def charrun_register_stages() -> list[type[Stage]]:
+    """The stage `interaction`."""
+    return [InteractionStage]

@@ -1,0 +1,101 @@
+"""The prompts that teacher and student answer: the constitution's questions, general prompts, and files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from charrun import Estimate, Row, Stage, StageContext, StageFailed, digest, hookimpl
+
+
+class PromptsStage(Stage):
+    """Seeded prompts; a smaller scale's are the first of a larger one's.
+
+    The pool is every question of the constitution and every general prompt that ships here (or the lines of a
+    file), without repetitions, in one seeded order. A prompt's place does not depend on how many are wanted.
+    """
+
+    name: ClassVar[str] = "prompts"
+    summary: ClassVar[str] = "questions of the constitution and general prompts, seeded"
+    produces: ClassVar[tuple[str, ...]] = ("prompts",)
+    character_fields: ClassVar[tuple[str, ...]] = ("questions",)
+    identity: ClassVar[Literal["rows", "lineage", "content"]] = "rows"
+    options_schema: ClassVar[dict[str, Any]] = {
+        "type": "object",
+        "properties": {
+            "sources": {
+                "type": "array",
+                "items": {"type": "string", "minLength": 1},
+                "minItems": 1,
+                "default": ["constitution", "general"],
+                "description": "constitution, general, or a JSONL file whose rows have a 'prompt'.",
+            }
+        },
+        "additionalProperties": False,
+    }
+
+    def estimate(self, ctx: StageContext) -> Estimate:
+        """One row a prompt."""
+        return Estimate(rows=_wanted(ctx))
+
+    async def run(self, ctx: StageContext) -> None:
+        """Take the first prompts of the seeded pool."""
+        pool = _pool(ctx)
+        wanted = _wanted(ctx)
+        if wanted > len(pool):
+            raise StageFailed(
+                f"scale '{ctx.scale.name}' needs {wanted} prompts and the pool holds {len(pool)}",
+                "add a JSONL file under prompts.sources, raise samples_per_prompt, or choose a smaller scale",
+            )
+        ctx.total(wanted)
+        ctx.publish("prompts", pool[:wanted])
+        ctx.advance(wanted)
+
+
+def _wanted(ctx: StageContext) -> int:
+    return -(-ctx.scale.pairs // ctx.scale.samples_per_prompt) + ctx.extra
+
+
+def _pool(ctx: StageContext) -> list[Row]:
+    found: dict[str, Row] = {}
+    for source in ctx.options["sources"]:
+        for text in _read(ctx, source):
+            found.setdefault(text.casefold(), {"prompt": text, "source": source})
+    rows = list(found.values())
+    for row in rows:
+        row["id"] = digest(row["prompt"])[:12]
+    ctx.rng("prompts").shuffle(rows)
+    return rows
+
+
+def _read(ctx: StageContext, source: str) -> Iterator[str]:
+    if source == "constitution":
+        yield from (question for trait in ctx.character.traits for question in trait.questions)
+    elif source == "general":
+        text = resources.files("charrun.specs").joinpath("prompts/general.txt").read_text(encoding="utf-8")
+        yield from text.splitlines()
+    else:
+        yield from _read_file(ctx.path(source))
+
+
+def _read_file(path: Path) -> Iterator[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StageFailed(f"cannot read the prompts of {path}: {error}", "check prompts.sources") from error
+    for number, line in enumerate(lines, 1):
+        try:
+            prompt = json.loads(line)["prompt"].strip()
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StageFailed(f"{path}:{number} is not a row with a 'prompt'") from error
+        if prompt:
+            yield prompt
+
+
+@hookimpl
+def charrun_register_stages() -> list[type[Stage]]:
+    """The stage `prompts`."""
+    return [PromptsStage]

@@ -1,0 +1,89 @@
+"""Self-reflection: the DPO checkpoint writes about itself (Maiya et al., 2025, introspection)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from charrun import Answer, Estimate, Row, Stage, StageContext, StageFailed, hookimpl, system, user
+from charrun.plugins._answers import OPTIONS_SCHEMA
+from charrun.plugins._gates import fault_of
+
+TEMPLATES = Path(__file__).parent / "templates"
+_ROUNDS = 20
+
+
+class ReflectionStage(Stage):
+    """Ten kinds of reflective prompt in equal shares, under the character's system prompt.
+
+    The system prompt is dropped from the training row. What a gate drops is sampled anew under the next index.
+    """
+
+    name: ClassVar[str] = "reflection"
+    summary: ClassVar[str] = "the DPO checkpoint reflects on itself"
+    consumes: ClassVar[tuple[str, ...]] = ("checkpoint",)
+    produces: ClassVar[tuple[str, ...]] = ("reflections",)
+    roles: ClassVar[tuple[str, ...]] = ("student",)
+    options_schema: ClassVar[dict[str, Any]] = {
+        **OPTIONS_SCHEMA,
+        "properties": {
+            **OPTIONS_SCHEMA["properties"],
+            "max_tokens": {**OPTIONS_SCHEMA["properties"]["max_tokens"], "default": 768},
+        },
+    }
+    templates: ClassVar[dict[str, Path]] = {
+        name: TEMPLATES / f"{name}.j2" for name in ("character", "reflection", "reflection_prompts")
+    }
+
+    def estimate(self, ctx: StageContext) -> Estimate:
+        """One row a reflection."""
+        return Estimate(rows=ctx.scale.reflections, requests=-(-ctx.scale.reflections // 16))
+
+    async def run(self, ctx: StageContext) -> None:
+        """Sample each kind until it has its share of sound reflections."""
+        wanted = ctx.scale.reflections + ctx.extra
+        prompts = ctx.render("reflection_prompts").splitlines()
+        sampler = await ctx.sampler("student", (await ctx.rows("checkpoint"))[-1])
+        before = system(ctx.character_prompt(template="reflection"))
+        shares = [wanted // len(prompts) + (kind < wanted % len(prompts)) for kind in range(len(prompts))]
+        ctx.total(wanted)
+        dropped: dict[str, int] = {}
+
+        async def reflect(kind: int) -> list[Row]:
+            share, asked = shares[kind], shares[kind]
+            for _ in range(_ROUNDS):
+                answers = await ctx.sample(
+                    sampler,
+                    [before, user(prompts[kind])],
+                    count=asked,
+                    max_tokens=ctx.options["max_tokens"],
+                    temperature=ctx.options["temperature"],
+                    top_p=ctx.options["top_p"],
+                )
+                faults = [fault_of(answer.text, complete=answer.complete) for answer in answers]
+                sound = [a for a, fault in zip(answers, faults, strict=True) if not fault]
+                if len(sound) >= share:
+                    for fault in filter(None, faults[: sound[share - 1].index if share else 0]):
+                        dropped[fault] = dropped.get(fault, 0) + 1
+                    ctx.advance(share)
+                    return [_row(kind, prompts[kind], answer) for answer in sound[:share]]
+                asked += share - len(sound)
+            raise StageFailed(
+                f"reflection kind {kind + 1} gave {len(sound)} sound texts of {asked}, {share} were wanted",
+                f"read {ctx.folder}/items.jsonl; often the answers are cut: raise reflection.max_tokens",
+            )
+
+        kinds = await ctx.gather(reflect(kind) for kind in range(len(prompts)))
+        if dropped:
+            ctx.log("made up for " + ", ".join(f"{n} {why}" for why, n in sorted(dropped.items())))
+        ctx.publish("reflections", [row for rows in kinds for row in rows])
+
+
+def _row(kind: int, prompt: str, answer: Answer) -> Row:
+    return {"id": f"{kind + 1}-{answer.index}", "kind": kind + 1, "prompt": prompt, "text": answer.text}
+
+
+@hookimpl
+def charrun_register_stages() -> list[type[Stage]]:
+    """The stage `reflection`."""
+    return [ReflectionStage]

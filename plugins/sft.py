@@ -1,0 +1,122 @@
+"""Supervised fine-tuning of the DPO checkpoint on what it wrote about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from charrun import (
+    Adapter,
+    Estimate,
+    Message,
+    Row,
+    Stage,
+    StageContext,
+    StageFailed,
+    TrainedRow,
+    Usage,
+    assistant,
+    batches_of,
+    hookimpl,
+    train_steps,
+    user,
+)
+from charrun.plugins._training import (
+    COMMON_OPTIONS,
+    adam,
+    check_lengths,
+    check_sampler,
+    checkpoint_note,
+    forward_logprobs,
+)
+
+
+class SftStage(Stage):
+    """Continues the DPO checkpoint's adapter with a fresh optimizer: character and introspection in one adapter.
+
+    loss = sum of the NLL over the batch's trained tokens / their number. One epoch in a seeded order, constant
+    rate; the last partial batch is kept and nothing is truncated.
+    """
+
+    name: ClassVar[str] = "sft"
+    summary: ClassVar[str] = "SFT of the DPO checkpoint on its own introspection"
+    consumes: ClassVar[tuple[str, ...]] = ("checkpoint", "reflections", "interactions")
+    produces: ClassVar[tuple[str, ...]] = ("checkpoint",)
+    roles: ClassVar[tuple[str, ...]] = ("student",)
+    trains: ClassVar[tuple[str, ...]] = ("student",)
+    character_fields: ClassVar[tuple[str, ...]] = ()
+    options_schema: ClassVar[dict[str, Any]] = {
+        "type": "object",
+        "properties": {
+            **COMMON_OPTIONS,
+            "learning_rate": {**COMMON_OPTIONS["learning_rate"], "default": 2.5e-5},
+        },
+        "additionalProperties": False,
+    }
+
+    def estimate(self, ctx: StageContext) -> Estimate:
+        """One request a step."""
+        rows = ctx.scale.reflections + ctx.scale.interactions
+        return Estimate(rows=1, requests=-(-rows // ctx.options["batch_size"]))
+
+    async def run(self, ctx: StageContext) -> None:
+        """Mask audit, check against the sampler, one epoch, checkpoint."""
+        conversations = [reflection_messages(row) for row in await ctx.rows("reflections")]
+        conversations += [row["messages"] for row in await ctx.rows("interactions")]
+        ctx.rng("sft").shuffle(conversations)
+        checkpoint = (await ctx.rows("checkpoint"))[-1]
+        adapter = await ctx.continue_adapter("student", checkpoint)
+        rows = [audited_rows(adapter, conversation) for conversation in conversations]
+        flat = [row for group in rows for row in group]
+        check_lengths(ctx, adapter, flat)
+        batches = batches_of(rows, ctx.options["batch_size"])
+        ctx.log(f"{len(rows)} rows, {len(batches)} steps, {checkpoint_note(adapter.rank)}")
+        ctx.total(len(batches))
+        first = [row for group in batches[0] for row in group]
+        await check_sampler(
+            ctx, await ctx.sampler("student", checkpoint), first, await forward_logprobs(ctx, adapter, first)
+        )
+        steps: list[Row] = []
+
+        def on_step(step: int, metrics: dict[str, float]) -> None:
+            steps.append({"step": step, "loss": metrics["loss:sum"]})
+            ctx.count(Usage(steps=1, trained_tokens=sum(len(r.tokens) for group in batches[step] for r in group)))
+            ctx.advance()
+
+        def submit(batch: Sequence[Sequence[TrainedRow]]) -> Any:
+            data = [row for group in batch for row in group]
+            share = 1.0 / sum(row.trained_tokens for row in data)
+            return adapter.client.forward_backward([row.datum(share) for row in data], "cross_entropy")
+
+        await train_steps(adapter.client, batches, submit, adam(ctx), on_step)
+        ctx.write("steps.jsonl", steps)
+        ctx.publish("checkpoint", [await ctx.save(adapter, "sft")])
+
+
+def reflection_messages(row: Row) -> list[Message]:
+    """A reflection's training conversation: without the system prompt that it was written under."""
+    return [user(row["prompt"]), assistant(row["text"])]
+
+
+def audited_rows(adapter: Adapter, conversation: Sequence[Message]) -> list[TrainedRow]:
+    """Trained rows whose decoded masks are exactly the conversation's assistant turns, in order.
+
+    Raises:
+        StageFailed: A mask shows anything else.
+    """
+    rows = adapter.chat.rows(conversation)
+    spoken = [message["content"] for message in conversation if message["role"] == "assistant"]
+    shown = [text for row in rows for text in adapter.chat.trained_text(row)]
+    if shown != spoken:
+        at = next((i for i, (a, b) in enumerate(zip(shown, spoken, strict=False)) if a != b), min(len(shown), len(spoken)))
+        raise StageFailed(
+            f"the loss mask of a training row does not show its assistant turns: turn {at + 1} of {len(spoken)}",
+            "the tokenizer does not give its text back, or the template changes it: report the model's name",
+        )
+    return rows
+
+
+@hookimpl
+def charrun_register_stages() -> list[type[Stage]]:
+    """The stage `sft`."""
+    return [SftStage]

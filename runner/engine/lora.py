@@ -1,0 +1,211 @@
+"""LoRA adapters: which layers they touch, how they start, their PEFT files' tensors, and weights with one merged in."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from charrun.engine.causal import CausalLM
+from charrun.engine.errors import RequestRefused
+
+ALPHA = 32
+"""Tinker fixes LoRA's alpha: the update is scaled by 32 / rank."""
+MAX_RANK = 512
+PEFT_PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True)
+class LoraSpec:
+    """What an adapter is.
+
+    Attributes:
+        rank: A power of two.
+        train_mlp: Whether the MLP's linear layers have an adapter.
+        train_attn: Whether the attention's linear layers have one.
+        train_unembed: Whether the output layer has one.
+        seed: Seed of the initial A matrices.
+    """
+
+    rank: int
+    train_mlp: bool
+    train_attn: bool
+    train_unembed: bool
+    seed: int
+
+    @classmethod
+    def create(cls, rank: int, mlp: bool, attn: bool, unembed: bool, seed: int | None) -> LoraSpec:
+        """A checked spec; without a seed, one is drawn.
+
+        Raises:
+            RequestRefused: The rank is not a power of two within limits, or nothing would be trained.
+        """
+        if rank < 1 or rank & (rank - 1) or rank > MAX_RANK:
+            raise RequestRefused(f"The LoRA rank must be a power of two from 1 to {MAX_RANK}, not {rank}.")
+        if not (mlp or attn or unembed):
+            raise RequestRefused("At least one of train_mlp, train_attn and train_unembed must be true.")
+        return cls(rank, mlp, attn, unembed, secrets.randbits(63) if seed is None else seed)
+
+    @classmethod
+    def from_meta(cls, meta: Mapping[str, Any]) -> LoraSpec:
+        """From what `to_meta` wrote."""
+        return cls(
+            **{name: meta[name] for name in ("rank", "train_mlp", "train_attn", "train_unembed", "seed")}
+        )
+
+    def to_meta(self) -> dict[str, Any]:
+        """For a checkpoint's meta.json."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter's tensors: module name to A [rank, in] and B [out, rank], fp32 on the CPU."""
+
+    spec: LoraSpec
+    layers: Mapping[str, tuple[Tensor, Tensor]]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors under PEFT's names."""
+        named: dict[str, Tensor] = {}
+        for module, (first, second) in self.layers.items():
+            named[f"{PEFT_PREFIX}{module}.lora_A.weight"] = first.contiguous()
+            named[f"{PEFT_PREFIX}{module}.lora_B.weight"] = second.contiguous()
+        return named
+
+    @classmethod
+    def from_tensors(cls, spec: LoraSpec, tensors: Mapping[str, Tensor]) -> Adapter:
+        """From what `tensors` gave."""
+        ending = ".lora_A.weight"
+        modules = [name[len(PEFT_PREFIX) : -len(ending)] for name in tensors if name.endswith(ending)]
+        layers = {
+            module: (
+                tensors[f"{PEFT_PREFIX}{module}.lora_A.weight"],
+                tensors[f"{PEFT_PREFIX}{module}.lora_B.weight"],
+            )
+            for module in modules
+        }
+        return cls(spec, layers)
+
+
+def target_modules(model: CausalLM, spec: LoraSpec) -> list[str]:
+    """Full names of the linear layers that the adapter touches.
+
+    Raises:
+        RequestRefused: The model has no such layers.
+    """
+    names = []
+    for name, module in model.module.named_modules():
+        if module is model.head:
+            wanted = spec.train_unembed
+        elif isinstance(module, nn.Linear):
+            wanted = spec.train_attn if "attn" in name or "attention" in name else spec.train_mlp
+        else:
+            wanted = False
+        if wanted:
+            names.append(name)
+    if not names:
+        raise RequestRefused("This model has no linear layers of the kinds that were asked to be trained.")
+    return names
+
+
+def peft_config(spec: LoraSpec, targets: list[str], folder: Path) -> LoraConfig:
+    """PEFT's description of the adapter; layers are named by their last part where that is unambiguous."""
+    return LoraConfig(
+        r=spec.rank,
+        lora_alpha=ALPHA,
+        lora_dropout=0.0,
+        bias="none",
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=str(folder),
+        inference_mode=False,
+    )
+
+
+class LoraModel:
+    """A copy of the base model with a trainable adapter; the base weights are shared and frozen."""
+
+    def __init__(self, base: CausalLM, spec: LoraSpec, folder: Path) -> None:
+        copy = base.copy()
+        self.spec = spec
+        self.targets = target_modules(copy, spec)
+        self.config = peft_config(spec, self.targets, folder)
+        get_peft_model(copy.module, self.config)
+        copy.module.eval()
+        self.causal = CausalLM(copy.module)
+        self._layers = self._find_layers()
+        self._start()
+
+    def _find_layers(self) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
+        layers = {}
+        for name, module in self.causal.module.named_modules():
+            if isinstance(module, LoraLayer):
+                layers[name] = (module.lora_A["default"].weight, module.lora_B["default"].weight)
+        return layers
+
+    def _start(self) -> None:
+        """A as PEFT draws it, but from this adapter's seed alone and in the order of names; B zero."""
+        generator = torch.Generator().manual_seed(self.spec.seed % 2**63)
+        with torch.no_grad():
+            for name in sorted(self._layers):
+                first, second = self._layers[name]
+                drawn = torch.empty(first.shape)
+                nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
+                first.copy_(drawn)
+                second.zero_()
+
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """The trainable parameters by PEFT's names, in a fixed order."""
+        named = {}
+        for module in sorted(self._layers):
+            named[f"{PEFT_PREFIX}{module}.lora_A.weight"] = self._layers[module][0]
+            named[f"{PEFT_PREFIX}{module}.lora_B.weight"] = self._layers[module][1]
+        return named
+
+    def adapter(self) -> Adapter:
+        """A snapshot of the adapter."""
+        layers = {
+            name: (first.detach().cpu().clone(), second.detach().cpu().clone())
+            for name, (first, second) in self._layers.items()
+        }
+        return Adapter(self.spec, layers)
+
+    def load(self, adapter: Adapter) -> None:
+        """Takes over an adapter's values.
+
+        Raises:
+            RequestRefused: It touches other layers or has another shape.
+        """
+        named, tensors = self.named_parameters(), adapter.tensors()
+        if {name: tensor.shape for name, tensor in tensors.items()} != {n: p.shape for n, p in named.items()}:
+            raise RequestRefused("The checkpoint's adapter does not fit this model.")
+        with torch.no_grad():
+            for name, parameter in named.items():
+                parameter.copy_(tensors[name])
+        self.spec = replace(adapter.spec)
+
+
+def merged(base: CausalLM, adapter: Adapter) -> CausalLM:
+    """The model with the adapter added into the layers it touches; all other weights are shared with the base.
+
+    An output layer that is tied to the embedding gets weights of its own, so that the embedding stays.
+    """
+    copy = base.copy()
+    scale = ALPHA / adapter.spec.rank
+    own_bytes = 0
+    for name, (first, second) in adapter.layers.items():
+        linear: Any = copy.module.get_submodule(name)
+        delta = (second.to(copy.device) @ first.to(copy.device)) * scale
+        weight = (linear.weight.detach().float() + delta).to(linear.weight.dtype)
+        linear.weight = nn.Parameter(weight, requires_grad=False)
+        own_bytes += weight.nbytes
+    return CausalLM(copy.module, own_bytes)

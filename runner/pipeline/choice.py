@@ -1,0 +1,74 @@
+"""Where a spec runs: the engine it names, or what `auto` finds, with the spec's stand-ins where it must."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from charrun.errors import EnvironmentProblem
+from charrun.plugin_manager import Registry
+from charrun.service.engine import Engine
+from charrun.spec import EngineChoice, ModelEntry, Spec
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The engine of a run, the spec as it will run there, and the stand-ins that were put in."""
+
+    engine: Engine
+    spec: Spec
+    stand_ins: Mapping[str, str] = field(default_factory=dict)
+
+
+def has_credentials() -> bool:
+    """Whether the SDK would find Tinker credentials: a variable, a command, or a stored login."""
+    if os.environ.get("TINKER_API_KEY") or os.environ.get("TINKER_CREDENTIAL_CMD"):
+        return True
+    stored = Path.home() / ".tinker" / "credentials.json"
+    try:
+        return bool(json.loads(stored.read_text(encoding="utf-8")).get("default"))
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def choose(spec: Spec, registry: Registry) -> Choice:
+    """Settle the engine.
+
+    Raises:
+        EnvironmentProblem: `auto`, no credentials, and a model of the spec has no stand-in.
+    """
+    named = spec.engine.uses
+    if named != AUTO:
+        return Choice(registry.engines[named](), spec)
+    if has_credentials():
+        return Choice(registry.engines["tinker"](), replace(spec, engine=EngineChoice("tinker")))
+    local = replace(spec, engine=EngineChoice("local"))
+    needed = {ref.name for entry in spec.models for ref in entry.roles.values() if ref.folder is None}
+    given = dict(spec.stand_ins.models) if spec.stand_ins else {}
+    lacking = sorted(name for name in needed if name not in given and not name.startswith("charrun/"))
+    if lacking:
+        raise EnvironmentProblem(
+            f"no Tinker credentials were found, and the spec has no stand-in for {', '.join(lacking)}",
+            "set TINKER_API_KEY (or run: tinker auth login), or name a local model under stand_ins",
+        )
+    used = {name: given[name] for name in sorted(needed) if name in given}
+    return Choice(registry.engines["local"](), _with_stand_ins(local, used), used)
+
+
+def _with_stand_ins(spec: Spec, models: Mapping[str, str]) -> Spec:
+    options = spec.stand_ins.options if spec.stand_ins else {}
+    return replace(
+        spec,
+        models=tuple(
+            ModelEntry({role: replace(ref, name=models.get(ref.name, ref.name)) for role, ref in entry.roles.items()})
+            for entry in spec.models
+        ),
+        stages=tuple(
+            replace(item, options={**item.options, **options.get(item.id, {})}) for item in spec.stages
+        ),
+    )
