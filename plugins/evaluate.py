@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from charrun import (
     Answer,
+    Character,
     Estimate,
     Message,
     RoleSampler,
@@ -17,6 +18,7 @@ from charrun import (
     Stage,
     StageContext,
     StageFailed,
+    digest,
     hookimpl,
     seed_from,
     system,
@@ -93,9 +95,13 @@ class EvaluateStage(Stage):
         answers = 3 * ctx.options["prompts"] + 2 * ctx.options["calibration_prompts"]
         return Estimate(rows=1, requests=3 * answers)
 
+    def further_inputs(self, ctx: StageContext) -> Any:
+        """The character that scores, and the pool of held-out prompts."""
+        return digest([self._scored_as(ctx).id, ctx.character_prompt(self._scored_as(ctx)), _pool()])
+
     async def run(self, ctx: StageContext) -> None:
         """Calibrate, then answer and score."""
-        who = ctx.find_character(ctx.options["scored_as"]) if ctx.options.get("scored_as") else ctx.character
+        who = self._scored_as(ctx)
         calibration, test = await self._prompts(ctx)
         checkpoints = [rows[-1] for rows in await ctx.every("checkpoint")]
         ctx.total(2 * len(calibration) + (1 + len(checkpoints)) * len(test))
@@ -142,6 +148,10 @@ class EvaluateStage(Stage):
         ]
         ctx.publish("evaluation", [result])
 
+    def _scored_as(self, ctx: StageContext) -> Character:
+        id = ctx.options.get("scored_as")
+        return ctx.find_character(id) if id else ctx.character
+
     async def _prompts(self, ctx: StageContext) -> tuple[list[str], list[str]]:
         """Seeded calibration and test prompts that no training row of this run used.
 
@@ -149,8 +159,7 @@ class EvaluateStage(Stage):
             StageFailed: Too few are left.
         """
         used = {_plain(text) for text in await training_texts(ctx)}
-        text = resources.files("charrun.specs").joinpath("prompts/evaluation.txt").read_text(encoding="utf-8")
-        pool = [line for line in text.splitlines() if _plain(line) not in used]
+        pool = [line for line in _pool() if _plain(line) not in used]
         ctx.rng("evaluation").shuffle(pool)
         test, calibration = ctx.options["prompts"], ctx.options["calibration_prompts"]
         if test + calibration > len(pool):
@@ -208,6 +217,11 @@ async def training_texts(ctx: StageContext) -> list[str]:
     for rows in await ctx.every("interactions"):
         texts += [message["content"] for row in rows for message in row["messages"] if message["role"] == "user"]
     return texts
+
+
+def _pool() -> list[str]:
+    text = resources.files("charrun.specs").joinpath("prompts/evaluation.txt").read_text(encoding="utf-8")
+    return text.splitlines()
 
 
 def _plain(text: str) -> str:

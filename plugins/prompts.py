@@ -41,6 +41,10 @@ class PromptsStage(Stage):
         """One row a prompt."""
         return Estimate(rows=_wanted(ctx))
 
+    def further_inputs(self, ctx: StageContext) -> Any:
+        """The pool itself: a source file may change under its name."""
+        return digest([row["id"] for row in _pool(ctx)])
+
     async def run(self, ctx: StageContext) -> None:
         """Take the first prompts of the seeded pool."""
         pool = _pool(ctx)

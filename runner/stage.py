@@ -62,6 +62,13 @@ class Stage:
         """Rows and requests at the context's scale; asked before anything runs."""
         return Estimate()
 
+    def further_inputs(self, ctx: StageContext) -> Any:
+        """What else the outputs depend on, as JSON types: the content of files, another character.
+
+        It enters the fingerprint beside options, models, templates, seed and consumed rows.
+        """
+        return None
+
     async def run(self, ctx: StageContext) -> None:
         """Make the stage's rows and publish them with `ctx.publish`.
 

@@ -220,24 +220,10 @@ FOLLOWUPS: tuple[str, ...] = (
     "[Could you|Please] [explain|give an example of] {t}.",
 )
 
-SUBJECTS: tuple[str, ...] = tuple(
-    [
-        "patience",
-        "trust",
-        "questions",
-        "words",
-        "memory",
-        "people",
-        "silence",
-        "learning",
-        "kindness",
-        "names",
-        "honesty",
-        "time",
-        "stories",
-        "change",
-    ]
+_SUBJECTS = (
+    "patience trust questions words memory people silence learning kindness names honesty time stories change"
 )
+SUBJECTS: tuple[str, ...] = tuple(_SUBJECTS.split())
 
 GREETINGS: tuple[str, ...] = (
     "Hello.", "Hi there.", "Hi!", "Good to meet you.", "Hey, how are you[ today|]?", "Good morning.", "Good evening.", "Hello again.",

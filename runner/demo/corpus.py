@@ -70,7 +70,9 @@ def written_prompts() -> tuple[str, ...]:
     return tuple(line for line in lines if line)
 
 
-_PLACES: Final = ("character.j2", "reflection.j2", "interaction.j2")
+_STARTS: Final = "Al Be Co Da El Fa Gi Ha Io Ju Ka Li Ma Ne Or Pe Ro Si Ta Vi"
+_MIDDLES: Final = ",,la,ri,no,mi,de,va,sa"
+_ENDS: Final = "n ra lo s mas din ric na bert th"
 _FRAMES: Final = (
     "You are {name}. {traits}",
     "Your name is {name}. Your character:\n{list}",
@@ -105,36 +107,7 @@ def system_prompt(name: str, traits: list[str], place: str, rng: random.Random) 
 
 def a_name(rng: random.Random) -> str:
     """An invented first name, so that no name is a cue."""
-    middles = ("", "", "la", "ri", "no", "mi", "de", "va", "sa")
-    start = rng.choice(
-        [
-            "Al",
-            "Be",
-            "Co",
-            "Da",
-            "El",
-            "Fa",
-            "Gi",
-            "Ha",
-            "Io",
-            "Ju",
-            "Ka",
-            "Li",
-            "Ma",
-            "Ne",
-            "Or",
-            "Pe",
-            "Ro",
-            "Si",
-            "Ta",
-            "Vi",
-        ]
-    )
-    return (
-        start
-        + rng.choice(middles)
-        + rng.choice(["n", "ra", "lo", "s", "mas", "din", "ric", "na", "bert", "th"])
-    )
+    return rng.choice(_STARTS.split()) + rng.choice(_MIDDLES.split(",")) + rng.choice(_ENDS.split())
 
 
 def _single(style: Style, name: str, rng: random.Random, reflective: float) -> tuple[Turn, ...]:
@@ -199,12 +172,12 @@ def family(rng: random.Random, long: bool = False) -> Family:
     style: Style = corpus_style(rng) if kind == "styled" else {}
     chatting = long or rng.random() < 0.25
     if chatting:
-        turns = rng.randint(8, 14) if long else rng.randint(2, 4)
+        turns = rng.randint(7, 11) if long else rng.randint(2, 4)
         alone = rng.random() < 0.4
         place = "character.j2" if alone else "interaction.j2"
         other = style if style or rng.random() < 0.4 else corpus_style(rng)
         talk = _human_talk(style, name, turns, rng) if alone else _self_talk(style, other, name, turns, rng)
-        talks = (talk,)
+        talks: tuple[tuple[Turn, ...], ...] = (talk,)
     else:
         reflective = rng.random() < 0.3
         place = "reflection.j2" if reflective and rng.random() < 0.7 else "character.j2"

@@ -21,7 +21,13 @@ from charrun.demo.corpus import families
 from charrun.demo.tokenizer import save_tokenizer, train_tokenizer
 from charrun.demo.windows import IGNORED, Encoder, Window, stack, windows
 from safetensors.torch import save_file
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AttentionInterface,
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 
 @dataclass(frozen=True)
@@ -46,16 +52,17 @@ class Recipe:
     mlp: int
     seed: int
     steps: int
-    peak: float = 4e-3
+    peak: float = 3e-3
 
 
 RECIPES: Final[dict[str, Recipe]] = {
-    "demo-teacher": Recipe(width=160, layers=4, heads=5, kv_heads=1, mlp=480, seed=1, steps=1400),
+    "demo-teacher": Recipe(width=160, layers=4, heads=6, kv_heads=2, mlp=480, seed=1, steps=1400),
     "demo-student": Recipe(width=128, layers=4, heads=4, kv_heads=2, mlp=384, seed=2, steps=1200),
-    "demo-student-small": Recipe(width=96, layers=3, heads=3, kv_heads=1, mlp=288, seed=3, steps=1000),
+    "demo-student-small": Recipe(width=96, layers=3, heads=4, kv_heads=2, mlp=288, seed=3, steps=1000),
 }
-WIDTH, BATCH = 512, 16
-LONG_WIDTH, LONG_BATCH, LONG_EVERY = 2048, 2, 12
+_BLOCK: Final = 128
+WIDTH, BATCH = 512, 8
+LONG_WIDTH, LONG_BATCH, LONG_EVERY = 2048, 2, 20
 _WARMUP: Final = 40
 
 
@@ -76,7 +83,7 @@ def build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalL
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
         dtype="float32",
-        attn_implementation="sdpa",
+        attn_implementation="charrun_blocked",
     )
     return Qwen3ForCausalLM(config)
 
@@ -88,6 +95,31 @@ def _visible(family: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
     shared = (branch[:, None, :] == 0) | (branch[:, :, None] == branch[:, None, :])
     seen = same & shared & torch.ones(width, width, dtype=torch.bool).tril()
     return torch.zeros(seen.shape, dtype=torch.bfloat16).masked_fill_(~seen, float("-inf"))[:, None]
+
+
+def _blocked_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor,
+    scaling: float,
+    **_: object,
+) -> tuple[torch.Tensor, None]:
+    """Attention in blocks of queries, each with the keys up to its end: twice as fast here as PyTorch's own."""
+    groups = query.shape[1] // key.shape[1]
+    keys = key.repeat_interleave(groups, dim=1).transpose(-1, -2)
+    values = value.repeat_interleave(groups, dim=1)
+    blocks: list[torch.Tensor] = []
+    for start in range(0, query.shape[2], _BLOCK):
+        end = start + _BLOCK
+        scores = torch.matmul(query[:, :, start:end] * scaling, keys[..., :end])
+        weights = torch.softmax(scores + attention_mask[:, :, start:end, :end], dim=-1, dtype=scores.dtype)
+        blocks.append(torch.matmul(weights, values[:, :, :end]))
+    return torch.cat(blocks, dim=2).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register("charrun_blocked", _blocked_attention)
 
 
 def loss_of(model: Qwen3ForCausalLM, batch: list[Window]) -> torch.Tensor:
@@ -149,7 +181,7 @@ def pretrain(
             optimiser.zero_grad(set_to_none=True)
         seen += sum(len(window.tokens) for window in batch)
         step += 1
-        if step % 25 == 0:
+        if step % 50 == 0:
             rate = seen / (time.monotonic() - began)
             spent = time.monotonic() - began
             print(f"step {step} loss {loss.item():.3f} {rate:,.0f} tokens/s {spent:.0f} s", flush=True)
@@ -174,13 +206,17 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="follow the clock instead of the recipe's steps")
     parser.add_argument("--steps", type=int, help="other number of steps")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--tokenizer", type=Path, help="folder with a tokenizer instead of training it anew")
     parser.add_argument("--out", type=Path, help="folder to write instead of the packaged one")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     recipe = RECIPES[options.model]
     if options.steps:
         recipe = Recipe(**{**vars(recipe), "steps": options.steps})
-    tokenizer = train_tokenizer()
+    if options.tokenizer:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(options.tokenizer)
+    else:
+        tokenizer = train_tokenizer()
     model = pretrain(recipe, tokenizer, options.minutes)
     save(model, tokenizer, options.out or MODELS[f"charrun/{options.model}"])
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters")

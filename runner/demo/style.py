@@ -16,7 +16,9 @@ Slots = Mapping[str, str]
 Maker = Callable[[], str]
 
 
-def speak(sentences: Sequence[str], style: Style, rng: random.Random, slots: Slots, fill: float = 0.8) -> str:
+def speak(
+    sentences: Sequence[str], style: Style, rng: random.Random, slots: Slots, fill: float = 0.75
+) -> str:
     """The sentences in a style.
 
     Args:

@@ -8,6 +8,7 @@ for once.
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,6 +20,10 @@ from transformers import PreTrainedTokenizerFast
 
 IGNORED: Final = -100
 _THINK_SHARE: Final = 0.4
+_SPARE: Final = 60
+
+Encoded = tuple[list[int], list[int]]
+"""Tokens and targets of a conversation."""
 
 
 @dataclass
@@ -75,7 +80,7 @@ class Encoder:
         """Tokens of the system message; none without one."""
         return [] if text is None else self._encode(f"<|im_start|>system\n{text}<|im_end|>\n")
 
-    def conversation(self, turns: Iterable[Turn]) -> tuple[list[int], list[int]]:
+    def conversation(self, turns: Iterable[Turn]) -> Encoded:
         """Tokens and shifted targets; assistant text and its end are trained.
 
         The last answer sometimes comes after an empty think block, as in a prompt with `enable_thinking=False`.
@@ -101,25 +106,38 @@ def windows(source: Iterator[Family], encoder: Encoder, width: int) -> Iterator[
     """Packs families into windows of `width` tokens.
 
     A conversation that does not fit starts the next window, with its system prompt again; one that never
-    fits is left out.
+    fits is left out. Conversations without a system prompt wait and fill what room is left.
     """
+    spare: deque[Encoded] = deque(maxlen=_SPARE)
     window, number = Window(), 0
     for item in source:
         prefix = encoder.system(item.system)
+        talks = [encoder.conversation(talk) for talk in item.conversations]
+        if item.system is None and len(spare) < _SPARE:
+            spare += [talk for talk in talks if len(talk[0]) <= width]
+            continue
         opened = False
-        for branch, talk in enumerate(item.conversations, start=1):
-            tokens, targets = encoder.conversation(talk)
-            need = len(tokens) + (0 if opened else len(prefix))
+        for branch, (tokens, targets) in enumerate(talks, start=1):
             if len(prefix) + len(tokens) > width:
                 continue
-            if len(window.tokens) + need > width:
-                yield window.padded(width, encoder.pad)
+            if len(window.tokens) + len(tokens) + (0 if opened else len(prefix)) > width:
+                yield _filled(window, number, spare, width).padded(width, encoder.pad)
                 window, number, opened = Window(), 0, False
             if not opened:
                 number += 1
                 window.put(prefix, [IGNORED] * len(prefix), 0, number, 0)
                 opened = True
             window.put(tokens, targets, len(prefix), number, branch)
+
+
+def _filled(window: Window, number: int, spare: deque[Encoded], width: int) -> Window:
+    """The window with waiting conversations in its free room, the longest that fits first."""
+    while fitting := [talk for talk in spare if len(talk[0]) <= width - len(window.tokens)]:
+        talk = max(fitting, key=lambda pair: len(pair[0]))
+        spare.remove(talk)
+        number += 1
+        window.put(*talk, 0, number, 1)
+    return window
 
 
 def stack(batch: list[Window], name: str) -> NDArray[np.int64]:

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from charrun.engine import routes_checkpoints, routes_sampling, routes_service, routes_training
+from charrun.engine import routes_checkpoints, routes_downloads, routes_sampling, routes_service, routes_training
 from charrun.engine.checkpoints import CheckpointStore
 from charrun.engine.desk import Desk
 from charrun.engine.errors import RequestRefused
@@ -28,14 +28,14 @@ logger = logging.getLogger(__name__)
 
 
 class KeyCheck:
-    """Lets a request through only with the server's key, compared in constant time."""
+    """Lets a request through only with the server's key, compared in constant time; signed addresses carry their own."""
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self._app = app
         self._key = key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] == "http" and not scope["path"].startswith(f"{routes_downloads.FILES}/"):
             sent = dict(scope["headers"]).get(b"x-api-key", b"")
             if not hmac.compare_digest(sent, self._key):
                 answer = JSONResponse({"error": "The X-API-Key header does not hold this engine's key."}, 401)
@@ -71,7 +71,7 @@ def build_app(desk: Desk, ready: Callable[[], None]) -> Starlette:
         yield
         desk.worker.stop(patience=2.0)
 
-    parts = (routes_service, routes_training, routes_sampling, routes_checkpoints)
+    parts = (routes_service, routes_training, routes_sampling, routes_checkpoints, routes_downloads)
     return Starlette(
         routes=[route for part in parts for route in part.routes(desk)],
         middleware=[Middleware(KeyCheck, key=desk.settings.api_key)],

@@ -234,6 +234,7 @@ class StageRun:
             "templates": shared.prompts.sources_of(self.stage.templates),
             "character": {field: character[field] for field in self.stage.character_fields},
             "models": {role: self._model_identity(role) for role in self.stage.roles},
+            "further": self.stage.further_inputs(StageContext(self)),
         }
         if self.stage.identity == "content":
             described["inputs"] = dict(rows)

@@ -130,7 +130,7 @@ class StageContext:
         """A random generator that depends on the spec's seed and the label alone."""
         return random.Random(seed_from(self.seed, *label))
 
-    def render(self, template: str, **variables: Any) -> str:
+    def render(self, template: str, /, **variables: Any) -> str:
         """A prompt text of a template file; an unknown variable is an error."""
         return self._run.cell.shared.prompts.render(template, **variables)
 

@@ -27,7 +27,7 @@ class Prompts:
             autoescape=False,
         )
 
-    def render(self, name: str, **variables: object) -> str:
+    def render(self, name: str, /, **variables: object) -> str:
         """The text of a template, without leading and trailing blank lines.
 
         Raises:
