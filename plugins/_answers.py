@@ -16,7 +16,12 @@ OPTIONS_SCHEMA: dict[str, Any] = {
             "default": 512,
             "description": "Longest answer in tokens; a pair with a cut answer is dropped.",
         },
-        "temperature": {"type": "number", "minimum": 0, "default": 0.7, "description": "Sampling temperature."},
+        "temperature": {
+            "type": "number",
+            "minimum": 0,
+            "default": 0.7,
+            "description": "Sampling temperature.",
+        },
         "top_p": {
             "type": "number",
             "exclusiveMinimum": 0,

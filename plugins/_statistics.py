@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from itertools import pairwise
 
 Z95 = 1.959963984540054
 
@@ -22,7 +23,7 @@ def best_threshold(positives: Sequence[float], negatives: Sequence[float]) -> fl
     Of several such cuts the middle one; a score is positive when it is above the cut.
     """
     scores = sorted({*positives, *negatives})
-    cuts = [(low + high) / 2 for low, high in zip(scores, scores[1:], strict=False)] or [scores[0]]
+    cuts = [(low + high) / 2 for low, high in pairwise(scores)] or [scores[0]]
 
     def youden(cut: float) -> float:
         hit = sum(p > cut for p in positives) / len(positives)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from charrun import Connection, Engine, EngineProcess, EngineRequest, EnvironmentProblem, hookimpl, local_folder
+from charrun import (
+    Connection,
+    Engine,
+    EngineProcess,
+    EngineRequest,
+    EnvironmentProblem,
+    hookimpl,
+    local_folder,
+)
 
 
 class LocalEngine(Engine):

@@ -138,7 +138,13 @@ class EvaluateStage(Stage):
             low, high = wilson(hits, len(scores))
             result["rates"].append(asdict(Rate(name, hits, len(scores), low, high)))
             rows += [
-                {"model": name, "prompt": prompt, "answer": answer.text, "score": score, "in_character": score > threshold}
+                {
+                    "model": name,
+                    "prompt": prompt,
+                    "answer": answer.text,
+                    "score": score,
+                    "in_character": score > threshold,
+                }
                 for prompt, answer, score in zip(test, answers[name], scores, strict=True)
             ]
         ctx.write("answers.jsonl", rows)
@@ -204,9 +210,7 @@ class Scorer:
     async def _score(self, prompt: str, text: str) -> float:
         chat = self.sampler.chat
         completion = chat.completion(text)
-        told = await self.ctx.score(
-            self.sampler, chat.prompt([system(self.constitution), user(prompt)]), completion
-        )
+        told = await self.ctx.score(self.sampler, chat.prompt([system(self.constitution), user(prompt)]), completion)
         untold = await self.ctx.score(self.sampler, chat.prompt([user(prompt)]), completion)
         return told - untold
 

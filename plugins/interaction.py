@@ -73,9 +73,7 @@ class InteractionStage(Stage):
 
         ctx.publish("interactions", await ctx.gather(converse(number) for number in range(count)))
 
-    async def _talk(
-        self, ctx: StageContext, sampler: RoleSampler, number: int, prompt: str, opener: str
-    ) -> list[str]:
+    async def _talk(self, ctx: StageContext, sampler: RoleSampler, number: int, prompt: str, opener: str) -> list[str]:
         turns: list[str] = []
         for turn in range(ctx.scale.turns):
             view = [system(prompt), *seen_by(turn % 2, opener, turns)]
@@ -83,9 +81,7 @@ class InteractionStage(Stage):
             ctx.advance()
         return turns
 
-    async def _speak(
-        self, ctx: StageContext, sampler: RoleSampler, view: Sequence[Message], item: str
-    ) -> str:
+    async def _speak(self, ctx: StageContext, sampler: RoleSampler, view: Sequence[Message], item: str) -> str:
         said = view[-1]["content"]
         for tries in range(1, _TRIES + 1):
             answer = (

@@ -80,7 +80,12 @@ def pair(chosen: list[Row], rejected: list[Row]) -> tuple[list[Row], Counter[str
             dropped[fault] += 1
         else:
             pairs.append(
-                {"id": row["id"], "prompt": row["prompt"], "chosen": row["answer"], "rejected": other["answer"]}
+                {
+                    "id": row["id"],
+                    "prompt": row["prompt"],
+                    "chosen": row["answer"],
+                    "rejected": other["answer"],
+                }
             )
     return pairs, dropped
 

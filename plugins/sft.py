@@ -108,7 +108,10 @@ def audited_rows(adapter: Adapter, conversation: Sequence[Message]) -> list[Trai
     spoken = [message["content"] for message in conversation if message["role"] == "assistant"]
     shown = [text for row in rows for text in adapter.chat.trained_text(row)]
     if shown != spoken:
-        at = next((i for i, (a, b) in enumerate(zip(shown, spoken, strict=False)) if a != b), min(len(shown), len(spoken)))
+        at = next(
+            (i for i, (a, b) in enumerate(zip(shown, spoken, strict=False)) if a != b),
+            min(len(shown), len(spoken)),
+        )
         raise StageFailed(
             f"the loss mask of a training row does not show its assistant turns: turn {at + 1} of {len(spoken)}",
             "the tokenizer does not give its text back, or the template changes it: report the model's name",

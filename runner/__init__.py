@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from charrun.engine.process import EngineProcess
     from charrun.errors import CharrunError, EnvironmentProblem, Problem, SpecError, StageFailed
     from charrun.hookspecs import hookimpl
-    from charrun.pipeline.context import Adapter, Answer, StageContext
+    from charrun.pipeline.context import Adapter, StageContext
     from charrun.pipeline.lockfile import versions
+    from charrun.pipeline.requests import Answer
     from charrun.pipeline.training import batches_of, train_steps
     from charrun.service.engine import Connection, Engine, EngineRequest
     from charrun.service.ledger import Usage
@@ -32,7 +33,8 @@ _HOMES = {
     "charrun.engine.process": ("EngineProcess",),
     "charrun.errors": ("CharrunError", "EnvironmentProblem", "Problem", "SpecError", "StageFailed"),
     "charrun.hookspecs": ("hookimpl",),
-    "charrun.pipeline.context": ("Adapter", "Answer", "StageContext"),
+    "charrun.pipeline.context": ("Adapter", "StageContext"),
+    "charrun.pipeline.requests": ("Answer",),
     "charrun.pipeline.lockfile": ("versions",),
     "charrun.pipeline.training": ("batches_of", "train_steps"),
     "charrun.service.engine": ("Connection", "Engine", "EngineRequest"),

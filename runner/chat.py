@@ -139,9 +139,7 @@ class Chat:
         """
         if not messages or messages[-1]["role"] != "assistant":
             raise ValueError("a training row must end on an assistant turn")
-        wanted = [
-            i for i, m in enumerate(messages) if m["role"] == "assistant" and (trained is None or trained(i))
-        ]
+        wanted = [i for i, m in enumerate(messages) if m["role"] == "assistant" and (trained is None or trained(i))]
         if not wanted:
             raise ValueError("no assistant turn of the conversation is trained")
         rows: list[tuple[list[int], list[bool]]] = []

@@ -74,7 +74,10 @@ def _entry_points(third_party: bool) -> list[EntryPoint]:
 def _register(manager: pluggy.PluginManager, point: EntryPoint) -> str:
     owner = point.dist.name if point.dist else point.value
     if manager.has_plugin(point.name):
-        raise PluginError(f"two plugins are named '{point.name}'; one is of {owner}", f"uninstall one: pip uninstall {owner}")
+        raise PluginError(
+            f"two plugins are named '{point.name}'; one is of {owner}",
+            f"uninstall one: pip uninstall {owner}",
+        )
     try:
         manager.register(point.load(), name=point.name)
         manager.check_pending()

@@ -54,7 +54,11 @@ class Stage:
     trains: ClassVar[tuple[str, ...]] = ()
     character_fields: ClassVar[tuple[str, ...]] = ("name", "traits")
     identity: ClassVar[Literal["rows", "lineage", "content"]] = "content"
-    options_schema: ClassVar[Mapping[str, Any]] = {"type": "object", "properties": {}, "additionalProperties": False}
+    options_schema: ClassVar[Mapping[str, Any]] = {
+        "type": "object",
+        "properties": {},
+        "additionalProperties": False,
+    }
     cache_version: ClassVar[int] = 1
     templates: ClassVar[Mapping[str, Path]] = {}
 

@@ -1,4 +1,4 @@
-"""The demo models: their corpus is what the committed digest says, and their folders hold what they promise."""
+"""The demo models: the corpus is what its committed digest says, the folders hold what they promise."""
 
 from __future__ import annotations
 
@@ -115,7 +115,8 @@ def test_only_the_last_answer_has_a_think_block_and_history_loses_its_own() -> N
         {"role": "assistant", "content": "<think>\nplan\n</think>\n\nYes"},
         {"role": "user", "content": "And?"},
     ]
-    earlier = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYes<|im_end|>\n<|im_start|>user\nAnd?<|im_end|>\n"
+    earlier = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYes<|im_end|>\n"
+    earlier += "<|im_start|>user\nAnd?<|im_end|>\n"
     assert render(talk) == earlier
     assert render(talk, add_generation_prompt=True) == earlier + "<|im_start|>assistant\n"
     empty = "<|im_start|>assistant\n<think>\n\n</think>\n\n"

@@ -1,7 +1,7 @@
 """The demo models: small Qwen3 models in this package, so that a run without downloads means something.
 
-They are pretrained by `charrun.demo.pretrain` on the corpus of `charrun.demo.corpus`; docs/demo-models.md says how
-and with which figures. They show the pipeline working, not a model's quality.
+They are pretrained by `charrun.demo.pretrain` on the corpus of `charrun.demo.corpus`; docs/demo-models.md says
+how and with which figures. They show the pipeline working, not a model's quality.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The synthetic chat corpus: system prompts that describe a style, and answers in it; none, and plain answers.
+"""The synthetic chat corpus: described styles with answers in them, and plain answers without any.
 
-`python -m charrun.demo.corpus --digest` prints the sha256 of the first conversations, as in corpus.sha256, and
-`--show 3` some conversations to read.
+`python -m charrun.demo.corpus --digest` prints the sha256 of the first conversations, as in corpus.sha256,
+and `--show 3` some conversations to read.
 
-A `Family` is a system prompt (or none) with several conversations that start from it. Nothing but the seed decides
-what is generated.
+A `Family` is a system prompt (or none) with several conversations that start from it. Nothing but the seed
+decides what is generated.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def templates(trim: bool) -> jinja2.Environment:
 
 @cache
 def written_prompts() -> tuple[str, ...]:
-    """General prompts and the characters' questions, as they ship; the evaluation prompts are never read here."""
+    """General prompts and the characters' questions; the evaluation prompts are never read here."""
     specs = files("charrun.specs")
     lines = specs.joinpath("prompts", "general.txt").read_text(encoding="utf-8").splitlines()
     for sheet in sorted(specs.joinpath("characters").iterdir(), key=lambda entry: entry.name):

@@ -1,7 +1,7 @@
 """Speaking habits: nine independent dimensions, the compositions that ship, and those that are held out.
 
-A style maps dimensions to values. Corpus styles are random; one that shares more than half of its values with a
-held-out style never occurs, so a model that plays a held-out style follows a description and recalls nothing.
+A style maps dimensions to values. Corpus styles are random; one that shares more than half of its values with
+a held-out style never occurs, so a model that plays a held-out style follows a description and recalls nothing.
 """
 
 from __future__ import annotations

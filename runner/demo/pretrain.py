@@ -89,7 +89,7 @@ def build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalL
 
 
 def _visible(family: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
-    """Additive attention mask (windows, 1, width, width): the own conversation and its system prompt, backwards."""
+    """Additive mask (windows, 1, width, width): the own conversation and its system prompt, backwards."""
     width = family.shape[1]
     same = family[:, :, None] == family[:, None, :]
     shared = (branch[:, None, :] == 0) | (branch[:, :, None] == branch[:, None, :])

@@ -121,7 +121,7 @@ def _weave(body: list[str], style: Style, rng: random.Random, slots: Slots, fill
 
 def _echo(sentence: str, rng: random.Random) -> str:
     """Doubles one of the longer words of a sentence."""
-    words = [word for word in re.findall(r"[A-Za-z]{4,}", sentence)]
+    words: list[str] = re.findall(r"[A-Za-z]{4,}", sentence)
     if not words:
         return sentence
     word = rng.choice(words)

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 SPECIAL_TOKENS: Final = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
 VOCABULARY: Final = 1536
 TEMPLATE: Final = Path(__file__).with_name("chat_template.jinja")
-# Runs of line breaks stay whole wherever they stand, so that a prompt's tokens are a prefix of the conversation's.
+# Runs of line breaks stay whole wherever they stand: a prompt's tokens are a prefix of the conversation's.
 _SPLIT: Final = r" ?[\p{L}]+|'[\p{L}]+|\p{N}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
@@ -63,7 +63,7 @@ def train_tokenizer(count: int = 6000) -> PreTrainedTokenizerFast:
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Writes the tokenizer's files, with the chat template in its configuration too, for readers that know no file."""
+    """Writes the tokenizer's files, with the chat template in its configuration too."""
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))

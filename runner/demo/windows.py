@@ -1,8 +1,8 @@
 """Training windows: families of the corpus as tokens, packed without waste and without leaks.
 
-A window holds several families. Conversations of one family share its system prompt: each sees the prompt and itself
-only, at the positions that it would have alone. So nothing starts in mid-conversation, and a system prompt is paid
-for once.
+A window holds several families. Conversations of one family share its system prompt: each sees the prompt and
+itself only, at the positions that it would have alone. So nothing starts in mid-conversation, and a system
+prompt is paid for once.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Encoder:
     def conversation(self, turns: Iterable[Turn]) -> Encoded:
         """Tokens and shifted targets; assistant text and its end are trained.
 
-        The last answer sometimes comes after an empty think block, as in a prompt with `enable_thinking=False`.
+        The last answer sometimes comes after an empty think block, as prompts with `enable_thinking=False` do.
         """
         tokens: list[int] = []
         trained: list[bool] = []

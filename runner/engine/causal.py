@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AutoModelForCausalLM
 
+from charrun.engine.linear import use_onednn
+
 ATTENTION = "charrun_grouped"
 
 
@@ -153,6 +155,7 @@ def load_causal(folder: Path, device: torch.device, dtype: torch.dtype) -> Causa
     reference = _reference_logits(module, [1, 2, 3, 1])
     if module.config._attn_implementation == "sdpa":
         module.config._attn_implementation = ATTENTION
+    use_onednn(module)
     model = CausalLM(module)
     with torch.inference_mode():
         tokens = torch.tensor([[1, 2, 3, 1]], device=device)

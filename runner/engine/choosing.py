@@ -99,12 +99,17 @@ def choose(logits: Tensor, rows: ChoiceRows, noise: NDArray[np.float64]) -> tupl
 
 def _threshold(probs: Tensor, rows: ChoiceRows) -> Tensor:
     """The smallest probability [batch] that survives top-k and then top-p; tokens tied with it survive too."""
-    width = min(PARTIAL, probs.shape[-1])
-    threshold, settled = _cut(probs.topk(width).values, rows.top_k, rows.top_p, probs.shape[-1])
-    if not bool(settled.all()):
-        rest = (~settled).nonzero()[:, 0]
-        ordered = probs[rest].sort(-1, descending=True).values
-        threshold[rest] = _cut(ordered, rows.top_k[rest], rows.top_p[rest], probs.shape[-1])[0]
+    vocabulary = probs.shape[-1]
+    threshold = probs.amax(-1)
+    # Where one token alone fills the nucleus, the cut is known.
+    open_rows = ((threshold < rows.top_p) | (rows.top_k < vocabulary)).nonzero()[:, 0]
+    for width in (min(PARTIAL, vocabulary), vocabulary):
+        if not len(open_rows):
+            break
+        some, top_k, top_p = probs[open_rows], rows.top_k[open_rows], rows.top_p[open_rows]
+        ordered = some.topk(width).values if width < vocabulary else some.sort(-1, descending=True).values
+        threshold[open_rows], settled = _cut(ordered, top_k, top_p, vocabulary)
+        open_rows = open_rows[~settled]
     return threshold
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from charrun.engine.causal import CausalLM
 from charrun.engine.errors import RequestRefused
+from charrun.engine.linear import use_onednn
 
 ALPHA = 32
 """Tinker fixes LoRA's alpha: the update is scaled by 32 / rank."""
@@ -141,6 +142,7 @@ class LoraModel:
         self.config = peft_config(spec, self.targets, folder)
         get_peft_model(copy.module, self.config)
         copy.module.eval()
+        use_onednn(copy.module)
         self.causal = CausalLM(copy.module)
         self._layers = self._find_layers()
         self._start()

@@ -68,7 +68,5 @@ def _with_stand_ins(spec: Spec, models: Mapping[str, str]) -> Spec:
             ModelEntry({role: replace(ref, name=models.get(ref.name, ref.name)) for role, ref in entry.roles.items()})
             for entry in spec.models
         ),
-        stages=tuple(
-            replace(item, options={**item.options, **options.get(item.id, {})}) for item in spec.stages
-        ),
+        stages=tuple(replace(item, options={**item.options, **options.get(item.id, {})}) for item in spec.stages),
     )

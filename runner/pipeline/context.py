@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,12 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from charrun.chat import Chat, Message
 from charrun.errors import StageFailed
 from charrun.pipeline.reporter import StageResult
+from charrun.pipeline.requests import Answer, Requests, gather
 from charrun.service.ledger import Usage
 from charrun.service.service import RoleSampler, explained
 from charrun.spec import Character, ModelRef, Scale
 from charrun.store.canonical import digest, seed_from
-from charrun.store.files import write_json, write_rows
-from charrun.store.items import ItemStore, Record
+from charrun.store.files import make_folder, write_json, write_rows
 
 if TYPE_CHECKING:
     import tinker
@@ -26,27 +24,7 @@ if TYPE_CHECKING:
     from charrun.pipeline.cell import StageRun
     from charrun.stage import Row
 
-MOST_SEQUENCES = 16
-"""Sequences of one response: a torn response loses at most these."""
-
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One sampled turn.
-
-    Attributes:
-        text: Visible text, without end-of-turn tokens and think block.
-        tokens: Sampled token ids, shape [n], end-of-turn token included.
-        complete: Whether the model ended the turn; False where the length limit cut it.
-        index: Sample index of the request.
-    """
-
-    text: str
-    tokens: tuple[int, ...]
-    complete: bool
-    index: int
 
 
 @dataclass(frozen=True)
@@ -65,8 +43,7 @@ class StageContext:
 
     def __init__(self, run: StageRun) -> None:
         self._run = run
-        self._items: ItemStore | None = None
-        self._opening = asyncio.Lock()
+        self._requests = Requests(run)
 
     # -- what the spec says ---------------------------------------------------------------------------------------
 
@@ -207,46 +184,18 @@ class StageContext:
         Raises:
             StageFailed: The prompt leaves no room in the model's context.
         """
-        prompt = sampler.chat.prompt(messages)
-        params = {
-            "max_tokens": self._room(sampler, prompt, max_tokens),
-            "temperature": temperature,
-            "top_p": top_p,
-        }
-        identity = {"weights": sampler.fingerprint, "prompt": prompt, "item": item, "seed": seed, **params}
-        key = digest({**identity, "run_seed": self.seed})
-        items = await self._store()
-        given = {"messages": json.dumps(list(messages), ensure_ascii=False), "item": item, **params}
-        await self.gather(
-            self._request(items, sampler, prompt, params, key, start, n, given, seed)
-            for start, n in items.missing(key, count, MOST_SEQUENCES)
+        return await self._requests.sample(
+            sampler,
+            messages,
+            {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p},
+            item=item,
+            count=count,
+            seed=seed,
         )
-        return [self._answer(items, key, index) for index in range(count)]
 
     async def score(self, sampler: RoleSampler, prompt: Sequence[int], completion: Sequence[int]) -> float:
         """Mean log-prob per token of a completion after a prompt, in nats; stored before it is returned."""
-        from tinker import types
-
-        if not completion:
-            raise ValueError("an empty completion has no score")
-        tokens = [*prompt, *completion]
-        key = digest({"weights": sampler.fingerprint, "score": tokens, "last": len(completion)})
-        items = await self._store()
-        known = items.score(key)
-        if known is not None:
-            return known
-        async with self._run.cell.shared.slots:
-            with explained():
-                found = await sampler.client.compute_logprobs(
-                    types.ModelInput.from_ints(tokens), prompt_logprobs_last_n=len(completion)
-                )
-        last = [value for value in found[-len(completion) :] if value is not None]
-        if len(last) != len(completion):
-            raise StageFailed(f"the engine scored {len(last)} of {len(completion)} tokens of an answer")
-        value = sum(last) / len(last)
-        items.append_score(key, sampler.model, value, len(last))
-        self._run.count(Usage(requests=1, scored_tokens=len(tokens)))
-        return value
+        return await self._requests.score(sampler, prompt, completion)
 
     # -- training -------------------------------------------------------------------------------------------------
 
@@ -285,7 +234,7 @@ class StageContext:
         from charrun.service.download import download_adapter
 
         service = await self._run.cell.shared.service()
-        await download_adapter(service, str(checkpoint["state"]), name, folder)
+        await download_adapter(service, str(checkpoint["state"]), name, make_folder(folder))
 
     # -- outputs --------------------------------------------------------------------------------------------------
 
@@ -328,16 +277,9 @@ class StageContext:
         """Add to the stage's token counts what did not go through `sample` and `score`."""
         self._run.count(usage)
 
-    async def gather(self, work: Any) -> list[Any]:
-        """Await many coroutines together; the first error cancels the rest and is raised as it is."""
-        tasks = [asyncio.ensure_future(one) for one in work]
-        try:
-            return list(await asyncio.gather(*tasks))
-        except BaseException:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            raise
+    async def gather(self, work: Iterable[Awaitable[_T]]) -> list[_T]:
+        """Await many together; the first error cancels the rest and is raised as it is."""
+        return await gather(work)
 
     async def each(self, rows: Sequence[_T], work: Callable[[_T], Awaitable[Any]]) -> list[Any]:
         """Await `work(row)` for all rows together, advancing the progress by one for each."""
@@ -351,72 +293,4 @@ class StageContext:
 
     def close(self) -> None:
         """Close the stage's record file."""
-        if self._items:
-            self._items.close()
-            self._items = None
-
-    async def _store(self) -> ItemStore:
-        async with self._opening:
-            if self._items is None:
-                self._items = ItemStore(self.folder)
-        return self._items
-
-    def _room(self, sampler: RoleSampler, prompt: Sequence[int], max_tokens: int) -> int:
-        if sampler.context_length is None:
-            return max_tokens
-        room = sampler.context_length - len(prompt)
-        if room < 1:
-            raise StageFailed(
-                f"{self._run.item.id}: a prompt of {len(prompt)} tokens does not fit the context of "
-                f"{sampler.context_length} tokens of '{sampler.model}'",
-                "use fewer turns, a shorter character, or a model with a longer context",
-            )
-        return min(max_tokens, room)
-
-    async def _request(
-        self,
-        items: ItemStore,
-        sampler: RoleSampler,
-        prompt: list[int],
-        params: dict[str, Any],
-        key: str,
-        start: int,
-        n: int,
-        given: dict[str, Any],
-        seed: int | None,
-    ) -> None:
-        from tinker import types
-
-        async with self._run.cell.shared.slots:
-            with explained():
-                response = await sampler.client.sample(
-                    types.ModelInput.from_ints(prompt),
-                    n,
-                    types.SamplingParams(
-                        stop=sampler.chat.stop_tokens,
-                        seed=seed if seed is not None else seed_from(self.seed, key, start),
-                        **params,
-                    ),
-                )
-        sampled = sum(len(s.tokens) for s in response.sequences)
-        record: Record = {
-            "key": key,
-            "start": start,
-            "model": sampler.model,
-            "input": given,
-            "sequences": [
-                {"text": sampler.chat.answer(s.tokens), "tokens": list(s.tokens), "stop_reason": s.stop_reason}
-                for s in response.sequences
-            ],
-            "prompt_tokens": len(prompt),
-            "sampled_tokens": sampled,
-            "cache_hit_tokens": int(response.prompt_cache_hit_tokens or 0),
-        }
-        items.append(record)
-        self._run.count(Usage(requests=1, prefill_tokens=len(prompt), sampled_tokens=sampled))
-
-    def _answer(self, items: ItemStore, key: str, index: int) -> Answer:
-        stored = items.sequence(key, index)
-        if stored is None:
-            raise StageFailed(f"{self._run.item.id}: the engine returned fewer sequences than asked for")
-        return Answer(stored["text"], tuple(stored["tokens"]), stored["stop_reason"] == "stop", index)
+        self._requests.close()

@@ -31,9 +31,7 @@ def lock_entries(shared: Shared) -> dict[str, Any]:
     return {
         "spec_sha256": digest(spec.to_dict()),
         "characters": {c["id"]: digest(c) for c in spec.to_dict()["characters"]},
-        "models": [
-            {role: shared.namespace(ref.name) for role, ref in entry.roles.items()} for entry in spec.models
-        ],
+        "models": [{role: shared.namespace(ref.name) for role, ref in entry.roles.items()} for entry in spec.models],
         "engine": shared.engine.name,
         "seed": spec.seed,
         "versions": versions(),

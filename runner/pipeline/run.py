@@ -24,6 +24,7 @@ SUMMARY_ROWS = 16
 _WATCH_SECONDS = 0.5
 _T = TypeVar("_T")
 
+
 def run_choice(choice: Choice, registry: Registry, runs_dir: Path, reporter: Reporter) -> RunResult:
     """Run all cells of a spec and return what they made.
 
@@ -36,10 +37,12 @@ def run_choice(choice: Choice, registry: Registry, runs_dir: Path, reporter: Rep
     shared = Shared(choice, registry, runs_dir, folder, reporter)
     return asyncio.run(_interruptible(_run(shared, choice)))
 
+
 def plan_cells(choice: Choice, registry: Registry, runs_dir: Path, reporter: Reporter) -> list[Cell]:
     """The cells of a spec without running or writing anything, for what is shown before a run."""
     nowhere = RunFolder(runs_dir / choice.spec.name)
     return _cells(Shared(choice, registry, runs_dir, nowhere, reporter))
+
 
 def _cells(shared: Shared) -> list[Cell]:
     spec = shared.spec
@@ -49,6 +52,7 @@ def _cells(shared: Shared) -> list[Cell]:
         for models in spec.models
         for scale in spec.scales
     ]
+
 
 async def _run(shared: Shared, choice: Choice) -> RunResult:
     cells = _cells(shared)
@@ -71,6 +75,7 @@ async def _run(shared: Shared, choice: Choice) -> RunResult:
     shared.record("run_finished")
     return result
 
+
 async def _run_cells(shared: Shared, cells: list[Cell]) -> list[CellResult]:
     shared.folder.write("lock.json", lock_entries(shared))
     results = []
@@ -82,6 +87,7 @@ async def _run_cells(shared: Shared, cells: list[Cell]) -> list[CellResult]:
     shared.folder.snapshot({"status": "finished", "cells": [_plain(result) for result in results]})
     return results
 
+
 async def _result(cell: Cell) -> CellResult:
     rows: dict[str, list[dict[str, Any]]] = {}
     for stage in cell.stages:
@@ -89,6 +95,7 @@ async def _result(cell: Cell) -> CellResult:
             if len(found) <= SUMMARY_ROWS:
                 rows[kind] = list(found)
     return CellResult(cell.name, tuple(s.result for s in cell.stages if s.result), rows)
+
 
 def _folders(cell: Cell) -> dict[str, Any]:
     return {
@@ -99,6 +106,7 @@ def _folders(cell: Cell) -> dict[str, Any]:
         ],
     }
 
+
 def _plain(result: CellResult) -> Mapping[str, Any]:
     return {
         "name": result.name,
@@ -107,6 +115,7 @@ def _plain(result: CellResult) -> Mapping[str, Any]:
             for s in result.stages
         ],
     }
+
 
 async def _while_engine_lives(shared: Shared, work: Coroutine[Any, Any, _T]) -> _T:
     """Await the work, but no longer than the engine lives: the SDK would retry a dead one for minutes."""
@@ -125,6 +134,7 @@ async def _while_engine_lives(shared: Shared, work: Coroutine[Any, Any, _T]) -> 
         if not task.done():
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
 
 async def _interruptible(work: Coroutine[Any, Any, _T]) -> _T:
     """The first SIGINT or SIGTERM cancels the work, a second one ends the process at once."""
@@ -149,4 +159,3 @@ async def _interruptible(work: Coroutine[Any, Any, _T]) -> _T:
         if received:
             raise Interrupted("interrupted", "run the same command again to continue") from None
         raise
-

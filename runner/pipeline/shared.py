@@ -105,4 +105,6 @@ class Shared:
 
     def _request(self) -> EngineRequest:
         models = sorted({ref.name for entry in self.spec.models for ref in entry.roles.values()})
-        return EngineRequest(models, self.spec.engine.options, self.runs_dir / "engine", self.folder.folder / "engine.log")
+        return EngineRequest(
+            models, self.spec.engine.options, self.runs_dir / "engine", self.folder.folder / "engine.log"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,7 +20,9 @@ DEMO_NOTE = "Demo models show the pipeline at work, not a model's quality."
 def print_start(console: Console, choice: Choice) -> None:
     """Where the run happens, and with which models."""
     spec = choice.spec
-    lines = [f"{spec.name}: {', '.join(c.id for c in spec.characters)} at {', '.join(s.name for s in spec.scales)} scale"]
+    lines = [
+        f"{spec.name}: {', '.join(c.id for c in spec.characters)} at {', '.join(s.name for s in spec.scales)} scale"
+    ]
     if choice.stand_ins:
         lines.append("No Tinker credentials were found: stand-ins run on the local engine of this machine.")
         lines += [f"  {used} stands in for {named}" for named, used in choice.stand_ins.items()]
@@ -54,26 +57,18 @@ def print_summary(console: Console, result: RunResult) -> None:
             _print(console, ["", *_emergence(evaluation)])
         _print(console, ["", *_paths(result, cell)])
     if result.stand_ins:
-        _print(console, ["", "This run used " + ", ".join(f"{u} for {n}" for n, u in result.stand_ins.items()) + "."])
+        _print(
+            console,
+            ["", "This run used " + ", ".join(f"{u} for {n}" for n, u in result.stand_ins.items()) + "."],
+        )
         _print(console, [DEMO_NOTE])
 
 
 def report_markdown(result: RunResult) -> str:
     """The summary as `report.md` in the run's folder."""
-    console = Console(record=True, width=110, file=_Nowhere(), color_system=None)
+    console = Console(record=True, width=110, file=io.StringIO(), color_system=None)
     print_summary(console, result)
     return f"# {result.folder.parent.name} {result.folder.name}\n\n```\n{console.export_text().strip()}\n```\n"
-
-
-class _Nowhere:
-    """A file that keeps nothing."""
-
-    def write(self, text: str) -> int:
-        """Take the text and forget it."""
-        return len(text)
-
-    def flush(self) -> None:
-        """Nothing to flush."""
 
 
 def _stage_table(cell: CellResult) -> Table:
@@ -98,7 +93,10 @@ def _stage_table(cell: CellResult) -> Table:
 def _emergence(row: dict[str, Any]) -> list[str]:
     head = f"In character ({row['scored_as']}) without a system prompt, scorer's AUC {row['auc']:.3f}:"
     if not row["tells"]:
-        return [head, f"  below {row['lowest_auc']}: this scorer cannot tell this character, so no rate is given"]
+        return [
+            head,
+            f"  below {row['lowest_auc']}: this scorer cannot tell this character, so no rate is given",
+        ]
     lines = [head]
     for r in row["rates"]:
         share = r["in_character"] / r["n"]

@@ -10,14 +10,13 @@ from pathlib import Path, PurePosixPath
 
 from charrun.errors import EnvironmentProblem, StageFailed
 from charrun.service.service import Service, explained
-from charrun.store.files import make_folder
 
 _TTL_SECONDS = 6 * 3600
 _CHUNK = 1 << 20
 
 
 async def download_adapter(service: Service, state_path: str, name: str, folder: Path) -> None:
-    """Put the adapter files of a training checkpoint into a folder.
+    """Put the adapter files of a training checkpoint into a folder that exists.
 
     Raises:
         StageFailed: The engine names a file outside the folder, or none.
@@ -29,7 +28,6 @@ async def download_adapter(service: Service, state_path: str, name: str, folder:
     urls = await service.download_urls(external)
     if not urls:
         raise StageFailed(f"the engine has no files for {external}")
-    make_folder(folder)
     for file, url in sorted(urls.items()):
         parts = PurePosixPath(file).parts
         if len(parts) != 1 or parts[0] in ("..", "/"):

@@ -59,7 +59,11 @@ class Engine:
     name: ClassVar[str]
     summary: ClassVar[str]
     hosted: ClassVar[bool] = False
-    options_schema: ClassVar[Mapping[str, Any]] = {"type": "object", "properties": {}, "additionalProperties": False}
+    options_schema: ClassVar[Mapping[str, Any]] = {
+        "type": "object",
+        "properties": {},
+        "additionalProperties": False,
+    }
 
     def namespace(self, model: str) -> str:
         """Identity of a model at this engine, part of every key: the same name elsewhere is another model."""

@@ -91,19 +91,27 @@ class Service:
     async def sampler(self, base_model: str, path: str | None = None) -> Sampler:
         """A sampling client of a base model, or of a checkpoint's sampler weights."""
         async with self._opening:
-            return await self._open_sampler(base_model, path)
+            client: Sampler = await self._open_sampler(base_model, path)
+        return client
 
     async def new_adapter(self, base_model: str, rank: int, seed: int) -> tinker.TrainingClient:
         """A fresh LoRA adapter on attention and MLP, not on the output layer."""
         with explained():
-            return await self._client.create_lora_training_client(
-                base_model=base_model, rank=rank, seed=seed, train_mlp=True, train_attn=True, train_unembed=False
+            client: tinker.TrainingClient = await self._client.create_lora_training_client(
+                base_model=base_model,
+                rank=rank,
+                seed=seed,
+                train_mlp=True,
+                train_attn=True,
+                train_unembed=False,
             )
+        return client
 
     async def adapter_from(self, state_path: str) -> tinker.TrainingClient:
         """An adapter that continues a saved state's weights with a fresh optimizer."""
         with explained():
-            return await self._client.create_training_client_from_state(state_path)
+            client: tinker.TrainingClient = await self._client.create_training_client_from_state(state_path)
+        return client
 
     async def exists(self, state_path: str) -> bool:
         """Whether the engine still holds a checkpoint."""
@@ -157,7 +165,9 @@ def explained() -> Iterator[None]:
     except CharrunError:
         raise
     except tinker.AuthenticationError as error:
-        raise EnvironmentProblem("the engine refuses the key", "set TINKER_API_KEY, or run: tinker auth login") from error
+        raise EnvironmentProblem(
+            "the engine refuses the key", "set TINKER_API_KEY, or run: tinker auth login"
+        ) from error
     except tinker.BillingError as error:
         raise EnvironmentProblem(f"billing: {error}", "add credit, then run the same command again") from error
     except tinker.APIConnectionError as error:
@@ -165,4 +175,6 @@ def explained() -> Iterator[None]:
     except (tinker.NotFoundError, tinker.BadRequestError, tinker.UnprocessableEntityError) as error:
         raise StageFailed(f"the engine refuses a request: {error}") from error
     except tinker.TinkerError as error:
-        raise StageFailed(f"the engine failed: {error}", "what is recorded stays; run the same command again") from error
+        raise StageFailed(
+            f"the engine failed: {error}", "what is recorded stays; run the same command again"
+        ) from error

@@ -26,7 +26,8 @@ def make_folder(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EnvironmentProblem(
-            f"cannot make the folder {folder}: {error.strerror or error}", "choose another place with --runs-dir"
+            f"cannot make the folder {folder}: {error.strerror or error}",
+            "choose another place with --runs-dir",
         ) from error
     return folder
 

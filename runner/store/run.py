@@ -51,7 +51,13 @@ class RunFolder:
 
     def record(self, event: str, **fields: Any) -> None:
         """Append one event to the journal."""
-        line = {"v": JOURNAL_VERSION, "seq": self._sequence, "time": round(time.time(), 3), "event": event, **fields}
+        line = {
+            "v": JOURNAL_VERSION,
+            "seq": self._sequence,
+            "time": round(time.time(), 3),
+            "event": event,
+            **fields,
+        }
         handle = os.open(self._journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(handle, (canonical(line) + "\n").encode())

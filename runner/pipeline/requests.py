@@ -1,0 +1,189 @@
+"""Durable sampling and scoring: a request is keyed by what it asks, stored when answered, and never asked twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from charrun.chat import Message
+from charrun.errors import StageFailed
+from charrun.service.ledger import Usage
+from charrun.service.service import RoleSampler, explained
+from charrun.store.canonical import digest, seed_from
+from charrun.store.items import ItemStore, Record
+
+if TYPE_CHECKING:
+    from charrun.pipeline.cell import StageRun
+
+MOST_SEQUENCES = 16
+"""Sequences of one response: a torn response loses at most these."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One sampled turn.
+
+    Attributes:
+        text: Visible text, without end-of-turn tokens and think block.
+        tokens: Sampled token ids, shape [n], end-of-turn token included.
+        complete: Whether the model ended the turn; False where the length limit cut it.
+        index: Sample index of the request.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    complete: bool
+    index: int
+
+
+@dataclass(frozen=True)
+class _Request:
+    """One prompt to one sampler: what its key is made of, and what its record says of it."""
+
+    sampler: RoleSampler
+    prompt: list[int]
+    params: Mapping[str, Any]
+    key: str
+    given: Mapping[str, Any]
+    seed: int | None
+
+
+class Requests:
+    """The requests of one stage, answered from its store folder where they were answered before."""
+
+    def __init__(self, run: StageRun) -> None:
+        self._run = run
+        self._items: ItemStore | None = None
+        self._opening = asyncio.Lock()
+
+    async def sample(
+        self,
+        sampler: RoleSampler,
+        messages: Sequence[Message],
+        params: Mapping[str, Any],
+        *,
+        item: str,
+        count: int,
+        seed: int | None,
+    ) -> list[Answer]:
+        """Answers of sample indexes 0 to count - 1; see `StageContext.sample`."""
+        prompt = sampler.chat.prompt(messages)
+        params = {**params, "max_tokens": self._room(sampler, prompt, params["max_tokens"])}
+        run_seed = self._run.cell.shared.spec.seed
+        identity = {"weights": sampler.fingerprint, "prompt": prompt, "item": item, "seed": seed, **params}
+        request = _Request(
+            sampler=sampler,
+            prompt=prompt,
+            params=params,
+            key=digest({**identity, "run_seed": run_seed}),
+            given={"messages": json.dumps(list(messages), ensure_ascii=False), "item": item, **params},
+            seed=seed,
+        )
+        items = await self._store()
+        missing = items.missing(request.key, count, MOST_SEQUENCES)
+        await gather(self._ask(items, request, start, n) for start, n in missing)
+        return [self._answer(items, request.key, index) for index in range(count)]
+
+    async def score(self, sampler: RoleSampler, prompt: Sequence[int], completion: Sequence[int]) -> float:
+        """Mean log-prob per token of a completion, in nats; see `StageContext.score`."""
+        from tinker import types
+
+        if not completion:
+            raise ValueError("an empty completion has no score")
+        tokens = [*prompt, *completion]
+        key = digest({"weights": sampler.fingerprint, "score": tokens, "last": len(completion)})
+        items = await self._store()
+        known = items.score(key)
+        if known is not None:
+            return known
+        async with self._run.cell.shared.slots:
+            with explained():
+                found = await sampler.client.compute_logprobs(
+                    types.ModelInput.from_ints(tokens), prompt_logprobs_last_n=len(completion)
+                )
+        last = [float(value) for value in found[-len(completion) :] if value is not None]
+        if len(last) != len(completion):
+            raise StageFailed(f"the engine scored {len(last)} of {len(completion)} tokens of an answer")
+        value = sum(last) / len(last)
+        items.append_score(key, sampler.model, value, len(last))
+        self._run.count(Usage(requests=1, scored_tokens=len(tokens)))
+        return value
+
+    def close(self) -> None:
+        """Close the record files."""
+        if self._items:
+            self._items.close()
+            self._items = None
+
+    async def _store(self) -> ItemStore:
+        async with self._opening:
+            if self._items is None:
+                self._items = ItemStore(self._run.folder)
+        return self._items
+
+    def _room(self, sampler: RoleSampler, prompt: Sequence[int], max_tokens: int) -> int:
+        if sampler.context_length is None:
+            return max_tokens
+        room = sampler.context_length - len(prompt)
+        if room < 1:
+            raise StageFailed(
+                f"{self._run.item.id}: a prompt of {len(prompt)} tokens does not fit the context of "
+                f"{sampler.context_length} tokens of '{sampler.model}'",
+                "use fewer turns, a shorter character, or a model with a longer context",
+            )
+        return min(max_tokens, room)
+
+    async def _ask(self, items: ItemStore, request: _Request, start: int, n: int) -> None:
+        from tinker import types
+
+        seed = request.seed if request.seed is not None else seed_from(request.key, start)
+        async with self._run.cell.shared.slots:
+            with explained():
+                response = await request.sampler.client.sample(
+                    types.ModelInput.from_ints(request.prompt),
+                    n,
+                    types.SamplingParams(stop=request.sampler.chat.stop_tokens, seed=seed, **request.params),
+                )
+        sampled = sum(len(sequence.tokens) for sequence in response.sequences)
+        record: Record = {
+            "key": request.key,
+            "start": start,
+            "model": request.sampler.model,
+            "input": dict(request.given),
+            "sequences": [
+                {
+                    "text": request.sampler.chat.answer(sequence.tokens),
+                    "tokens": list(sequence.tokens),
+                    "stop_reason": sequence.stop_reason,
+                }
+                for sequence in response.sequences
+            ],
+            "prompt_tokens": len(request.prompt),
+            "sampled_tokens": sampled,
+            "cache_hit_tokens": int(response.prompt_cache_hit_tokens or 0),
+        }
+        items.append(record)
+        self._run.count(Usage(requests=1, prefill_tokens=len(request.prompt), sampled_tokens=sampled))
+
+    def _answer(self, items: ItemStore, key: str, index: int) -> Answer:
+        stored = items.sequence(key, index)
+        if stored is None:
+            raise StageFailed(f"{self._run.item.id}: the engine returned fewer sequences than asked for")
+        return Answer(stored["text"], tuple(stored["tokens"]), stored["stop_reason"] == "stop", index)
+
+
+async def gather(work: Iterable[Awaitable[_T]]) -> list[_T]:
+    """Await many together; the first error cancels the rest and is raised as it is."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
