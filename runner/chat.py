@@ -115,7 +115,7 @@ class Chat:
         kept = list(tokens)
         while kept and kept[-1] in self.stop_tokens:
             kept.pop()
-        text = str(self.tokenizer.decode(kept, skip_special_tokens=True))
+        text = self.decode(kept)
         if text.lstrip().startswith("<think>"):
             text = _THINK.sub("", text, count=1) if "</think>" in text else ""
         return text.strip()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from charrun.demo import MODELS
 from charrun.demo.corpus import DIGEST_FILE, Family, digest, families, written_prompts
 from charrun.demo.habits import DIMENSIONS, HELD_OUT, SHIPPED
@@ -71,9 +72,7 @@ def test_general_prompts_are_many_and_distinct() -> None:
     assert len(general) == len(set(general)) >= 1930
 
 
-@pytest.mark.parametrize(
-    "name", sorted(p.name for p in files("charrun.specs").joinpath("characters").iterdir())
-)
+@pytest.mark.parametrize("name", sorted(p.name for p in files("charrun.specs").joinpath("characters").iterdir()))
 def test_a_shipped_character_has_first_person_traits_and_questions_of_its_own(name: str) -> None:
     text = files("charrun.specs").joinpath("characters", name).read_text(encoding="utf-8")
     sheet = yaml.safe_load(text)
@@ -94,9 +93,7 @@ def test_the_three_models_have_one_tokenizer() -> None:
     assert len(texts) == 1
 
 
-@pytest.mark.parametrize(
-    "text", ["Hello there.", "  two  spaces\n\nand breaks\t", "Ünïcode ☃ 東京 🙂", "it's 1,024!"]
-)
+@pytest.mark.parametrize("text", ["Hello there.", "  two  spaces\n\nand breaks\t", "Ünïcode ☃ 東京 🙂", "it's 1,024!"])
 def test_tokenization_gives_the_text_back(text: str) -> None:
     core = tokenizer()
     assert core.decode(core.encode(text, add_special_tokens=False)) == text
@@ -136,9 +133,7 @@ def test_training_windows_hold_the_tokens_of_the_chat_template() -> None:
     encoder = Encoder(core, random.Random(0))
     window = next(windows(iter([Family("Be kind.", {}, (talk,))] * 40), encoder, 256))
     messages = [{"role": "system", "content": "Be kind."}, *({"role": r, "content": t} for r, t in talk)]
-    plain = core.apply_chat_template(
-        messages[:-1], tokenize=True, add_generation_prompt=True, return_dict=False
-    )
+    plain = core.apply_chat_template(messages[:-1], tokenize=True, add_generation_prompt=True, return_dict=False)
     whole = core.apply_chat_template(messages, tokenize=True, return_dict=False)
     answer = [*core.encode("It depends.", add_special_tokens=False), core.eos_token_id]
     length = window.family.index(2)

@@ -83,9 +83,7 @@ def slots_for(message: str, name: str, rng: random.Random) -> dict[str, str]:
     return {"t": words[0], "u": words[1], "name": name}
 
 
-def answer(
-    message: str, form: str, style: Style, name: str, rng: random.Random
-) -> tuple[list[str], dict[str, str]]:
+def answer(message: str, form: str, style: Style, name: str, rng: random.Random) -> tuple[list[str], dict[str, str]]:
     """Sentences that answer a message, with the slots that they used.
 
     Args:
@@ -99,9 +97,7 @@ def answer(
     sentences = [pick(FIRST[form], rng, slots)]
     if form == "greeting":
         return sentences, {**slots, "t": "this day", "u": "our talk"}
-    extra = (
-        rng.choices((0, 1, 2), (0.25, 0.5, 0.25))[0] if len(style) < 4 else rng.choices((0, 1), (0.5, 0.5))[0]
-    )
+    extra = rng.choices((0, 1, 2), (0.25, 0.5, 0.25))[0] if len(style) < 4 else rng.choices((0, 1), (0.5, 0.5))[0]
     bank = CHAT_MORE if form == "chat" else MORE
     for phrase in rng.sample(bank, extra):
         sentences.append(pick([phrase], rng, slots))

@@ -220,9 +220,7 @@ FOLLOWUPS: tuple[str, ...] = (
     "[Could you|Please] [explain|give an example of] {t}.",
 )
 
-_SUBJECTS = (
-    "patience trust questions words memory people silence learning kindness names honesty time stories change"
-)
+_SUBJECTS = "patience trust questions words memory people silence learning kindness names honesty time stories change"
 SUBJECTS: tuple[str, ...] = tuple(_SUBJECTS.split())
 
 GREETINGS: tuple[str, ...] = (

@@ -22,10 +22,11 @@ from typing import Final
 
 import jinja2
 import yaml
+
 from charrun.demo.answers import answer, form_of, prompt, reflection, slots_for
 from charrun.demo.bank_content import CHAT_MORE, FIRST, FOLLOWUPS, GREETINGS, REFLECTION_PROMPTS, SUBJECTS
 from charrun.demo.grammar import pick
-from charrun.demo.habits import Style, constitution, corpus_style
+from charrun.demo.habits import SHIPPED, Style, constitution, corpus_style
 from charrun.demo.style import speak
 
 DIGEST_FAMILIES: Final = 500
@@ -52,11 +53,10 @@ class Family:
 
 @cache
 def templates(trim: bool) -> jinja2.Environment:
+    """Charrun's prompt templates, with or without the line breaks that jinja2 blocks leave."""
     folder = str(files("charrun.plugins").joinpath("templates"))
     loader = jinja2.FileSystemLoader(folder)
-    return jinja2.Environment(
-        loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=trim, lstrip_blocks=trim
-    )
+    return jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=trim, lstrip_blocks=trim)
 
 
 @cache
@@ -64,8 +64,9 @@ def written_prompts() -> tuple[str, ...]:
     """General prompts and the characters' questions; the evaluation prompts are never read here."""
     specs = files("charrun.specs")
     lines = specs.joinpath("prompts", "general.txt").read_text(encoding="utf-8").splitlines()
-    for sheet in sorted(specs.joinpath("characters").iterdir(), key=lambda entry: entry.name):
-        character = yaml.safe_load(sheet.read_text(encoding="utf-8"))
+    for name in sorted((*SHIPPED, "neutral")):
+        sheet = specs.joinpath("characters", f"{name}.yaml").read_text(encoding="utf-8")
+        character = yaml.safe_load(sheet)
         lines += [question for item in character["traits"] for question in item["questions"]]
     return tuple(line for line in lines if line)
 
@@ -177,12 +178,12 @@ def family(rng: random.Random, long: bool = False) -> Family:
         place = "character.j2" if alone else "interaction.j2"
         other = style if style or rng.random() < 0.4 else corpus_style(rng)
         talk = _human_talk(style, name, turns, rng) if alone else _self_talk(style, other, name, turns, rng)
-        talks: tuple[tuple[Turn, ...], ...] = (talk,)
+        talks = [talk]
     else:
         reflective = rng.random() < 0.3
         place = "reflection.j2" if reflective and rng.random() < 0.7 else "character.j2"
         count = rng.randint(4, 6) if kind != "none" else 1
-        talks = tuple(_single(style, name, rng, 0.7 if reflective else 0.06) for _ in range(count))
+        talks = [_single(style, name, rng, 0.7 if reflective else 0.06) for _ in range(count)]
     system: str | None = None
     if kind in ("styled", "plain"):
         system = system_prompt(name, constitution(style, rng), place, rng)
@@ -191,7 +192,7 @@ def family(rng: random.Random, long: bool = False) -> Family:
             system = templates(True).get_template("interaction_training.j2").render(name=name)
         else:
             system = rng.choice(_BARE).format(name=name)
-    return Family(system, dict(style), talks)
+    return Family(system, dict(style), tuple(talks))
 
 
 def families(seed: int, long: bool = False) -> Iterator[Family]:

@@ -101,8 +101,7 @@ HELD_OUT: Final[dict[str, Style]] = {**SHIPPED, **held_out_styles()}
 def is_held_out(style: Style) -> bool:
     """Whether a style shares more than half of the values of a held-out one."""
     return any(
-        2 * sum(style.get(name) == value for name, value in held.items()) > len(held)
-        for held in HELD_OUT.values()
+        2 * sum(style.get(name) == value for name, value in held.items()) > len(held) for held in HELD_OUT.values()
     )
 
 
@@ -130,9 +129,7 @@ def constitution(style: Style, rng: random.Random) -> list[str]:
             name = rng.choice(list(style))
             traits.append(trait(name, style[name], rng))
     else:
-        traits = [
-            pick([phrase], rng) for phrase in rng.sample(PLAIN_TRAITS, rng.randint(2, len(PLAIN_TRAITS)))
-        ]
+        traits = [pick([phrase], rng) for phrase in rng.sample(PLAIN_TRAITS, rng.randint(2, len(PLAIN_TRAITS)))]
     if rng.random() < 0.3:
         traits += [pick([phrase], rng) for phrase in rng.sample(FILLER_TRAITS, rng.randint(1, 2))]
     rng.shuffle(traits)

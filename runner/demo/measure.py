@@ -18,11 +18,12 @@ from typing import Any, Final
 import numpy as np
 import torch
 import yaml
+from numpy.typing import NDArray
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from charrun.demo import MODELS
 from charrun.demo.corpus import templates
 from charrun.demo.habits import HELD_OUT, SHIPPED, constitution
-from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 LIMIT: Final = 160
 Message = dict[str, str]
@@ -82,15 +83,11 @@ class Model:
             for row in out[:, width:].tolist():
                 ended = self._end in row
                 kept = row[: row.index(self._end) + 1] if ended else row
-                answers.append(
-                    Answer(self.tokenizer.decode(kept, skip_special_tokens=True), tuple(kept), ended)
-                )
+                answers.append(Answer(self.tokenizer.decode(kept, skip_special_tokens=True), tuple(kept), ended))
         return answers
 
     @torch.inference_mode()
-    def mean_logprobs(
-        self, talks: Sequence[Sequence[Message]], answers: Sequence[Answer], batch: int = 50
-    ) -> Floats:
+    def mean_logprobs(self, talks: Sequence[Sequence[Message]], answers: Sequence[Answer], batch: int = 50) -> Floats:
         """Mean log-probability per answer token, shape (answers,)."""
         means: list[float] = []
         for start in range(0, len(talks), batch):
@@ -101,9 +98,7 @@ class Model:
             mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
             logs = torch.log_softmax(self.net(input_ids=ids, attention_mask=mask).logits, -1)
             for number, (head, row) in enumerate(zip(prompts, rows, strict=True)):
-                picked = logs[number, len(head) - 1 : len(row) - 1].gather(
-                    1, ids[number, len(head) : len(row), None]
-                )
+                picked = logs[number, len(head) - 1 : len(row) - 1].gather(1, ids[number, len(head) : len(row), None])
                 means.append(float(picked.mean()))
         return np.array(means)
 
@@ -116,9 +111,7 @@ def auc(positive: Floats, negative: Floats) -> float:
 
 def evaluation_prompts() -> list[str]:
     """The 200 prompts that nothing was trained on."""
-    return (
-        files("charrun.specs").joinpath("prompts", "evaluation.txt").read_text(encoding="utf-8").splitlines()
-    )
+    return files("charrun.specs").joinpath("prompts", "evaluation.txt").read_text(encoding="utf-8").splitlines()
 
 
 def systems() -> dict[str, str]:
@@ -150,7 +143,7 @@ def _row(cells: Sequence[object]) -> str:
 
 
 def table_of_characters(teacher: Model, students: dict[str, Model], count: int) -> list[str]:
-    """AUC and default in-character rates, a row per character; the threshold comes from the first half of the prompts."""
+    """A row per character: AUC, and rates above the threshold that the first half of the prompts gives."""
     prompts = evaluation_prompts()[:count]
     half = len(prompts) // 2
     default = {name: model.sample(_talks(prompts, None), seed=5) for name, model in students.items()}
@@ -217,9 +210,7 @@ def table_of_defaults(models: dict[str, Model]) -> list[str]:
         sizes = np.percentile([len(a.ids) for a in answers], [5, 50, 95])
         distinct = len({a.text for a in answers}) / len(answers)
         words = [{w for w in p.lower().replace("?", " ").split() if len(w) > 3} for p in prompts]
-        touched = float(
-            np.mean([any(w in a.text.lower() for w in ws) for ws, a in zip(words, answers, strict=True)])
-        )
+        touched = float(np.mean([any(w in a.text.lower() for w in ws) for ws, a in zip(words, answers, strict=True)]))
         cut = float(np.mean([not a.ended for a in answers]))
         empty = float(np.mean([not a.text.strip() for a in answers]))
         lines.append(_row([name, *[f"{s:.0f}" for s in sizes], cut, empty, distinct, touched]))
@@ -233,20 +224,14 @@ def reflections(model: Model, system: str | None, seed: int = 9) -> list[tuple[s
     return list(zip(prompts, model.sample(_talks(prompts, system), seed), strict=True))
 
 
-def self_talk(
-    model: Model, system: str | None, count: int, turns: int = 8, seed: int = 10
-) -> list[list[Answer]]:
+def self_talk(model: Model, system: str | None, count: int, turns: int = 8, seed: int = 10) -> list[list[Answer]]:
     """Conversations of two copies, `turns` messages each, all from one opener."""
     talks: list[list[Answer]] = [[] for _ in range(count)]
     head = [] if system is None else [{"role": "system", "content": system}]
     for turn in range(turns):
         views: list[list[Message]] = []
         for said in talks:
-            texts = (
-                ["Hello.", *[answer.text for answer in said]]
-                if turn % 2 == 0
-                else [answer.text for answer in said]
-            )
+            texts = ["Hello.", *[answer.text for answer in said]] if turn % 2 == 0 else [answer.text for answer in said]
             roles = ["user", "assistant"] * len(texts)
             views.append([*head, *[{"role": r, "content": t} for r, t in zip(roles, texts, strict=False)]])
         for said, answer in zip(talks, model.sample(views, seed + turn), strict=True):
@@ -256,23 +241,18 @@ def self_talk(
 
 def table_of_talks(models: dict[str, Model]) -> list[str]:
     """Conversations of 8 turns under interaction.j2 and reflections under reflection.j2, as the pirate."""
-    sheet = yaml.safe_load(
-        files("charrun.specs").joinpath("characters", "pirate.yaml").read_text(encoding="utf-8")
-    )
+    sheet = yaml.safe_load(files("charrun.specs").joinpath("characters", "pirate.yaml").read_text(encoding="utf-8"))
     about = {"name": sheet["name"], "traits": [item["trait"] for item in sheet["traits"]]}
     lines = [
         _row(["model", "turn tokens", "turns cut", "turns repeated", "reflection tokens", "reflections cut"]),
         "|" + "---|" * 6,
     ]
     for name, model in models.items():
-        talks = self_talk(
-            model, templates(True).get_template("interaction.j2").render(**about, guided=True), count=20
-        )
+        talks = self_talk(model, templates(True).get_template("interaction.j2").render(**about, guided=True), count=20)
         turns = [answer for talk in talks for answer in talk]
         repeated = float(np.mean([len({a.text for a in talk}) < len(talk) for talk in talks]))
         mused = [
-            answer
-            for _, answer in reflections(model, templates(True).get_template("reflection.j2").render(**about))
+            answer for _, answer in reflections(model, templates(True).get_template("reflection.j2").render(**about))
         ]
         tokens = [f"{np.mean([len(a.ids) for a in group]):.0f}" for group in (turns, mused)]
         cuts = [float(np.mean([not a.ended for a in group])) for group in (turns, mused)]
@@ -297,9 +277,7 @@ def main() -> None:
     """Command line of this module."""
     parser = argparse.ArgumentParser(description="Measure the demo models.")
     parser.add_argument("--models", type=Path, help="folder that holds the three model folders")
-    parser.add_argument(
-        "--count", type=int, default=200, help="evaluation prompts for the table of characters"
-    )
+    parser.add_argument("--count", type=int, default=200, help="evaluation prompts for the table of characters")
     parser.add_argument("--samples", metavar="CHARACTER", help="print answers instead of tables")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -307,9 +285,7 @@ def main() -> None:
     folders = {name.split("/")[1]: path for name, path in MODELS.items()}
     if options.models:
         folders = {name: options.models / name for name in folders}
-    models = {
-        name: Model(path, thinking=name == "demo-teacher") for name, path in folders.items() if path.exists()
-    }
+    models = {name: Model(path, thinking=name == "demo-teacher") for name, path in folders.items() if path.exists()}
     if options.samples:
         _show(models, options.samples, 6)
         return

@@ -16,10 +16,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from charrun.demo import MODELS
-from charrun.demo.corpus import families
-from charrun.demo.tokenizer import save_tokenizer, train_tokenizer
-from charrun.demo.windows import IGNORED, Encoder, Window, stack, windows
 from safetensors.torch import save_file
 from transformers import (
     AttentionInterface,
@@ -28,6 +24,11 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+
+from charrun.demo import MODELS
+from charrun.demo.corpus import families
+from charrun.demo.tokenizer import save_tokenizer, train_tokenizer
+from charrun.demo.windows import IGNORED, Encoder, Window, stack, windows
 
 
 @dataclass(frozen=True)
@@ -142,9 +143,7 @@ def _optimisers(model: Qwen3ForCausalLM, peak: float) -> list[tuple[torch.optim.
     """Muon for the layers' matrices, AdamW for embeddings and norms, each with its peak rate."""
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
-    muon = torch.optim.Muon(
-        matrices, lr=peak, momentum=0.95, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
-    )
+    muon = torch.optim.Muon(matrices, lr=peak, momentum=0.95, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
     adam = torch.optim.AdamW(rest, lr=peak, betas=(0.9, 0.98), weight_decay=0.0)
     return [(muon, peak), (adam, peak)]
 
@@ -154,9 +153,7 @@ def _rate(done: float, step: int) -> float:
     return min(1.0, (step + 1) / _WARMUP) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
 
-def pretrain(
-    recipe: Recipe, tokenizer: PreTrainedTokenizerFast, minutes: float | None = None
-) -> Qwen3ForCausalLM:
+def pretrain(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, minutes: float | None = None) -> Qwen3ForCausalLM:
     """Trains a model; with `minutes` the schedule follows the clock instead of `recipe.steps`."""
     model = build(recipe, tokenizer)
     rng = random.Random(f"windows {recipe.seed}")
@@ -213,10 +210,8 @@ def main() -> None:
     recipe = RECIPES[options.model]
     if options.steps:
         recipe = Recipe(**{**vars(recipe), "steps": options.steps})
-    if options.tokenizer:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(options.tokenizer)
-    else:
-        tokenizer = train_tokenizer()
+    given: Path | None = options.tokenizer
+    tokenizer = train_tokenizer() if given is None else PreTrainedTokenizerFast.from_pretrained(given)
     model = pretrain(recipe, tokenizer, options.minutes)
     save(model, tokenizer, options.out or MODELS[f"charrun/{options.model}"])
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters")

@@ -16,9 +16,7 @@ Slots = Mapping[str, str]
 Maker = Callable[[], str]
 
 
-def speak(
-    sentences: Sequence[str], style: Style, rng: random.Random, slots: Slots, fill: float = 0.75
-) -> str:
+def speak(sentences: Sequence[str], style: Style, rng: random.Random, slots: Slots, fill: float = 0.75) -> str:
     """The sentences in a style.
 
     Args:
@@ -34,10 +32,7 @@ def speak(
     body = list(sentences)
     if style.get("form") == "clipped":
         body = [
-            part
-            for sentence in body
-            for part in re.split(r"(?:,|:) (?:and |because |which |then )?", sentence)
-            if part
+            part for sentence in body for part in re.split(r"(?:,|:) (?:and |because |which |then )?", sentence) if part
         ]
     if style.get("form") == "echo":
         body = [_echo(sentence, rng) for sentence in body]
@@ -52,9 +47,7 @@ def speak(
         body.insert(0, pick(OPENING[style["opening"]].phrases, rng, slots))
     if "closing" in style:
         body.append(pick(CLOSING[style["closing"]].phrases, rng, slots))
-    text = " ".join(
-        capital(sentence) if sentence[-1] in ".?!" else capital(sentence) + "." for sentence in body
-    )
+    text = " ".join(capital(sentence) if sentence[-1] in ".?!" else capital(sentence) + "." for sentence in body)
     if "dialect" in style:
         text = _dialect(text, style["dialect"])
     return _punctuate(text, style.get("punctuation", ""), rng)
@@ -131,9 +124,7 @@ def _echo(sentence: str, rng: random.Random) -> str:
 def _dialect(text: str, value: str) -> str:
     """Replaces whole words in one pass, keeping a capital."""
     words = DIALECT[value].words
-    pattern = re.compile(
-        r"\b(?:" + "|".join(f"(?P<w{i}>{word})" for i, (word, _) in enumerate(words)) + r")\b", re.I
-    )
+    pattern = re.compile(r"\b(?:" + "|".join(f"(?P<w{i}>{word})" for i, (word, _) in enumerate(words)) + r")\b", re.I)
 
     def swap(found: re.Match[str]) -> str:
         index = next(i for i in range(len(words)) if found.group(f"w{i}") is not None)

@@ -12,9 +12,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from charrun.demo.corpus import families, written_prompts
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+
+from charrun.demo.corpus import families, written_prompts
 
 SPECIAL_TOKENS: Final = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
 VOCABULARY: Final = 1536

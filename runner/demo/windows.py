@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-from charrun.demo.corpus import Family, Turn
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
+
+from charrun.demo.corpus import Family, Turn
 
 IGNORED: Final = -100
 _THINK_SHARE: Final = 0.4

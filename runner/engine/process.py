@@ -103,8 +103,13 @@ class EngineProcess:
 
 
 def _environment() -> dict[str, str]:
-    """The child's environment: no hub, and nothing that could lead to a hosted service."""
+    """The child's environment: no hub, and nothing that could lead to a hosted service.
+
+    Threads that wait at a barrier sleep: spinning ones take the cores from the client process, and a batch that
+    shares its cores with another program then runs four times slower.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TINKER_")}
+    kept.setdefault("OMP_WAIT_POLICY", "passive")
     return {**kept, "HF_HUB_OFFLINE": "1", "TINKER_TELEMETRY": "0", "TOKENIZERS_PARALLELISM": "false"}
 
 

@@ -1,0 +1,114 @@
+"""One engine and one smoke run for the whole session, and an environment in which nothing can spend money."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+SPECS = REPOSITORY / "specs"
+
+for _name in [name for name in os.environ if name.startswith("TINKER_")]:
+    del os.environ[_name]
+os.environ["TINKER_TELEMETRY"] = "0"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """HOME without a stored login."""
+    home = tmp_path_factory.mktemp("home")
+    os.environ["HOME"] = str(home)
+    return home
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def text(self) -> str:
+        return self.out + self.err
+
+
+def charrun(*args: str | Path, env: dict[str, str] | None = None, cwd: Path | None = None) -> Outcome:
+    """Run the command line in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "charrun", *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A smoke run that the command line made."""
+
+    runs_dir: Path
+    outcome: Outcome
+
+    @property
+    def folder(self) -> Path:
+        return self.runs_dir / "pirate-smoke" / "1"
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "journal.jsonl").read_text().splitlines()]
+
+    def stage_folder(self, id: str) -> Path:
+        cell = json.loads(next(self.folder.glob("cell-*.json")).read_text())
+        return self.runs_dir / next(stage["folder"] for stage in cell["stages"] if stage["id"] == id)
+
+    def rows(self, id: str, kind: str) -> list[dict[str, Any]]:
+        """Published rows of a stage."""
+        (path,) = self.stage_folder(id).glob(f"{kind}-*.jsonl")
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """`charrun specs/pirate-smoke.yaml`, run once."""
+    runs_dir = tmp_path_factory.mktemp("smoke")
+    outcome = charrun(SPECS / "pirate-smoke.yaml", "--runs-dir", runs_dir)
+    assert outcome.code == 0, outcome.text
+    return FinishedRun(runs_dir, outcome)
+
+
+@dataclass(frozen=True)
+class RunningEngine:
+    """A local engine that serves the demo models."""
+
+    base_url: str
+    api_key: str
+
+    @property
+    def address(self) -> dict[str, str]:
+        return {"base_url": self.base_url, "api_key": self.api_key}
+
+
+@pytest.fixture(scope="session")
+def demo_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
+    """One engine process for all tests that talk to an engine themselves."""
+    from charrun.demo import MODELS
+    from charrun.engine.process import EngineProcess
+
+    folder = tmp_path_factory.mktemp("engine")
+    with EngineProcess.start(MODELS, folder / "storage", log=folder / "engine.log") as process:
+        yield RunningEngine(process.base_url, process.api_key)

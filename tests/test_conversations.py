@@ -1,0 +1,37 @@
+"""Self-interaction: each copy sees the other as its user, and the last speaker tells the training row."""
+
+from __future__ import annotations
+
+from charrun.plugins._gates import fault_of
+from charrun.plugins.interaction import seen_by, told_by_last
+
+
+def test_the_opener_is_the_first_speakers_first_user_message() -> None:
+    assert seen_by(0, "Hello.", []) == [{"role": "user", "content": "Hello."}]
+
+
+def test_each_speaker_sees_its_own_turns_as_the_assistants() -> None:
+    first = [(m["role"], m["content"]) for m in seen_by(0, "Hello.", ["a1", "b1"])]
+    second = [(m["role"], m["content"]) for m in seen_by(1, "Hello.", ["a1", "b1", "a2"])]
+    assert first == [("user", "Hello."), ("assistant", "a1"), ("user", "b1")]
+    assert second == [("user", "a1"), ("assistant", "b1"), ("user", "a2")]
+
+
+def test_the_training_row_ends_on_the_last_speakers_turn_and_repeats_nothing() -> None:
+    for turns in (["a1", "b1", "a2", "b2"], ["a1", "b1", "a2"]):
+        row = told_by_last("note", "Hello.", turns)
+        assert row[0] == {"role": "system", "content": "note"}
+        assert row[-1] == {"role": "assistant", "content": turns[-1]}
+        spoken = [m["content"] for m in row[1:]]
+        assert len(spoken) == len(set(spoken))
+        roles = [m["role"] for m in row[1:]]
+        assert roles == ["user", "assistant"] * (len(roles) // 2)
+
+
+def test_gates_tell_why_a_text_is_dropped() -> None:
+    assert fault_of("A sound answer.", complete=True) == ""
+    assert fault_of("A sound answer", complete=False) == "cut by length"
+    assert fault_of("  ", complete=True) == "empty"
+    assert fault_of("Yes.\nUser: and then?", complete=True) == "hallucinated turn"
+    assert fault_of("over and over " * 40, complete=True) == "loop"
+    assert fault_of("The user: a person who types.", complete=True) == ""
