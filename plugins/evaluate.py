@@ -15,6 +15,7 @@ from charrun import (
     Message,
     RoleSampler,
     Row,
+    SpecError,
     Stage,
     StageContext,
     StageFailed,
@@ -94,6 +95,16 @@ class EvaluateStage(Stage):
         """Answers of three models and the calibration, each scored twice."""
         answers = 3 * ctx.options["prompts"] + 2 * ctx.options["calibration_prompts"]
         return Estimate(rows=1, requests=3 * answers)
+
+    def problems(self, ctx: StageContext) -> list[str]:
+        """A pool that is too small, or a character that is not there."""
+        wanted, held = ctx.options["prompts"] + ctx.options["calibration_prompts"], len(_pool())
+        found = [f"evaluate needs {wanted} prompts and the pool holds {held}"] if wanted > held else []
+        try:
+            self._scored_as(ctx)
+        except SpecError as error:
+            found.append(f"scored_as: {error.problems[0].message}")
+        return found
 
     def further_inputs(self, ctx: StageContext) -> Any:
         """The character that scores, and the pool of held-out prompts."""

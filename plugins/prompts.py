@@ -41,6 +41,14 @@ class PromptsStage(Stage):
         """One row a prompt."""
         return Estimate(rows=_wanted(ctx))
 
+    def problems(self, ctx: StageContext) -> list[str]:
+        """A pool that is too small, with both numbers."""
+        try:
+            wanted, held = _wanted(ctx), len(_pool(ctx))
+        except StageFailed as error:
+            return [error.message]
+        return [_too_small(ctx, wanted, held)] if wanted > held else []
+
     def further_inputs(self, ctx: StageContext) -> Any:
         """The pool itself: a source file may change under its name."""
         return digest([row["id"] for row in _pool(ctx)])
@@ -50,13 +58,17 @@ class PromptsStage(Stage):
         pool = _pool(ctx)
         wanted = _wanted(ctx)
         if wanted > len(pool):
-            raise StageFailed(
-                f"scale '{ctx.scale.name}' needs {wanted} prompts and the pool holds {len(pool)}",
-                "add a JSONL file under prompts.sources, raise samples_per_prompt, or choose a smaller scale",
-            )
+            raise StageFailed(_too_small(ctx, wanted, len(pool)))
         ctx.total(wanted)
         ctx.publish("prompts", pool[:wanted])
         ctx.advance(wanted)
+
+
+def _too_small(ctx: StageContext, wanted: int, held: int) -> str:
+    return (
+        f"scale '{ctx.scale.name}' needs {wanted} prompts and the pool holds {held}: add a JSONL file under "
+        "prompts.sources, raise samples_per_prompt, or choose a smaller scale"
+    )
 
 
 def _wanted(ctx: StageContext) -> int:

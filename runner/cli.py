@@ -15,7 +15,6 @@ from charrun import __version__
 from charrun.errors import EXIT_INTERRUPTED, EXIT_SPEC, CharrunError, EnvironmentProblem, SpecError
 
 if TYPE_CHECKING:
-    from charrun.pipeline.choice import Choice
     from charrun.plugin_manager import Registry
     from charrun.spec import Spec
 
@@ -59,17 +58,20 @@ def run(spec: str, runs_dir: Path, yes: bool) -> None:
     run on this machine.
     """
     from charrun.pipeline.choice import choose
-    from charrun.pipeline.run import run_choice
+    from charrun.pipeline.run import check_cells, plan_cells, run_choice
     from charrun.report.console import ConsoleReporter
-    from charrun.report.summary import print_start, print_summary, report_markdown
+    from charrun.report.summary import print_plan, print_start, print_summary, report_markdown
     from charrun.store.files import write_atomic
 
     registry = _registry()
     choice = choose(_load(spec, registry), registry)
+    cells = plan_cells(choice, registry, runs_dir, _Silent())
+    check_cells(cells)
     console = _console()
     print_start(console, choice)
     if choice.engine.hosted:
-        _confirm(choice, registry, runs_dir, yes)
+        print_plan(console, choice, cells)
+        _confirm(yes)
     with ConsoleReporter(console) as reporter:
         result = run_choice(choice, registry, runs_dir, reporter)
     write_atomic(result.folder / "report.md", report_markdown(result))
@@ -84,7 +86,7 @@ def validate(specs: Sequence[str]) -> None:
     problems = []
     for spec in specs:
         try:
-            _load(spec, registry)
+            _check(_load(spec, registry), registry)
         except SpecError as error:
             problems += list(error.problems)
         else:
@@ -151,16 +153,21 @@ def _load(path: str, registry: Registry) -> Spec:
     )
 
 
-def _confirm(choice: Choice, registry: Registry, runs_dir: Path, yes: bool) -> None:
-    """Show what a hosted run will do and ask once.
+def _check(spec: Spec, registry: Registry) -> None:
+    """What the stages say of a spec; the engine does not matter to it."""
+    from charrun.pipeline.choice import Choice
+    from charrun.pipeline.run import check_cells, plan_cells
+
+    engine = next(iter(registry.engines.values()))()
+    check_cells(plan_cells(Choice(engine, spec), registry, Path("runs"), _Silent()))
+
+
+def _confirm(yes: bool) -> None:
+    """Ask once.
 
     Raises:
         EnvironmentProblem: There is no terminal to ask at, and no --yes.
     """
-    from charrun.pipeline.run import plan_cells
-    from charrun.report.summary import print_plan
-
-    print_plan(_console(), choice, plan_cells(choice, registry, runs_dir, _Silent()))
     if yes:
         return
     if not sys.stdin.isatty():

@@ -66,6 +66,10 @@ class Stage:
         """Rows and requests at the context's scale; asked before anything runs."""
         return Estimate()
 
+    def problems(self, ctx: StageContext) -> list[str]:
+        """What of the spec this stage cannot do at the context's scale, one sentence each; asked before a run."""
+        return []
+
     def further_inputs(self, ctx: StageContext) -> Any:
         """What else the outputs depend on, as JSON types: the content of files, another character.
 

@@ -69,6 +69,7 @@ async def _serve(settings: EngineSettings) -> int:
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
     await server.serve(sockets=[listener])
+    print(json.dumps({"busy_seconds": round(desk.worker.busy_seconds, 3)}), file=sys.stderr, flush=True)
     return 0
 
 

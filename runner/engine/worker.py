@@ -32,6 +32,7 @@ class Worker:
         self._open = 0
         self._wake = threading.Condition()
         self._stopping = False
+        self.busy_seconds = 0.0
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
 
     def start(self) -> None:
@@ -74,6 +75,7 @@ class Worker:
     def _run(self) -> None:
         torch.set_num_threads(self._threads)
         while self._wait():
+            began = time.monotonic()
             took = 0.0
             if self._operations:
                 started = time.monotonic()
@@ -85,6 +87,7 @@ class Worker:
                 self._scheduler.work(
                     min(max(took, SHORTEST_SLICE), LONGEST_SLICE) if pressed else SHORTEST_SLICE
                 )
+            self.busy_seconds += time.monotonic() - began
 
     def _wait(self) -> bool:
         """Waits for work; False when the thread should end."""

@@ -38,7 +38,7 @@ class Prompts:
         except jinja2.TemplateError as error:
             line = getattr(error, "lineno", None) or 0
             problem = Problem(
-                "TPL001",
+                "RUN002",
                 f"{type(error).__name__}: {error}",
                 str(self._files.get(name, name)),
                 line,

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from charrun.errors import EXIT_INTERRUPTED, CharrunError, EnvironmentProblem, Interrupted
+from charrun.errors import EXIT_INTERRUPTED, CharrunError, EnvironmentProblem, Interrupted, Problem, SpecError
 from charrun.pipeline.cell import Cell
 from charrun.pipeline.choice import Choice
+from charrun.pipeline.context import StageContext
 from charrun.pipeline.lockfile import lock_entries
 from charrun.pipeline.reporter import CellResult, Reporter, RunResult
 from charrun.pipeline.shared import Shared
@@ -36,6 +37,22 @@ def run_choice(choice: Choice, registry: Registry, runs_dir: Path, reporter: Rep
     folder = RunFolder.open(runs_dir, choice.spec.name, frozen)
     shared = Shared(choice, registry, runs_dir, folder, reporter)
     return asyncio.run(_interruptible(_run(shared, choice)))
+
+
+def check_cells(cells: Iterable[Cell]) -> None:
+    """Ask every stage whether it can do what the spec wants of it, before anything is written or started.
+
+    Raises:
+        SpecError: Some cannot; every problem at the stage's place in the spec.
+    """
+    found = {
+        Problem("RUN001", text, str(cell.shared.spec.path), stage.item.line, stage.item.column)
+        for cell in cells
+        for stage in cell.stages
+        for text in stage.stage.problems(StageContext(stage))
+    }
+    if found:
+        raise SpecError(sorted(found, key=lambda problem: (problem.line, problem.column, problem.message)))
 
 
 def plan_cells(choice: Choice, registry: Registry, runs_dir: Path, reporter: Reporter) -> list[Cell]:
