@@ -1,4 +1,4 @@
-"""The local engine through the real SDK, with a small random model: the numbers against transformers, PEFT and torch."""
+"""The local engine through the real SDK, with a small random model: its numbers against transformers, PEFT, torch."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_the_engine_is_gone_when_its_parent_is_killed(tmp_path: Path) -> None:
 
 def test_neither_the_key_nor_the_settings_show_outside(engine: EngineProcess) -> None:
     process = psutil.Process(engine.pid)
-    assert process.cmdline()[1:] == ["-m", "charrun.engine"]
+    assert process.cmdline()[1:] == ["-P", "-m", "charrun.engine"]
     shown = json.dumps([process.cmdline(), process.environ()])
     assert engine.api_key.startswith("tml-") and engine.api_key not in shown
     assert {each.laddr.ip for each in process.net_connections() if each.status == "LISTEN"} == {"127.0.0.1"}
@@ -131,14 +131,15 @@ def test_a_folder_without_a_model_is_an_environment_problem(tmp_path: Path) -> N
 def test_checkpoints_outlive_the_server(tmp_path: Path) -> None:
     storage = tmp_path / "storage"
     tokens = types.ModelInput.from_ints(list(range(20, 60)))
-    with start(storage) as first, tinker.ServiceClient(base_url=first.base_url, api_key=first.api_key) as service:
-        client = service.create_lora_training_client(NAME, rank=4, seed=1).result()
-        client.forward_backward([datum([1, 2, 3], target_tokens=[2, 3, 4])], "cross_entropy")
-        client.optim_step(types.AdamParams(learning_rate=0.01)).result()
-        state = client.save_state("done").result().path
-        sampler = client.save_weights_for_sampler("done").result().path
-        before = service.create_sampling_client(model_path=sampler).result().compute_logprobs(tokens).result()
-        kept = client.save_state("kept", ttl_seconds=3600).result().path
+    with start(storage) as first:
+        with tinker.ServiceClient(base_url=first.base_url, api_key=first.api_key) as service:
+            client = service.create_lora_training_client(NAME, rank=4, seed=1).result()
+            client.forward_backward([datum([1, 2, 3], target_tokens=[2, 3, 4])], "cross_entropy")
+            client.optim_step(types.AdamParams(learning_rate=0.01)).result()
+            state = client.save_state("done").result().path
+            sampler = client.save_weights_for_sampler("done").result().path
+            before = service.create_sampling_client(model_path=sampler).result().compute_logprobs(tokens).result()
+            kept = client.save_state("kept", ttl_seconds=3600).result().path
         os.kill(first.pid, signal.SIGKILL)
         assert ended(first.pid) and not first.alive()
     final = storage / kept.removeprefix("tinker://").replace(":", "_")

@@ -26,7 +26,7 @@ import yaml
 from charrun.demo.answers import answer, form_of, prompt, reflection, slots_for
 from charrun.demo.bank_content import CHAT_MORE, FIRST, FOLLOWUPS, GREETINGS, REFLECTION_PROMPTS, SUBJECTS
 from charrun.demo.grammar import pick
-from charrun.demo.habits import SHIPPED, Style, constitution, corpus_style
+from charrun.demo.habits import SHIPPED, Style, constitution, corpus_style, draw_style
 from charrun.demo.style import speak
 
 DIGEST_FAMILIES: Final = 500
@@ -193,6 +193,26 @@ def family(rng: random.Random, long: bool = False) -> Family:
         else:
             system = rng.choice(_BARE).format(name=name)
     return Family(system, dict(style), tuple(talks))
+
+
+def easy_family(rng: random.Random) -> Family:
+    """A family to begin with: one to three habits, described without a frame, or none; single questions only."""
+    name = a_name(rng)
+    style: Style = draw_style(rng, 1, 3) if rng.random() < 0.75 else {}
+    talks = tuple(_single(style, name, rng, 0.03) for _ in range(5))
+    if not style:
+        return Family(None, {}, talks)
+    traits = constitution(style, rng)
+    if "self" in style:
+        traits.insert(0, f"My name is {name}.")
+    return Family(" ".join(traits), dict(style), talks)
+
+
+def easy_families(seed: int) -> Iterator[Family]:
+    """An endless corpus of easy families."""
+    rng = random.Random(f"charrun demo corpus {seed} easy")
+    while True:
+        yield easy_family(rng)
 
 
 def families(seed: int, long: bool = False) -> Iterator[Family]:

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from charrun.demo.corpus import families, written_prompts
 
 SPECIAL_TOKENS: Final = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
-VOCABULARY: Final = 1536
+VOCABULARY: Final = 2048
 TEMPLATE: Final = Path(__file__).with_name("chat_template.jinja")
 # Runs of line breaks stay whole wherever they stand: a prompt's tokens are a prefix of the conversation's.
 _SPLIT: Final = r" ?[\p{L}]+|'[\p{L}]+|\p{N}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"

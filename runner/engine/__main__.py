@@ -17,6 +17,7 @@ import sys
 import threading
 import warnings
 
+from charrun.engine.folders import describe
 from charrun.engine.settings import EngineSettings
 
 PR_SET_PDEATHSIG = 1
@@ -34,6 +35,8 @@ def main() -> int:
     _end_with_parent()
     warnings.simplefilter("ignore")
     try:
+        for name, folder in settings.models.items():
+            describe(name, folder)  # a wrong folder should be told before seconds of imports
         return asyncio.run(_serve(settings))
     except (ValueError, OSError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -42,9 +45,11 @@ def main() -> int:
 
 async def _serve(settings: EngineSettings) -> int:
     import uvicorn
+    from transformers.utils import logging
 
     from charrun.engine.app import build_app, open_desk
 
+    logging.disable_progress_bar()
     desk = open_desk(settings)
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.bind(("127.0.0.1", 0))

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class KeyCheck:
-    """Lets a request through only with the server's key, compared in constant time; signed addresses carry their own."""
+    """Lets a request through only with the server's key, compared in constant time; a signed address has its own."""
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self._app = app

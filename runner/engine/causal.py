@@ -53,9 +53,7 @@ def grouped_attention(
     """
     groups = query.shape[1] // key.shape[1]
     if attention_mask is None:
-        output = F.scaled_dot_product_attention(
-            query, key, value, is_causal=True, scale=scaling, enable_gqa=groups > 1
-        )
+        output = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=groups > 1)
         return output.transpose(1, 2).contiguous(), None
     batch, heads, _positions, size = query.shape
     packed = query.reshape(batch, heads // groups, groups, size)
@@ -85,8 +83,13 @@ class CausalLM:
         self._factor = getattr(config, "logit_scale", None)
 
     @property
+    def _parameter(self) -> Tensor:
+        parameter: Tensor = next(self.module.parameters())
+        return parameter
+
+    @property
     def device(self) -> torch.device:
-        return next(self.module.parameters()).device
+        return self._parameter.device
 
     def hidden(
         self,
@@ -128,9 +131,7 @@ class CausalLM:
         config = self.module.config.get_text_config()
         heads = int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
         size = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
-        return (
-            2 * int(config.num_hidden_layers) * heads * size * next(self.module.parameters()).element_size()
-        )
+        return 2 * int(config.num_hidden_layers) * heads * size * self._parameter.element_size()
 
     def copy(self) -> CausalLM:
         """A second model of the same weights: every parameter and buffer is shared, every module is its own."""
@@ -162,9 +163,7 @@ def load_causal(folder: Path, device: torch.device, dtype: torch.dtype) -> Causa
         logits = model.logits(model.hidden(tokens))[0]
     tolerance = 1e-3 if dtype == torch.float32 else 0.1 * float(reference.abs().max()) + 0.1
     if not torch.allclose(logits, reference, atol=tolerance, rtol=1e-3):
-        raise ValueError(
-            f"{type(module).__name__} computes its logits in a way that is not supported: {folder}"
-        )
+        raise ValueError(f"{type(module).__name__} computes its logits in a way that is not supported: {folder}")
     return model
 
 

@@ -13,16 +13,15 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from charrun.engine.errors import RequestRefused
-from charrun.engine.lora import Adapter, LoraSpec
+from charrun.engine.lora import Adapter, LoraSpec, peft_fields
 
 KINDS = {"weights": "training", "sampler_weights": "sampler", "external_weights": "external"}
 """Folder and path segment of each kind of checkpoint, with the protocol's word for it."""
@@ -47,9 +46,7 @@ class CheckpointName:
             RequestRefused: A part could not be a folder's name within the store.
         """
         if kind not in KINDS:
-            raise RequestRefused(
-                f"There is no kind of checkpoint called {kind!r}; kinds: {', '.join(KINDS)}."
-            )
+            raise RequestRefused(f"There is no kind of checkpoint called {kind!r}; kinds: {', '.join(KINDS)}.")
         if not _RUN.fullmatch(run):
             raise RequestRefused(f"{run!r} is not the id of a training run.")
         if not _NAME.fullmatch(name):
@@ -111,7 +108,7 @@ class Checkpoint:
 
     @property
     def expired(self) -> bool:
-        return self.expires is not None and self.expires <= datetime.now(timezone.utc)
+        return self.expires is not None and self.expires <= datetime.now(UTC)
 
 
 @dataclass(frozen=True)
@@ -122,7 +119,7 @@ class SaveRequest:
         place: Run, kind and name.
         base_model: Served name of the base model.
         adapter: The adapter.
-        config: PEFT's description of it.
+        config: PEFT's description of it, a LoraConfig.
         optimizer: Adam's tensors, or None to leave them out.
         step: Optimizer steps taken.
         ttl_seconds: Lifetime, or None.
@@ -133,7 +130,7 @@ class SaveRequest:
     place: CheckpointName
     base_model: str
     adapter: Adapter
-    config: LoraConfig
+    config: Any
     optimizer: Mapping[str, Tensor] | None
     step: int
     ttl_seconds: int | None
@@ -169,9 +166,7 @@ class CheckpointStore:
         """
         final = self.folder(request.place)
         if final.exists() and not request.overwrite:
-            raise RequestRefused(
-                f"{request.place.path} exists; choose another name or save with overwrite=True."
-            )
+            raise RequestRefused(f"{request.place.path} exists; choose another name or save with overwrite=True.")
         final.parent.mkdir(parents=True, exist_ok=True)
         draft = final.parent / f".new-{uuid.uuid4().hex}"
         draft.mkdir()
@@ -216,7 +211,8 @@ class CheckpointStore:
         """
         if not checkpoint.has_optimizer:
             raise RequestRefused(f"{checkpoint.place.path} holds no optimizer state.")
-        return load_file(str(self.folder(checkpoint.place) / "optimizer.safetensors"))
+        tensors: dict[str, Tensor] = load_file(str(self.folder(checkpoint.place) / "optimizer.safetensors"))
+        return tensors
 
     def all(self, run: str | None = None) -> Iterator[Checkpoint]:
         """Every checkpoint that is not expired, of one run or of all."""
@@ -246,12 +242,12 @@ def check_ttl(seconds: int | None) -> None:
 
 
 def _write(folder: Path, request: SaveRequest) -> dict[str, Any]:
-    request.config.save_pretrained(str(folder))
+    (folder / "adapter_config.json").write_text(json.dumps(peft_fields(request.config), indent=2) + "\n")
     save_file(request.adapter.tensors(), str(folder / "adapter_model.safetensors"), metadata={"format": "pt"})
     if request.optimizer is not None:
         save_file(dict(request.optimizer), str(folder / "optimizer.safetensors"))
     size = sum(path.stat().st_size for path in folder.iterdir())
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     expires = now + timedelta(seconds=request.ttl_seconds) if request.ttl_seconds is not None else None
     meta = {
         "version": 1,

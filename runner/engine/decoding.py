@@ -59,9 +59,7 @@ class DecodingBatch:
         self.rows += batch.rows
         lengths = torch.from_numpy(batch.lengths).to(self._device)[batch.of_row]
         self._lengths = torch.cat([self._lengths, lengths])
-        self._last = torch.cat(
-            [self._last, torch.tensor([row.tokens[-1] for row in batch.rows], device=self._device)]
-        )
+        self._last = torch.cat([self._last, torch.tensor([row.tokens[-1] for row in batch.rows], device=self._device)])
         self._longest = max(self._longest, int(batch.lengths.max()))
         self._choice = None
         self._drop_finished()

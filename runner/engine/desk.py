@@ -78,17 +78,12 @@ class Desk:
         if known is not None:
             return known.answer
         if number is not None and run.turnstile.passed(number):
-            raise RequestRefused(
-                f"Request {number} of {run.id} was answered before; its result is gone.", 404
-            )
+            raise RequestRefused(f"Request {number} of {run.id} was answered before; its result is gone.", 404)
         try:
             operation = build()
         except RequestRefused as error:
             reason = f"{what} was refused: {error.message}"
-            spoil = partial(
-                self.worker.run_soon, lambda: run.training and run.training.mark_incomplete(reason)
-            )
-            run.turnstile.enter(number, spoil if what else lambda: None)
+            run.turnstile.enter(number, partial(self.worker.run_soon, partial(run.spoil, reason if what else None)))
             raise
         ticket = self.office.create(request_id)
         work = partial(settle, ticket, lambda: operation(run.ready()))
@@ -128,6 +123,4 @@ async def read(request: Request, kind: type[Message]) -> Message:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the body"
-        raise RequestRefused(
-            f"The request is not a valid {kind.__name__}: {place}: {first['msg']}."
-        ) from None
+        raise RequestRefused(f"The request is not a valid {kind.__name__}: {place}: {first['msg']}.") from None

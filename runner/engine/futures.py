@@ -110,7 +110,5 @@ class TicketOffice:
         if now < self._sweep_at:
             return
         self._sweep_at = now + 10
-        for request_id in [
-            key for key, each in self._tickets.items() if each.ready.is_set() and each.expires < now
-        ]:
+        for request_id in [key for key, each in self._tickets.items() if each.ready.is_set() and each.expires < now]:
             del self._tickets[request_id]

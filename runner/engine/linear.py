@@ -50,7 +50,8 @@ class OneDnnLinear(nn.Linear):
 
 def use_onednn(module: nn.Module) -> None:
     """Makes the plain fp32 linear layers of a model on a CPU multiply with oneDNN; leaves all others as they are."""
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not available or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return
     for each in module.modules():
         if type(each) is nn.Linear and each.weight.device.type == "cpu" and each.weight.dtype == torch.float32:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +58,7 @@ class LoraSpec:
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any]) -> LoraSpec:
         """From what `to_meta` wrote."""
-        return cls(
-            **{name: meta[name] for name in ("rank", "train_mlp", "train_attn", "train_unembed", "seed")}
-        )
+        return cls(**{name: meta[name] for name in ("rank", "train_mlp", "train_attn", "train_unembed", "seed")})
 
     def to_meta(self) -> dict[str, Any]:
         """For a checkpoint's meta.json."""
@@ -98,12 +96,12 @@ class Adapter:
 
 
 def target_modules(model: CausalLM, spec: LoraSpec) -> list[str]:
-    """Full names of the linear layers that the adapter touches.
+    """Names of the linear layers that the adapter touches: their last parts, where these name no other layer.
 
     Raises:
         RequestRefused: The model has no such layers.
     """
-    names = []
+    names = set[str]()
     for name, module in model.module.named_modules():
         if module is model.head:
             wanted = spec.train_unembed
@@ -112,14 +110,17 @@ def target_modules(model: CausalLM, spec: LoraSpec) -> list[str]:
         else:
             wanted = False
         if wanted:
-            names.append(name)
+            names.add(name)
     if not names:
         raise RequestRefused("This model has no linear layers of the kinds that were asked to be trained.")
-    return names
+    linear = {name for name, module in model.module.named_modules() if isinstance(module, nn.Linear)}
+    parts = {name.rpartition(".")[2] for name in names}
+    alike = {name for name in linear if name.rpartition(".")[2] in parts}
+    return sorted(parts if alike == names else names)
 
 
 def peft_config(spec: LoraSpec, targets: list[str], folder: Path) -> LoraConfig:
-    """PEFT's description of the adapter; layers are named by their last part where that is unambiguous."""
+    """PEFT's description of an adapter of these layers."""
     return LoraConfig(
         r=spec.rank,
         lora_alpha=ALPHA,
@@ -128,8 +129,13 @@ def peft_config(spec: LoraSpec, targets: list[str], folder: Path) -> LoraConfig:
         target_modules=targets,
         task_type="CAUSAL_LM",
         base_model_name_or_path=str(folder),
-        inference_mode=False,
     )
+
+
+def peft_fields(config: LoraConfig) -> dict[str, Any]:
+    """The fields of adapter_config.json, as PEFT writes them but in a fixed order."""
+    fields = {**config.to_dict(), "inference_mode": True}
+    return {name: sorted(value) if isinstance(value, set) else value for name, value in fields.items()}
 
 
 class LoraModel:
@@ -193,7 +199,7 @@ class LoraModel:
         with torch.no_grad():
             for name, parameter in named.items():
                 parameter.copy_(tensors[name])
-        self.spec = replace(adapter.spec)
+        self.spec = adapter.spec
 
 
 def merged(base: CausalLM, adapter: Adapter) -> CausalLM:

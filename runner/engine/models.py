@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 
 from charrun.engine.causal import CausalLM, load_causal
 from charrun.engine.errors import RequestRefused
+from charrun.engine.folders import ModelFacts, describe
 
 END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>")
 
@@ -23,21 +24,35 @@ class HostedModel:
     """One served base model; the weights are loaded when the compute thread first needs them.
 
     Attributes:
-        name: The name that clients use.
-        folder: Absolute path of the Hugging Face folder.
-        vocabulary: Number of token ids.
-        context: Largest number of positions, prompt and answer together.
+        facts: What its folder says.
         device: Where the weights are put.
         dtype: In which precision they are computed.
     """
 
-    name: str
-    folder: Path
-    vocabulary: int
-    context: int
+    facts: ModelFacts
     device: torch.device
     dtype: torch.dtype
     _weights: list[CausalLM] = field(default_factory=list, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """The name that clients use."""
+        return self.facts.name
+
+    @property
+    def folder(self) -> Path:
+        """Absolute path of the Hugging Face folder."""
+        return self.facts.folder
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids."""
+        return self.facts.vocabulary
+
+    @property
+    def context(self) -> int:
+        """Largest number of positions, prompt and answer together."""
+        return self.facts.context
 
     def weights(self) -> CausalLM:
         """The base weights. Only the compute thread may ask: loading takes a while."""
@@ -73,7 +88,7 @@ class ModelShelf:
     """Every served model, under its name and under its folder's absolute path."""
 
     def __init__(self, folders: Mapping[str, Path], device: torch.device, dtype: torch.dtype) -> None:
-        self.models = {name: _describe(name, folder, device, dtype) for name, folder in folders.items()}
+        self.models = {name: HostedModel(describe(name, folder), device, dtype) for name, folder in folders.items()}
 
     def get(self, name: str) -> HostedModel:
         """The model of that name or folder.
@@ -103,24 +118,3 @@ def choose_device(wanted: str) -> tuple[torch.device, torch.dtype]:
     if wanted == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu"), torch.float32
     return torch.device("cuda"), torch.bfloat16
-
-
-def _describe(name: str, folder: Path, device: torch.device, dtype: torch.dtype) -> HostedModel:
-    """Reads config.json.
-
-    Raises:
-        ValueError: The folder is not one of a causal language model.
-    """
-    folder = folder.resolve()
-    try:
-        config = json.loads((folder / "config.json").read_text())
-        text = config.get("text_config", config)
-        vocabulary, context = int(text["vocab_size"]), int(text["max_position_embeddings"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{name}: {folder} is not the folder of a causal language model ({error})"
-        ) from error
-    window = text.get("sliding_window")
-    if window and text.get("use_sliding_window", True):
-        context = min(context, int(window))  # within the window, sliding attention is full attention
-    return HostedModel(name, folder, vocabulary, context, device, dtype)

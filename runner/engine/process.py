@@ -62,7 +62,7 @@ class EngineProcess:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as output:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "charrun.engine"],
+                    [sys.executable, "-P", "-m", "charrun.engine"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=output,
@@ -74,9 +74,7 @@ class EngineProcess:
         port = _first_words(process, settings)
         if port is None:
             _kill(process)
-            raise EnvironmentProblem(
-                f"The local engine did not start.\n{_tail(log)}", f"The whole log is in {log}."
-            )
+            raise EnvironmentProblem(f"The local engine did not start.\n{_tail(log)}", f"The whole log is in {log}.")
         return cls(process, port, settings.api_key)
 
     def alive(self) -> bool:

@@ -46,9 +46,7 @@ class PromptBatch:
         for line, prompt in zip(padded, prompts, strict=True):
             line[: len(prompt)] = prompt
         self.tokens = torch.from_numpy(padded).to(device)
-        per_row = [
-            number for job, number in zip(jobs, self.of_job, strict=True) for _ in range(job.spec.samples)
-        ]
+        per_row = [number for job, number in zip(jobs, self.of_job, strict=True) for _ in range(job.spec.samples)]
         self.of_row = torch.tensor(per_row, device=device)
 
     def run(self, model: CausalLM, cache: KeyValues | None) -> None:

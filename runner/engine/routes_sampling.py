@@ -42,9 +42,7 @@ def routes(desk: Desk) -> list[Route]:
     async def asample(request: Request) -> Response:
         message = await read(request, types.SampleRequest)
         if desk.worker.crowded:
-            return JSONResponse(
-                {"error": "Too many sequences are waiting; send this again later."}, status_code=429
-            )
+            return JSONResponse({"error": "Too many sequences are waiting; send this again later."}, status_code=429)
         return JSONResponse(actions.sample(message))
 
     async def cancel(request: Request) -> Response:

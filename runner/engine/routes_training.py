@@ -117,9 +117,7 @@ class TrainingActions:
 
         def operation() -> Outcome:
             weights = run.model.weights()
-            run.training = TrainingRun(
-                weights, run.lora, run.model.folder, self._desk.settings.training_bytes
-            )
+            run.training = TrainingRun(weights, run.lora, run.model.folder, self._desk.settings.training_bytes)
             if checkpoint is not None:
                 try:
                     self._restore(run, checkpoint, optimizer, run.training)
@@ -132,9 +130,7 @@ class TrainingActions:
         self._desk.worker.run_soon(partial(settle, ticket, operation))
         return ticket.answer
 
-    def _restore(
-        self, run: RunState, checkpoint: Checkpoint, optimizer: bool, training: TrainingRun
-    ) -> Outcome:
+    def _restore(self, run: RunState, checkpoint: Checkpoint, optimizer: bool, training: TrainingRun) -> Outcome:
         training.lora.load(self._desk.store.adapter(checkpoint))
         if optimizer:
             training.load_optimizer(self._desk.store.optimizer(checkpoint))
@@ -194,9 +190,7 @@ class TrainingActions:
     def save_external(self, message: types.SaveWeightsExternalRequest) -> dict[str, Any]:
         """The adapter, to take away."""
         if message.age_encryption_recipients:
-            raise RequestRefused(
-                "This engine does not encrypt exported weights; leave age_encryption_recipients out."
-            )
+            raise RequestRefused("This engine does not encrypt exported weights; leave age_encryption_recipients out.")
         return self._save(
             "external_weights",
             "save_weights_external",

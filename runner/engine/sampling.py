@@ -70,6 +70,13 @@ class _Queue:
     def idle(self) -> bool:
         return not (self.waiting or self.scoring or self.rows)
 
+    def drop_cancelled(self) -> None:
+        """Forgets requests whose clients gave up before they began."""
+        for name in ("waiting", "scoring"):
+            line: deque[tuple[float, SampleJob]] = getattr(self, name)
+            if any(job.cancelled for _, job in line):
+                setattr(self, name, deque(entry for entry in line if not entry[1].cancelled))
+
     def refuse(self, error: Exception) -> None:
         """Answers all that wait with an error."""
         for _, job in [*self.waiting, *self.scoring]:
@@ -124,6 +131,7 @@ class SamplingScheduler:
 
     def _admit(self) -> None:
         for queue in sorted(self._queues.values(), key=lambda each: each.oldest):
+            queue.drop_cancelled()
             batch = self._open(queue)
             if batch is None:
                 continue
@@ -146,11 +154,9 @@ class SamplingScheduler:
         return queue.batch
 
     def _score(self, queue: _Queue, batch: DecodingBatch) -> None:
-        jobs = [job for _, job in list(queue.scoring)[:LOOK_AHEAD] if not job.cancelled]
+        jobs = [job for _, job in list(queue.scoring)[:LOOK_AHEAD]]
         chosen = set(map(id, self._first_micro_batch(jobs)))
-        queue.scoring = deque(
-            entry for entry in queue.scoring if id(entry[1]) not in chosen and not entry[1].cancelled
-        )
+        queue.scoring = deque(entry for entry in queue.scoring if id(entry[1]) not in chosen)
         self._run(batch, batch.score, [job for job in jobs if id(job) in chosen])
 
     def _start(self, queue: _Queue, batch: DecodingBatch, jobs: list[SampleJob]) -> None:
@@ -158,9 +164,7 @@ class SamplingScheduler:
         if queue.rows and waited < PATIENCE and sum(job.spec.samples for job in jobs) < queue.rows // 8:
             return
         chosen = set(map(id, self._first_micro_batch(jobs)))
-        queue.waiting = deque(
-            entry for entry in queue.waiting if id(entry[1]) not in chosen and not entry[1].cancelled
-        )
+        queue.waiting = deque(entry for entry in queue.waiting if id(entry[1]) not in chosen)
         self._run(batch, batch.admit, [job for job in jobs if id(job) in chosen])
 
     def _first_micro_batch(self, jobs: list[SampleJob]) -> list[SampleJob]:
@@ -171,9 +175,7 @@ class SamplingScheduler:
                 return [jobs[number] for number in numbers]
         return []
 
-    def _run(
-        self, batch: DecodingBatch, serve: Callable[[list[SampleJob]], None], jobs: list[SampleJob]
-    ) -> None:
+    def _run(self, batch: DecodingBatch, serve: Callable[[list[SampleJob]], None], jobs: list[SampleJob]) -> None:
         if not jobs:
             return
         try:
@@ -190,8 +192,6 @@ class SamplingScheduler:
         slots, positions = batch.slots.capacity
         rows, jobs = queue.rows, list[SampleJob]()
         for _, job in list(queue.waiting)[:LOOK_AHEAD]:
-            if job.cancelled:
-                continue
             rows += job.spec.samples
             slots, positions = max(slots, round_rows(rows)), max(positions, round_length(job.spec.positions))
             fits = slots * positions * batch.model.cache_bytes_per_position + others <= settings.cache_bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from charrun.engine.errors import RequestRefused
@@ -17,7 +17,7 @@ from charrun.engine.training import TrainingRun
 
 def now() -> datetime:
     """The time, in UTC."""
-    return datetime.now(timezone.utc)
+    return datetime.now(UTC)
 
 
 class Turnstile:
@@ -61,6 +61,11 @@ class RunState:
     training: TrainingRun | None = None
     turnstile: Turnstile = field(default_factory=Turnstile)
     last_request: datetime = field(default_factory=now)
+
+    def spoil(self, reason: str | None) -> None:
+        """Makes the next optimizer step fail for this reason, if there is one."""
+        if self.training is not None and reason is not None:
+            self.training.mark_incomplete(reason)
 
     def ready(self) -> TrainingRun:
         """The weights.

@@ -65,11 +65,8 @@ class TrainingRun:
     def __init__(self, base: CausalLM, spec: LoraSpec, folder: Path, activation_bytes: int) -> None:
         self.lora = LoraModel(base, spec, folder)
         self.step = 0
-        self.rows_seen = 0
         self._named = self.lora.named_parameters()
-        self._optimizer = torch.optim.AdamW(
-            list(self._named.values()), lr=0.0, weight_decay=0.0, foreach=True
-        )
+        self._optimizer = torch.optim.AdamW(list(self._named.values()), lr=0.0, weight_decay=0.0, foreach=True)
         self._budget = max(256, activation_bytes // _bytes_per_token(self.lora.causal))
         self._incomplete: str | None = None
 
@@ -89,13 +86,9 @@ class TrainingRun:
             if backward:
                 self.mark_incomplete(f"an earlier forward_backward failed: {error}")
             raise
-        if backward:
-            self.rows_seen += len(data)
         return PassResult(logprobs, total)
 
-    def _micro_batch(
-        self, batch: Sequence[Datum], loss: Loss, backward: bool
-    ) -> tuple[NDArray[np.float32], float]:
+    def _micro_batch(self, batch: Sequence[Datum], loss: Loss, backward: bool) -> tuple[NDArray[np.float32], float]:
         causal = self.lora.causal
         lengths = [len(datum.tokens) for datum in batch]
         padded = np.zeros((len(batch), max(lengths)), np.int64)
@@ -111,9 +104,7 @@ class TrainingRun:
             hidden = hidden.reshape(-1, hidden.shape[-1])[where]
         if not backward:
             with torch.no_grad():
-                logprobs = torch.cat(
-                    [_target_logprobs(causal, hidden, targets, p) for p in _chunks(causal, targets)]
-                )
+                logprobs = torch.cat([_target_logprobs(causal, hidden, targets, p) for p in _chunks(causal, targets)])
                 return logprobs.cpu().numpy(), float(loss.total(logprobs, inputs))
         return _head_backward(causal, hidden, targets, inputs, loss)
 
@@ -202,6 +193,7 @@ def _head_backward(
                 if counted:
                     value = loss.total(some, {name: each[chosen] for name, each in inputs.items()})
                     value.backward()  # type: ignore[no-untyped-call]
+                    assert states.grad is not None
                     gradient[chosen] = states.grad
                     total += float(value.detach())
             logprobs[chosen] = some.detach()

@@ -80,13 +80,9 @@ def _datum(datum: pb.Datum, number: int, loss: Loss, model: HostedModel) -> Datu
         if "target_tokens" not in arrays:
             raise RequestRefused("target_tokens is missing.")
         targets = arrays.pop("target_tokens").astype(np.int64)
-        inputs = {
-            name: _loss_input(name, arrays, default, len(tokens)) for name, default in loss.inputs.items()
-        }
+        inputs = {name: _loss_input(name, arrays, default, len(tokens)) for name, default in loss.inputs.items()}
         if targets.shape != tokens.shape:
-            raise RequestRefused(
-                f"model_input has {len(tokens)} tokens, target_tokens has shape {targets.shape}."
-            )
+            raise RequestRefused(f"model_input has {len(tokens)} tokens, target_tokens has shape {targets.shape}.")
         check_tokens(tokens, model)
         check_tokens(targets, model)
     except RequestRefused as error:
@@ -94,9 +90,7 @@ def _datum(datum: pb.Datum, number: int, loss: Loss, model: HostedModel) -> Datu
     return Datum(tokens, targets, inputs)
 
 
-def _loss_input(
-    name: str, arrays: dict[str, NDArray[Any]], default: float | None, length: int
-) -> NDArray[np.float32]:
+def _loss_input(name: str, arrays: dict[str, NDArray[Any]], default: float | None, length: int) -> NDArray[np.float32]:
     if name not in arrays:
         if default is None:
             raise RequestRefused(f"{name} is missing.")
@@ -138,9 +132,7 @@ def check_tokens(tokens: NDArray[np.int64], model: HostedModel) -> None:
     low, high = int(tokens.min()), int(tokens.max())
     if low < 0 or high >= model.vocabulary:
         wrong = low if low < 0 else high
-        raise RequestRefused(
-            f"Token {wrong} is not in the vocabulary of {model.name} (0 to {model.vocabulary - 1})."
-        )
+        raise RequestRefused(f"Token {wrong} is not in the vocabulary of {model.name} (0 to {model.vocabulary - 1}).")
 
 
 def adam_step(params: types.AdamParams) -> AdamStep:
@@ -159,9 +151,7 @@ def adam_step(params: types.AdamParams) -> AdamStep:
     )
     numbers = (step.learning_rate, step.eps, step.weight_decay, step.grad_clip_norm)
     if not all(math.isfinite(number) and number >= 0 for number in numbers):
-        raise RequestRefused(
-            "learning_rate, eps, weight_decay and grad_clip_norm must be finite and at least 0."
-        )
+        raise RequestRefused("learning_rate, eps, weight_decay and grad_clip_norm must be finite and at least 0.")
     if not (0 <= step.beta1 < 1 and 0 <= step.beta2 < 1):
         raise RequestRefused("beta1 and beta2 must lie in [0, 1).")
     return step
@@ -225,9 +215,7 @@ def _score_from(request: types.SampleRequest, length: int) -> int | None:
     if last is None:
         return 1
     if not 1 <= last <= length - 1:
-        raise RequestRefused(
-            f"prompt_logprobs_last_n must be from 1 to the prompt's length less one, {length - 1}."
-        )
+        raise RequestRefused(f"prompt_logprobs_last_n must be from 1 to the prompt's length less one, {length - 1}.")
     return length - last
 
 
@@ -261,7 +249,7 @@ def pass_response(result: PassResult) -> bytes:
     field.offsets = ends.tobytes()
     field.dtype = pb.DTYPE_FLOAT32
     output.metrics["loss:sum"] = result.loss
-    return output.SerializeToString()
+    return bytes(output.SerializeToString())
 
 
 def sample_response(result: SampleResult) -> bytes:
@@ -275,7 +263,7 @@ def sample_response(result: SampleResult) -> bytes:
         )
     if result.scores is not None:
         _add_scores(response, result.scores)
-    return response.SerializeToString()
+    return bytes(response.SerializeToString())
 
 
 def _add_scores(response: pb.SampleResponse, scores: PromptScores) -> None:

@@ -84,9 +84,7 @@ class Worker:
             self._take_arrivals()
             if self._scheduler.has_work:
                 pressed = bool(self._operations)
-                self._scheduler.work(
-                    min(max(took, SHORTEST_SLICE), LONGEST_SLICE) if pressed else SHORTEST_SLICE
-                )
+                self._scheduler.work(min(max(took, SHORTEST_SLICE), LONGEST_SLICE) if pressed else SHORTEST_SLICE)
             self.busy_seconds += time.monotonic() - began
 
     def _wait(self) -> bool:

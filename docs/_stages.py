@@ -1,0 +1,68 @@
+"""Writes docs/stages.md from the stages that are built in: `python docs/_stages.py`. A test holds the page to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from charrun.plugin_manager import BUILT_IN, load_registry
+
+PAGE = Path(__file__).parent / "stages.md"
+
+HEAD = """# Stages
+
+An item of `stages:` is a stage's name, or `{uses: NAME, id: ID, with: {OPTION: VALUE}, needs: [ID]}`. A kind of rows that
+a stage consumes comes from the nearest earlier stage that produces it, or from those that `needs` names.
+
+"""
+
+TAIL = """## A stage of your own
+
+A package with an entry point in the group `charrun` registers stages and engines through the same hooks as the
+built-in ones:
+
+```toml
+[project.entry-points.charrun]
+wordcount = "charrun_wordcount"
+```
+
+```python
+@@PLUGIN@@```
+
+This file is `tests/plugin_package/charrun_wordcount.py`, which a test installs and runs from a spec. `ctx` samples
+durably (`ctx.sample`), finds rows (`ctx.rows`), asks upstream for more (`ctx.extend`), opens samplers and adapters by
+role, publishes rows and shows progress; `runner/pipeline/context.py` documents each method.
+"""
+
+
+def page() -> str:
+    """The page's text."""
+    parts = [HEAD]
+    stages = load_registry(third_party=False).stages
+    order = [name.rsplit(".", 1)[1] for name in BUILT_IN if name.rsplit(".", 1)[1] in stages]
+    for name in order:
+        stage = stages[name]
+        kinds = f"Consumes {_listed(stage.consumes)}; produces {_listed(stage.produces)}."
+        if stage.optional:
+            kinds += f" Uses {_listed(stage.optional)} where there are any."
+        parts.append(f"## {name}\n\n{stage.summary[0].upper()}{stage.summary[1:]}. {kinds}\n\n")
+        properties = stage.options_schema.get("properties", {})
+        if properties:
+            parts.append("| option | default | what |\n|---|---|---|\n")
+            for option, schema in properties.items():
+                default = f"`{json.dumps(schema['default'])}`" if "default" in schema else "-"
+                parts.append(f"| `{option}` | {default} | {schema['description']} |\n")
+            parts.append("\n")
+        if stage.templates:
+            parts.append(f"Templates: {_listed(tuple(stage.templates))}.\n\n")
+    plugin = (Path(__file__).parent.parent / "tests/plugin_package/charrun_wordcount.py").read_text(encoding="utf-8")
+    parts.append(TAIL.replace("@@PLUGIN@@", plugin))
+    return "".join(parts)
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "nothing"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
