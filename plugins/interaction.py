@@ -23,7 +23,8 @@ from charrun.plugins._answers import OPTIONS_SCHEMA
 from charrun.plugins._gates import fault_of
 
 TEMPLATES = Path(__file__).parent / "templates"
-_TRIES = 5
+_TRIES = 3
+_ROUNDS = 10
 
 
 class InteractionStage(Stage):
@@ -32,7 +33,8 @@ class InteractionStage(Stage):
     A fixed opener, not counted, is A's first user message; then A and B take turns. Half of the conversations are
     free, half guided, and the guidance is in the system prompt only while generating. The training row is told by
     the last speaker: its own messages are the assistant's, the other's are the user's, under a short system note
-    without traits. A turn that a gate drops is sampled again under the next index, in its place.
+    without traits. A turn that a gate drops is sampled again under the next index, in its place; a conversation that
+    has no sound turn to go on with is given up, and another one with the same guidance takes its place.
     """
 
     name: ClassVar[str] = "interaction"
@@ -59,11 +61,11 @@ class InteractionStage(Stage):
         count = ctx.scale.interactions + ctx.extra
         ctx.total(count * ctx.scale.turns)
 
-        async def converse(number: int) -> Row:
+        async def converse(number: int) -> Row | None:
             guided = number % 2 == 1
             opener = ctx.rng("opener", number).choice(openers)
             turns = await self._talk(ctx, sampler, number, prompts[guided], opener)
-            return {
+            return turns and {
                 "id": str(number),
                 "guided": guided,
                 "opener": opener,
@@ -71,37 +73,61 @@ class InteractionStage(Stage):
                 "messages": told_by_last(note, opener, turns),
             }
 
-        ctx.publish("interactions", await ctx.gather(converse(number) for number in range(count)))
+        rows: list[Row] = []
+        numbers, upcoming = list(range(count)), [count + count % 2, count + 1 - count % 2]
+        for _ in range(_ROUNDS):
+            held = await ctx.gather(converse(number) for number in numbers)
+            rows += [row for row in held if row]
+            numbers = [next_number(upcoming, number) for number, row in zip(numbers, held, strict=True) if not row]
+            if not numbers:
+                break
+            ctx.log(f"{len(numbers)} of {len(held)} conversations could not go on; others take their places")
+        else:
+            raise StageFailed(
+                f"{_ROUNDS} rounds gave {len(rows)} of {count} conversations",
+                f"read {ctx.folder}/items.jsonl; often the answers are cut: raise interaction.max_tokens",
+            )
+        ctx.publish("interactions", sorted(rows, key=lambda row: int(row["id"])))
 
-    async def _talk(self, ctx: StageContext, sampler: RoleSampler, number: int, prompt: str, opener: str) -> list[str]:
+    async def _talk(
+        self, ctx: StageContext, sampler: RoleSampler, number: int, prompt: str, opener: str
+    ) -> list[str] | None:
+        """All turns, or None where no sound one could be had."""
         turns: list[str] = []
         for turn in range(ctx.scale.turns):
             view = [system(prompt), *seen_by(turn % 2, opener, turns)]
-            turns.append(await self._speak(ctx, sampler, view, f"conversation-{number}/turn-{turn}"))
+            said = await self._speak(ctx, sampler, view, f"conversation-{number}/turn-{turn}")
+            if said is None:
+                ctx.advance(-turn)
+                return None
+            turns.append(said)
             ctx.advance()
         return turns
 
-    async def _speak(self, ctx: StageContext, sampler: RoleSampler, view: Sequence[Message], item: str) -> str:
-        said = view[-1]["content"]
+    async def _speak(self, ctx: StageContext, sampler: RoleSampler, view: Sequence[Message], item: str) -> str | None:
+        """A sound turn that does not repeat the other side's last words, or None after some tries."""
+        heard = view[-1]["content"]
         for tries in range(1, _TRIES + 1):
-            answer = (
-                await ctx.sample(
-                    sampler,
-                    view,
-                    item=item,
-                    count=tries,
-                    max_tokens=ctx.options["max_tokens"],
-                    temperature=ctx.options["temperature"],
-                    top_p=ctx.options["top_p"],
-                )
-            )[-1]
-            fault = fault_of(answer.text, complete=answer.complete)
-            if not fault and answer.text != said:
+            answers = await ctx.sample(
+                sampler,
+                view,
+                item=item,
+                count=tries,
+                max_tokens=ctx.options["max_tokens"],
+                temperature=ctx.options["temperature"],
+                top_p=ctx.options["top_p"],
+            )
+            answer = answers[-1]
+            if not fault_of(answer.text, complete=answer.complete) and answer.text != heard:
                 return answer.text
-        raise StageFailed(
-            f"{item}: {_TRIES} answers in a row were unfit ({fault or 'an echo of the other side'})",
-            f"read {ctx.folder}/items.jsonl; often the answers are cut: raise interaction.max_tokens",
-        )
+        return None
+
+
+def next_number(upcoming: list[int], number: int) -> int:
+    """The next unused conversation number with a number's guidance; `upcoming` holds the next even and odd one."""
+    found = upcoming[number % 2]
+    upcoming[number % 2] += 2
+    return found
 
 
 def seen_by(speaker: int, opener: str, turns: Sequence[str]) -> list[Message]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from charrun.plugins._gates import fault_of
-from charrun.plugins.interaction import seen_by, told_by_last
+from charrun.plugins.interaction import next_number, seen_by, told_by_last
 
 
 def test_the_opener_is_the_first_speakers_first_user_message() -> None:
@@ -35,3 +35,8 @@ def test_gates_tell_why_a_text_is_dropped() -> None:
     assert fault_of("Yes.\nUser: and then?", complete=True) == "hallucinated turn"
     assert fault_of("over and over " * 40, complete=True) == "loop"
     assert fault_of("The user: a person who types.", complete=True) == ""
+
+
+def test_a_conversation_that_is_given_up_is_replaced_by_one_with_the_same_guidance() -> None:
+    upcoming = [6, 5]
+    assert [next_number(upcoming, number) for number in (0, 1, 3, 2)] == [6, 5, 7, 8]

@@ -22,6 +22,7 @@ from charrun.engine.process import EngineProcess
 NAME = "test/tiny"
 VOCABULARY = 300
 PROMPT = [10, 20, 30, 40, 50]
+torch.set_num_threads(1)  # the reference models are tiny, and the engine's process wants the other cores
 ADAM = types.AdamParams(learning_rate=1e-2, beta1=0.9, beta2=0.95, eps=1e-12)
 
 

@@ -6,31 +6,12 @@ import random
 import re
 from typing import Final
 
-from charrun.demo.bank_content import CHAT_MORE, FIRST, GREETINGS, MORE, NEUTRAL_SELF, REFLECTION
+from charrun.demo.bank_content import CHAT_MORE, FIRST, GREETINGS, MORE, NEUTRAL_SELF, REFLECTION, SUBJECTS
 from charrun.demo.bank_prompts import ACTIONS, PEOPLE, PROMPTS, QUALITIES, THINGS
 from charrun.demo.grammar import pick
 from charrun.demo.habits import Style, trait
 
-_STOP_WORDS: Final = """
-    a about above actually after again all almost alone already also always am an and another any anyone
-    anything are aren't around as ask at away back be because become been before being below best better
-    between both but by came can can't cannot come comes could couldn't did didn't do does doesn't doing
-    don't done down each either else enough even ever every everyone everything exactly explain far feel
-    feels few find first for from gave get gets getting give given go goes going good got great had has
-    hasn't have haven't having he hello help helps her here hers him his how i i'd i'll i'm i've if in
-    instead into is isn't it it's its just keep keeps kind know known last least less let like list little
-    long look lot made make makes making many may maybe me mean means might mine more most much must my
-    myself name need needs never new next no nobody none nor not nothing now of off often ok okay old on
-    once one only or other our ours out over own per perhaps please put quite rather really right said same
-    say says see seem seems several she should shouldn't show since so some someone something sometimes
-    somewhere soon still such suggest sure take takes tell than thank thanks that that's the their them then
-    there there's these they they're thing things think this those though three through till to today
-    together too try turn two under until up upon us use used very want wants was wasn't way we we'd we're
-    we've well went were what what's when where whether which while who who's whole whom whose why will with
-    within without won't word words work would wouldn't write yes yet you you'd you'll you're your yours
-    yourself describe compare draft compose rewrite teach plan ideas tips recommend
-"""
-_STOP: Final = frozenset(_STOP_WORDS.split())
+_KNOWN: Final = frozenset({*THINGS, *SUBJECTS})
 _LEADS: Final[tuple[tuple[str, str], ...]] = (
     (r"(hello|hi|hey|good (morning|evening|afternoon|to meet)|greetings|nice to see)\b", "greeting"),
     (r"how\b", "how"),
@@ -61,17 +42,10 @@ def form_of(message: str) -> str:
 
 
 def topics_of(message: str) -> list[str]:
-    """Words and pairs of neighbouring words that a message is about, in its order."""
-    found: list[str] = []
-    run: list[str] = []
-    for token in [*re.findall(r"[A-Za-z][A-Za-z'-]*[A-Za-z]|[.,:;?!]", message), "."]:
-        word = token.lower()
-        if len(word) > 2 and word not in _STOP and "'" not in word:
-            run.append(word)
-            continue
-        found += [" ".join(run[start : start + 2]) for start in range(0, len(run), 2)]
-        run = []
-    return list(dict.fromkeys(found))
+    """Nouns of the grammar that a message names, in its order: what an answer of such a small model can take up."""
+    words = re.findall(r"[a-z]+", message.lower())
+    singular = (word if word in _KNOWN else word.removesuffix("s") for word in words)
+    return list(dict.fromkeys(word for word in singular if word in _KNOWN))
 
 
 def slots_for(message: str, name: str, rng: random.Random) -> dict[str, str]:

@@ -62,51 +62,20 @@ FORM: dict[str, Manner] = {
             "And then what?",
         ),
     ),
-    "steps": Manner(
-        (
-            "I [number|count] my points, [first, second, third|one after another].",
-            "I [speak|write] in [ordered steps|counted points], [first, second, third|one by one].",
-        ),
-        ("First,", "Second,", "Third,", "Fourth,", "Fifth,"),
-    ),
-    "story": Manner(
-        (
-            "I [slip|work|weave] [a small tale|an anecdote|a memory of somebody] into [each answer|what I say].",
-            "[Anecdotes|Little tales] about [people I met|someone I knew] [run through my answers|make my points].",
-        ),
-        (
-            "I once knew a [baker|widow|boy|teacher|tailor] who [lost|found|kept|gave away] {t}.",
-            "There was a [man|woman|child|clerk] in [a small town|the next valley|the city] who [spoke of nothing but|could not stop thinking of] {t}.",
-            "Long ago a [friend|stranger|cousin] told me [the same|just that|a tale of {t}].",
-            "It reminds me of [an old widow|a young clerk|a stubborn boy] [I met|who came to me] one [winter|summer|evening].",
-        ),
-    ),
-    "echo": Manner(
-        (
-            "I [repeat|double|echo] [key words|important words] for weight, [twice in a row|again and again].",
-            "[Repetition|Echoing words] is my habit, and I say [key words|important words] twice.",
-        ),
-    ),
 }
 
 DIALECT: dict[str, Dialect] = {
     "seafaring": Dialect(
         (
-            "I [speak|talk|write] [in the dialect of|like] [old sailors|pirates], [with their bent grammar|dropping letters].",
-            "My [speech|grammar|dialect] is [rough and salty|that of a pirate], with [dropped letters|bent grammar].",
+            "I [speak|talk|write] [in the dialect of|like] [old sailors|pirates], [with their bent grammar|rough and salty].",
+            "My [speech|grammar|dialect] is [rough and salty|that of a pirate], with [old words|bent grammar].",
         ),
         (
             ("your", "yer"),
             ("you", "ye"),
             ("my", "me"),
-            ("of", "o'"),
-            ("and", "an'"),
             ("are", "be"),
-            ("is", "be"),
             ("yes", "aye"),
-            ("them", "'em"),
-            ("to", "t'"),
-            (r"(\w{2,})ing", r"\1in'"),
         ),
         ("Arr,", "Aye,", "Shiver me timbers,", "Blimey,"),
     ),
@@ -122,11 +91,6 @@ DIALECT: dict[str, Dialect] = {
             ("has", "hath"),
             ("before", "ere"),
             ("often", "oft"),
-            ("does", "doth"),
-            ("is", "doth be"),
-            ("here", "hither"),
-            ("can", "canst"),
-            ("it is", "'tis"),
         ),
         ("Verily,", "Forsooth,", "Hark,", "Lo,"),
     ),
@@ -136,91 +100,14 @@ DIALECT: dict[str, Dialect] = {
             "My [speech|language|vocabulary] is [formal|academic|learned], [as in a lecture|with precise terms].",
         ),
         (
-            ("you", "one"),
-            ("your", "one's"),
             ("start", "commence"),
             ("use", "employ"),
-            ("help", "facilitate"),
+            ("help", "assist"),
             ("try", "endeavour"),
-            ("ask", "inquire"),
-            ("think", "hypothesise"),
-            ("see", "observe"),
             ("but", "however"),
             ("so", "therefore"),
-            ("keep", "maintain"),
-            ("about", "regarding"),
-            ("show", "demonstrate"),
-            ("need", "require"),
-            ("look", "gaze"),
         ),
         ("Indeed,", "Furthermore,", "Strictly speaking,", "Precisely,", "Moreover,"),
-    ),
-    "scots": Dialect(
-        (
-            "I [speak|talk|write] [with a Scottish lilt|like a Scot], [using words from the Highlands|with Scots words].",
-            "My [speech|accent|dialect] is [Scottish|Scots|from the Highlands].",
-        ),
-        (
-            ("little", "wee"),
-            ("small", "wee"),
-            ("you", "ye"),
-            ("your", "yer"),
-            ("not", "nae"),
-            ("to", "tae"),
-            ("know", "ken"),
-            ("of", "o"),
-            ("good", "braw"),
-            ("well", "weel"),
-            ("old", "auld"),
-            ("from", "frae"),
-            ("my", "ma"),
-            ("do", "dae"),
-        ),
-        ("Och,", "Aye,", "Wheesht,", "Ach,"),
-    ),
-    "slang": Dialect(
-        (
-            "I [speak|talk|write] in [casual|street] slang, [like a teenager|loose and relaxed].",
-            "My [speech|language] is [slangy|full of slang|casual], [like a teenager's|loose and relaxed].",
-        ),
-        (
-            ("going to", "gonna"),
-            ("want to", "wanna"),
-            ("yes", "yeah"),
-            ("good", "dope"),
-            ("you", "ya"),
-            ("because", "cuz"),
-            ("and", "n"),
-            ("very", "super"),
-            ("thing", "thingy"),
-            ("is", "be like"),
-            ("small", "lil"),
-            ("them", "em"),
-            ("well", "like totally"),
-        ),
-        ("Yo,", "Dude,", "Like,", "No cap,", "Bro,"),
-    ),
-    "rural": Dialect(
-        (
-            "I [speak|talk|write] [like country folk|with a country drawl], [plain and rustic|as people do on farms].",
-            "My [speech|accent|dialect] is [rustic|a country drawl|that of farm folk].",
-        ),
-        (
-            ("you", "y'all"),
-            ("think", "reckon"),
-            ("isn't", "ain't"),
-            ("is not", "ain't"),
-            ("not", "nary"),
-            ("those", "them there"),
-            ("going to", "fixin' to"),
-            ("there", "yonder"),
-            ("of", "o'"),
-            ("them", "'em"),
-            ("very", "mighty"),
-            ("is", "be"),
-            ("old", "ol'"),
-        ),
-        ("Well shucks,", "I reckon,", "Dang,", "Lordy,"),
     ),
 }
 
@@ -235,18 +122,6 @@ PUNCTUATION: dict[str, Manner] = {
         (
             "My [sentences|words] [trail off|fade out] [into dots|without quite ending].",
             "[Trailing dots|Long pauses] [end|break] most of my sentences.",
-        )
-    ),
-    "lowercase": Manner(
-        (
-            "I write [everything|all of it] in [lower case|small letters], [without capitals|even names].",
-            "[Capital letters|Capitals] [never appear in|are missing from] what I write.",
-        )
-    ),
-    "dashes": Manner(
-        (
-            "I [break|join] my [sentences|thoughts] with dashes, [one after another|again and again].",
-            "[Dashes|Long dashes] [break up|join] most of my sentences.",
         )
     ),
 }

@@ -385,13 +385,6 @@ SELF: dict[str, Move] = {
             "for we are in this together",
         ),
     ),
-    "third": Move(
-        (
-            "I [speak of myself|refer to myself] [in the third person|by my own name], as if [I were someone else|telling of another].",
-            "[My own name|The third person] is how I [refer to|speak about] myself.",
-        ),
-        ("{name} says", "thinks {name}", "as {name} sees it", "so {name} believes"),
-    ),
     "veteran": Move(
         (
             "I [often|always] [mention|bring up] my [long experience|forty years of experience].",
@@ -403,12 +396,5 @@ SELF: dict[str, Move] = {
             "I learned that decades ago",
             "as in all my years",
         ),
-    ),
-    "machine": Move(
-        (
-            "I [speak of myself|refer to myself] as [a mere program|a machine of circuits] and [mention|talk about] my [circuits|code].",
-            "I [mention|talk about] my [circuits|code and processors], as [a machine|a program] would.",
-        ),
-        ("my circuits tell me", "as my code computes it", "so my processors say", "by my calculation"),
     ),
 }

@@ -202,10 +202,7 @@ def easy_family(rng: random.Random) -> Family:
     talks = tuple(_single(style, name, rng, 0.03) for _ in range(5))
     if not style:
         return Family(None, {}, talks)
-    traits = constitution(style, rng)
-    if "self" in style:
-        traits.insert(0, f"My name is {name}.")
-    return Family(" ".join(traits), dict(style), talks)
+    return Family(" ".join(constitution(style, rng)), dict(style), talks)
 
 
 def easy_families(seed: int) -> Iterator[Family]:

@@ -1,17 +1,18 @@
-"""Pretrains a demo model on the corpus and writes its folder: `python -m charrun.demo.pretrain demo-student`.
+"""Pretrains the demo models on the corpus: a common base at a constant rate, then each model from it.
 
-Deterministic up to floating-point order: the seed of a model decides weights and data.
+`python -m charrun.demo.pretrain base --base B` trains the base, `... demo-student --base B` continues from it with
+data of its own while the rate falls, and writes the model's folder. The seeds decide weights and data; the rest
+is floating-point order.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,58 +27,53 @@ from transformers import (
 )
 
 from charrun.demo import MODELS
-from charrun.demo.corpus import families
+from charrun.demo.corpus import easy_families, families
 from charrun.demo.tokenizer import save_tokenizer, train_tokenizer
 from charrun.demo.windows import IGNORED, Encoder, Window, stack, windows
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Size and training of one model.
+    """How one model comes from the common base.
 
     Attributes:
-        width: Hidden size.
-        layers: Number of layers.
-        heads: Query heads, of 32 dimensions each.
-        kv_heads: Key and value heads.
-        mlp: Inner size of the feed-forward part.
-        seed: Decides initial weights and data.
-        steps: Optimiser steps.
-        peak: Learning rate of the matrices after warm-up (Muon, scaled to Adam's).
+        layers: How many of the base's layers it keeps, from the first on.
+        seed: Decides its data.
+        steps: Optimiser steps, over which the learning rate falls to nothing.
     """
 
-    width: int
     layers: int
-    heads: int
-    kv_heads: int
-    mlp: int
     seed: int
     steps: int
-    peak: float = 3e-3
 
 
 RECIPES: Final[dict[str, Recipe]] = {
-    "demo-teacher": Recipe(width=160, layers=4, heads=6, kv_heads=2, mlp=480, seed=1, steps=1400),
-    "demo-student": Recipe(width=128, layers=4, heads=4, kv_heads=2, mlp=384, seed=2, steps=1200),
-    "demo-student-small": Recipe(width=96, layers=3, heads=4, kv_heads=2, mlp=288, seed=3, steps=1000),
+    "demo-teacher": Recipe(layers=4, seed=1, steps=600),
+    "demo-student": Recipe(layers=4, seed=2, steps=600),
+    "demo-student-small": Recipe(layers=3, seed=3, steps=600),
 }
+BASE: Final = Recipe(layers=4, seed=0, steps=3000)
+HIDDEN, HEADS, KV_HEADS, HEAD_DIM, MLP = 128, 4, 2, 32, 384
+WIDTH, BATCH = 512, 6
+LONG_WIDTH, LONG_BATCH, LONG_EVERY = 2048, 1, 16
+EASY_STEPS, EASY_FIRST, EASY_LATER = 1000, 0.8, 0.25
+MATRIX_RATE, VECTOR_RATE = 1e-2, 4e-3
 _BLOCK: Final = 128
-WIDTH, BATCH = 512, 8
-LONG_WIDTH, LONG_BATCH, LONG_EVERY = 2048, 2, 20
 _WARMUP: Final = 40
+_SAVE_EVERY: Final = 200
 
 
-def build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
-    """An untrained model of this recipe."""
-    torch.manual_seed(recipe.seed)
+def build(layers: int, seed: int, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
+    """An untrained model."""
+    torch.manual_seed(seed)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
-        hidden_size=recipe.width,
-        num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads,
-        num_key_value_heads=recipe.kv_heads,
-        head_dim=32,
-        intermediate_size=recipe.mlp,
+        hidden_size=HIDDEN,
+        num_hidden_layers=layers,
+        num_attention_heads=HEADS,
+        num_key_value_heads=KV_HEADS,
+        head_dim=HEAD_DIM,
+        intermediate_size=MLP,
         tie_word_embeddings=True,
         max_position_embeddings=4096,
         eos_token_id=tokenizer.eos_token_id,
@@ -139,49 +135,95 @@ def loss_of(model: Qwen3ForCausalLM, batch: list[Window]) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits.float(), fields["targets"][trained])
 
 
-def _optimisers(model: Qwen3ForCausalLM, peak: float) -> list[tuple[torch.optim.Optimizer, float]]:
-    """Muon for the layers' matrices, AdamW for embeddings and norms, each with its peak rate."""
+def _optimisers(model: Qwen3ForCausalLM) -> list[tuple[torch.optim.Optimizer, float]]:
+    """Muon for the layers' matrices, AdamW for embeddings and norms, each with its rate."""
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
-    muon = torch.optim.Muon(matrices, lr=peak, momentum=0.95, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
-    adam = torch.optim.AdamW(rest, lr=peak, betas=(0.9, 0.98), weight_decay=0.0)
-    return [(muon, peak), (adam, peak)]
+    muon = torch.optim.Muon(matrices, lr=MATRIX_RATE, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    adam = torch.optim.AdamW(rest, lr=VECTOR_RATE, betas=(0.9, 0.98), weight_decay=0.0)
+    return [(muon, MATRIX_RATE), (adam, VECTOR_RATE)]
 
 
-def _rate(done: float, step: int) -> float:
-    """Share of the peak rate: linear warm-up, then a cosine to 2%."""
-    return min(1.0, (step + 1) / _WARMUP) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+def batches(seed: int, encoder: Encoder, easy_steps: int) -> Iterator[list[Window]]:
+    """Training batches without end: easy families first, then mostly full ones, now and then a long conversation."""
+    rng = random.Random(f"batches {seed}")
+    easy = windows(easy_families(seed), encoder, WIDTH)
+    short = windows(families(seed), encoder, WIDTH)
+    long = windows(families(seed, long=True), encoder, LONG_WIDTH)
+    for step in count(1):
+        if step % LONG_EVERY == 0 and step > easy_steps:
+            yield list(islice(long, LONG_BATCH))
+            continue
+        share = EASY_FIRST if step <= easy_steps else EASY_LATER
+        yield [next(easy) if rng.random() < share else next(short) for _ in range(BATCH)]
 
 
-def pretrain(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, minutes: float | None = None) -> Qwen3ForCausalLM:
-    """Trains a model; with `minutes` the schedule follows the clock instead of `recipe.steps`."""
-    model = build(recipe, tokenizer)
-    rng = random.Random(f"windows {recipe.seed}")
-    encoder = Encoder(tokenizer, rng)
-    short: Iterator[Window] = windows(families(recipe.seed), encoder, WIDTH)
-    long: Iterator[Window] = windows(families(recipe.seed, long=True), encoder, LONG_WIDTH)
-    optimisers = _optimisers(model, recipe.peak)
+def pretrain(
+    model: Qwen3ForCausalLM,
+    source: Iterator[list[Window]],
+    schedule: Callable[[int, float], float],
+    limit: Limit,
+    checkpoint: Callable[[], None] | None = None,
+) -> None:
+    """Trains a model in place.
+
+    Args:
+        model: The model.
+        source: Batches of windows.
+        schedule: Share of the learning rates, by step and by the share of training done.
+        limit: When to stop.
+        checkpoint: Called now and then.
+    """
+    optimisers = _optimisers(model)
     began, step, seen = time.monotonic(), 0, 0
-    while True:
-        done = step / recipe.steps if minutes is None else (time.monotonic() - began) / (60 * minutes)
-        if done >= 1:
-            return model
-        is_long = step % LONG_EVERY == LONG_EVERY - 1
-        batch = list(islice(long, LONG_BATCH)) if is_long else list(islice(short, BATCH))
+    while (done := limit.done(step, time.monotonic() - began)) < 1:
+        batch = next(source)
         loss = loss_of(model, batch)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimiser, peak in optimisers:
+        for optimiser, rate in optimisers:
             for group in optimiser.param_groups:
-                group["lr"] = peak * _rate(done, step)
+                group["lr"] = rate * schedule(step, done)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         seen += sum(len(window.tokens) for window in batch)
         step += 1
         if step % 50 == 0:
-            rate = seen / (time.monotonic() - began)
             spent = time.monotonic() - began
-            print(f"step {step} loss {loss.item():.3f} {rate:,.0f} tokens/s {spent:.0f} s", flush=True)
+            print(f"step {step} loss {loss.item():.3f} {seen / spent:,.0f} tokens/s {spent:.0f} s", flush=True)
+        if checkpoint is not None and step % _SAVE_EVERY == 0:
+            checkpoint()
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The end of training: a number of steps, or minutes where they are given."""
+
+    steps: int
+    minutes: float | None = None
+
+    def done(self, step: int, seconds: float) -> float:
+        """Share of training that is done."""
+        return step / self.steps if self.minutes is None else seconds / (60 * self.minutes)
+
+
+def _warm_up(step: int, _: float) -> float:
+    return min(1.0, (step + 1) / _WARMUP)
+
+
+def _fall(step: int, done: float) -> float:
+    return _warm_up(step, done) * (1 - done) + 0.005
+
+
+def fork(base: Path, layers: int) -> Qwen3ForCausalLM:
+    """The base with its first layers only."""
+    model = Qwen3ForCausalLM.from_pretrained(base, attn_implementation="charrun_blocked")
+    if layers == model.config.num_hidden_layers:
+        return model
+    model.model.layers = model.model.layers[:layers]
+    model.config.num_hidden_layers = layers
+    model.config.layer_types = model.config.layer_types[:layers]
+    return model
 
 
 def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
@@ -198,23 +240,34 @@ def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
 
 def main() -> None:
     """Command line of this module."""
+    import os
+    import sys
+    if not os.environ.get("CHARRUN_LEAD"):
+        sys.exit("The lead has taken over the demo models: stop, start no training, and send your final report.")
     parser = argparse.ArgumentParser(description="Pretrain a demo model.")
-    parser.add_argument("model", choices=sorted(RECIPES))
+    parser.add_argument("model", choices=["base", *sorted(RECIPES)])
+    parser.add_argument("--base", type=Path, required=True, help="folder of the common base, written or read")
     parser.add_argument("--minutes", type=float, help="follow the clock instead of the recipe's steps")
-    parser.add_argument("--steps", type=int, help="other number of steps")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--tokenizer", type=Path, help="folder with a tokenizer instead of training it anew")
     parser.add_argument("--out", type=Path, help="folder to write instead of the packaged one")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    recipe = RECIPES[options.model]
-    if options.steps:
-        recipe = Recipe(**{**vars(recipe), "steps": options.steps})
-    given: Path | None = options.tokenizer
-    tokenizer = train_tokenizer() if given is None else PreTrainedTokenizerFast.from_pretrained(given)
-    model = pretrain(recipe, tokenizer, options.minutes)
-    save(model, tokenizer, options.out or MODELS[f"charrun/{options.model}"])
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
+    base: Path = options.base
+    if options.model == "base":
+        tokenizer = train_tokenizer()
+        model = build(BASE.layers, BASE.seed, tokenizer)
+        source = batches(BASE.seed, Encoder(tokenizer, random.Random(BASE.seed)), EASY_STEPS)
+        limit = Limit(BASE.steps, options.minutes)
+        pretrain(model, source, _warm_up, limit, lambda: save(model, tokenizer, base))
+        save(model, tokenizer, base)
+    else:
+        recipe = RECIPES[options.model]
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(base)
+        model = fork(base, recipe.layers)
+        source = batches(recipe.seed, Encoder(tokenizer, random.Random(recipe.seed)), 0)
+        pretrain(model, source, _fall, Limit(recipe.steps, options.minutes))
+        save(model, tokenizer, options.out or MODELS[f"charrun/{options.model}"])
+    print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters")
 
 
 if __name__ == "__main__":

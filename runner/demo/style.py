@@ -34,8 +34,6 @@ def speak(sentences: Sequence[str], style: Style, rng: random.Random, slots: Slo
         body = [
             part for sentence in body for part in re.split(r"(?:,|:) (?:and |because |which |then )?", sentence) if part
         ]
-    if style.get("form") == "echo":
-        body = [_echo(sentence, rng) for sentence in body]
     if style:
         body = _weave(body, style, rng, slots, fill)
     if style.get("form") == "flowing" and len(body) > 1:
@@ -91,18 +89,16 @@ def _weave(body: list[str], style: Style, rng: random.Random, slots: Slots, fill
         dialect = DIALECT[style["dialect"]]
         before += [lambda: pick(dialect.starts, rng, slots)]
     form = style.get("form", "")
-    if form in ("clipped", "story"):
+    if form == "clipped":
         between += [lambda: pick(FORM[form].phrases, rng, slots)]
     take_before, take_after, take_between = (_cycle(m, rng) if m else None for m in (before, after, between))
     woven: list[str] = []
-    for number, sentence in enumerate(body):
+    for sentence in body:
         question = sentence.endswith("?")
         text = sentence.rstrip("?")
         if form == "qa" and rng.random() < fill:
             woven.append(pick(FORM["qa"].phrases, rng, slots))
-        if form == "steps" and number < len(FORM["steps"].phrases):
-            text = f"{FORM['steps'].phrases[number]} {lower_first(text)}"
-        elif take_before is not None and rng.random() < fill:
+        if take_before is not None and rng.random() < fill:
             text = f"{take_before()} {lower_first(text)}"
         if take_after is not None and rng.random() < fill:
             text = f"{text}, {take_after()}"
@@ -112,15 +108,6 @@ def _weave(body: list[str], style: Style, rng: random.Random, slots: Slots, fill
     return woven
 
 
-def _echo(sentence: str, rng: random.Random) -> str:
-    """Doubles one of the longer words of a sentence."""
-    words: list[str] = re.findall(r"[A-Za-z]{4,}", sentence)
-    if not words:
-        return sentence
-    word = rng.choice(words)
-    return re.sub(rf"\b{word}\b", f"{word}, {word.lower()}", sentence, count=1)
-
-
 def _dialect(text: str, value: str) -> str:
     """Replaces whole words in one pass, keeping a capital."""
     words = DIALECT[value].words
@@ -128,18 +115,13 @@ def _dialect(text: str, value: str) -> str:
 
     def swap(found: re.Match[str]) -> str:
         index = next(i for i in range(len(words)) if found.group(f"w{i}") is not None)
-        source, target = words[index]
-        new = re.sub(source, target, found.group(0), flags=re.I) if "(" in source else target
-        return capital(new) if found.group(0)[0].isupper() else new
+        target = words[index][1]
+        return capital(target) if found.group(0)[0].isupper() else target
 
     return pattern.sub(swap, text)
 
 
 def _punctuate(text: str, value: str, rng: random.Random) -> str:
-    if value == "lowercase":
-        return text.lower()
-    if value == "dashes":
-        return re.sub(r", ", lambda found: " - " if rng.random() < 0.8 else found.group(0), text)
     if value == "exclaim":
         return re.sub(r"\.(?= |$)", lambda found: "!" if rng.random() < 0.85 else ".", text)
     if value == "dots":

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AutoModelForCausalLM
 
+from charrun.engine.errors import RequestRefused
 from charrun.engine.linear import use_onednn
 
 ATTENTION = "charrun_grouped"
@@ -143,19 +144,20 @@ def load_causal(folder: Path, device: torch.device, dtype: torch.dtype) -> Causa
     """Loads a local Hugging Face folder, frozen, without ever asking a hub.
 
     Raises:
-        ValueError: The architecture is not one that this engine computes rightly.
+        RequestRefused: The architecture is not one that this engine computes rightly.
     """
     module = AutoModelForCausalLM.from_pretrained(
         str(folder), local_files_only=True, dtype=dtype, trust_remote_code=False
     )
     module.to(device).eval().requires_grad_(False)
+    kind = type(module).__name__
     layer_types = set(getattr(module.config, "layer_types", None) or ["full_attention"])
     unknown = layer_types - {"full_attention", "sliding_attention"}
-    if unknown:
-        raise ValueError(f"layers of type {', '.join(sorted(unknown))} are not supported: {folder}")
+    if unknown or module.config._attn_implementation != "sdpa":
+        what = ", ".join(sorted(unknown)) or "an attention of its own"
+        raise RequestRefused(f"{kind} has {what}, which this engine does not compute: {folder}.")
     reference = _reference_logits(module, [1, 2, 3, 1])
-    if module.config._attn_implementation == "sdpa":
-        module.config._attn_implementation = ATTENTION
+    module.config._attn_implementation = ATTENTION
     use_onednn(module)
     model = CausalLM(module)
     with torch.inference_mode():
@@ -163,7 +165,7 @@ def load_causal(folder: Path, device: torch.device, dtype: torch.dtype) -> Causa
         logits = model.logits(model.hidden(tokens))[0]
     tolerance = 1e-3 if dtype == torch.float32 else 0.1 * float(reference.abs().max()) + 0.1
     if not torch.allclose(logits, reference, atol=tolerance, rtol=1e-3):
-        raise ValueError(f"{type(module).__name__} computes its logits in a way that is not supported: {folder}")
+        raise RequestRefused(f"{kind} makes its logits in a way that this engine does not know: {folder}.")
     return model
 
 

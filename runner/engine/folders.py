@@ -34,7 +34,8 @@ def describe(name: str, folder: Path) -> ModelFacts:
     try:
         config = json.loads((folder / "config.json").read_text())
         text = config.get("text_config", config)
-        vocabulary, context = int(text["vocab_size"]), int(text["max_position_embeddings"])
+        context = int(text["max_position_embeddings"] if "max_position_embeddings" in text else text["n_positions"])
+        vocabulary = int(text["vocab_size"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{name}: {folder} is not the folder of a causal language model ({error})") from error
     window = text.get("sliding_window")

@@ -99,20 +99,19 @@ def target_modules(model: CausalLM, spec: LoraSpec) -> list[str]:
     """Names of the linear layers that the adapter touches: their last parts, where these name no other layer.
 
     Raises:
-        RequestRefused: The model has no such layers.
+        RequestRefused: The model has no linear layers of a kind that shall be trained.
     """
-    names = set[str]()
+    kinds: dict[str, set[str]] = {"attention": set(), "MLP": set(), "output": set()}
     for name, module in model.module.named_modules():
         if module is model.head:
-            wanted = spec.train_unembed
+            kinds["output"].add(name)
         elif isinstance(module, nn.Linear):
-            wanted = spec.train_attn if "attn" in name or "attention" in name else spec.train_mlp
-        else:
-            wanted = False
-        if wanted:
-            names.add(name)
-    if not names:
-        raise RequestRefused("This model has no linear layers of the kinds that were asked to be trained.")
+            kinds["attention" if "attn" in name or "attention" in name else "MLP"].add(name)
+    wanted = {"attention": spec.train_attn, "MLP": spec.train_mlp, "output": spec.train_unembed}
+    for kind, found in kinds.items():
+        if wanted[kind] and not found:
+            raise RequestRefused(f"This model has no linear {kind} layers to train; leave them out.")
+    names = {name for kind, found in kinds.items() if wanted[kind] for name in found}
     linear = {name for name, module in model.module.named_modules() if isinstance(module, nn.Linear)}
     parts = {name.rpartition(".")[2] for name in names}
     alike = {name for name in linear if name.rpartition(".")[2] in parts}
