@@ -11,8 +11,8 @@ PAGE = Path(__file__).parent / "stages.md"
 
 HEAD = """# Stages
 
-An item of `stages:` is a stage's name, or `{uses: NAME, id: ID, with: {OPTION: VALUE}, needs: [ID]}`. A kind of rows that
-a stage consumes comes from the nearest earlier stage that produces it, or from those that `needs` names.
+An item of `stages:` is a stage's name, or `{uses: NAME, id: ID, with: {OPTION: VALUE}, needs: [ID]}`. A kind of rows
+that a stage consumes comes from the nearest earlier stage that produces it, or from those that `needs` names.
 
 """
 

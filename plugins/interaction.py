@@ -65,7 +65,9 @@ class InteractionStage(Stage):
             guided = number % 2 == 1
             opener = ctx.rng("opener", number).choice(openers)
             turns = await self._talk(ctx, sampler, number, prompts[guided], opener)
-            return turns and {
+            if turns is None:
+                return None
+            return {
                 "id": str(number),
                 "guided": guided,
                 "opener": opener,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from charrun import __version__
-from charrun.errors import EXIT_INTERRUPTED, EXIT_SPEC, CharrunError, EnvironmentProblem, SpecError
+from charrun.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_SPEC, CharrunError, EnvironmentProblem, SpecError
 
 if TYPE_CHECKING:
     from charrun.plugin_manager import Registry
@@ -117,12 +117,15 @@ def main(args: Sequence[str] | None = None) -> None:
     except CharrunError as error:
         click.echo(f"error: {error.render()}", err=True)
         code = error.exit_code
-    except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
-        code = EXIT_INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except OSError as error:
+        click.echo(f"error: {error.strerror or error}: {error.filename or 'the file system'}", err=True)
+        code = EXIT_ENVIRONMENT
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        code = EXIT_INTERRUPTED
     sys.exit(code)
 
 

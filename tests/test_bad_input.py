@@ -38,9 +38,7 @@ def without_stage(id: str) -> str:
         (("engine: auto", "engine: autto"), "did you mean 'auto'"),
     ],
 )
-def test_a_mistake_in_the_spec_is_told_with_its_place(
-    change: tuple[str, str], expected: str, tmp_path: Path
-) -> None:
+def test_a_mistake_in_the_spec_is_told_with_its_place(change: tuple[str, str], expected: str, tmp_path: Path) -> None:
     assert change[0] in SMOKE
     outcome = run_text(tmp_path, SMOKE.replace(*change, 1))
     assert outcome.code == 3

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from charrun.chat import Chat, assistant, load_tokenizer, system, user
 from charrun.demo import MODELS
 
@@ -91,7 +92,7 @@ def test_a_datum_shifts_targets_by_one_and_weights_only_trained_tokens(rewriting
 
 
 def test_an_answer_is_shown_without_think_block_and_end_of_turn(rewriting: Chat) -> None:
-    thought = rewriting.encode("<think>\nhm\n</think>\n\nYes.") + [rewriting.end_of_turn]
+    thought = [*rewriting.encode("<think>\nhm\n</think>\n\nYes."), rewriting.end_of_turn]
     assert rewriting.answer(thought) == "Yes."
     assert rewriting.answer(rewriting.encode("<think>\nnever closed")) == ""
     assert rewriting.answer(rewriting.completion("Plain.")) == "Plain."

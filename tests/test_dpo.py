@@ -6,17 +6,17 @@ import copy
 from typing import Any
 
 import pytest
+import tinker
 import torch
-from charrun.chat import Chat, TrainedRow, assistant, load_tokenizer, user
-from charrun.demo import MODELS
-from charrun.plugins.dpo import DpoLoss
 from conftest import RunningEngine
 from peft import LoraConfig, get_peft_model
+from tinker import types
 from torch.nn.functional import logsigmoid
 from transformers import AutoModelForCausalLM
 
-import tinker
-from tinker import types
+from charrun.chat import Chat, TrainedRow, assistant, load_tokenizer, user
+from charrun.demo import MODELS
+from charrun.plugins.dpo import DpoLoss
 
 BETA, NLL = 0.1, 0.1
 STUDENT = "charrun/demo-student"
@@ -62,9 +62,7 @@ def test_the_loss_equals_plain_pytorch_on_given_log_probs() -> None:
     policy = [torch.randn(n) - 3 for n in (4, 6, 5, 3)]
     reference = [torch.randn(n) - 3 for n in (4, 6, 5, 3)]
     loss, metrics = DpoLoss(BETA, NLL, [r.tolist() for r in reference]).of(policy)
-    margins = [
-        (policy[i].sum() - reference[i].sum()) - (policy[i + 1].sum() - reference[i + 1].sum()) for i in (0, 2)
-    ]
+    margins = [(policy[i].sum() - reference[i].sum()) - (policy[i + 1].sum() - reference[i + 1].sum()) for i in (0, 2)]
     expected = sum(-logsigmoid(BETA * m) for m in margins) / 2 - NLL * (policy[0].mean() + policy[2].mean()) / 2
     assert loss.item() == pytest.approx(float(expected), rel=1e-6)
     assert metrics["margin:mean"] == pytest.approx(float(sum(margins)) / 2, rel=1e-5)

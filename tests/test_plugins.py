@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from charrun.plugin_manager import BUILT_IN, load_registry
 from conftest import SPECS, charrun
+
+from charrun.plugin_manager import BUILT_IN, load_registry
 
 PACKAGE = Path(__file__).parent / "plugin_package"
 SHORT = """

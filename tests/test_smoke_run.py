@@ -106,14 +106,14 @@ def test_a_damaged_artifact_is_made_again_from_the_recorded_samples(smoke: Finis
 
 
 def test_the_exported_adapter_gives_the_engines_log_probs_in_peft(smoke: FinishedRun, tmp_path: Path) -> None:
+    import tinker
     import torch
-    from charrun.chat import Chat, load_tokenizer, user
-    from charrun.demo import MODELS
-    from charrun.engine.process import EngineProcess
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    import tinker
+    from charrun.chat import Chat, load_tokenizer, user
+    from charrun.demo import MODELS
+    from charrun.engine.process import EngineProcess
 
     folder = MODELS["charrun/demo-student"]
     chat = Chat(load_tokenizer(folder), {"enable_thinking": False})

@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import charrun.schemas
 import charrun.spec
-import pytest
 from charrun.errors import EXIT_SPEC, PluginError, Problem, SpecError
 from charrun.spec import (
     Library,
@@ -139,7 +140,7 @@ characters:
   - {id: cook, name: Sal, description: Cooks., traits: [{trait: I cook., questions: [What is soup?]}]}
 models:
   - teacher: org/teacher
-    student: {name: org/student, chat: {enable_thinking: false}, base_url: "http://127.0.0.1:1"}
+    student: {name: org/student, chat: {enable_thinking: false}}
     scorer: org/scorer
 scales: [smoke, {name: tiny, pairs: 1, samples_per_prompt: 2, reflections: 3, interactions: 4, turns: 5}]
 budget: {usd: 5}
@@ -157,7 +158,7 @@ x-note: free
     assert spec.characters[1].traits[0].questions == ("What is soup?",)
     entry = spec.models[0]
     assert (entry.teacher.name, entry.roles["scorer"].name) == ("org/teacher", "org/scorer")
-    assert (entry.student.chat, entry.student.base_url) == ({"enable_thinking": False}, "http://127.0.0.1:1")
+    assert entry.student.chat == {"enable_thinking": False}
     assert spec.scales[1] == Scale("tiny", 1, 2, 3, 4, 5)
     dpo = spec.stages[-1]
     assert (dpo.id, dpo.uses, dpo.needs, dpo.line) == ("dpo_low", "dpo", ("pairs",), 14)

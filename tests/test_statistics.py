@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from charrun.plugins._statistics import auc, best_threshold, wilson
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from charrun.errors import EnvironmentProblem, Locked
 from charrun.store.canonical import canonical, digest, digest_rows, seed_from
 from charrun.store.files import read_rows, write_atomic, write_rows
@@ -114,3 +115,19 @@ def test_the_journal_numbers_its_events_across_runs(tmp_path: Path) -> None:
     folder.record("run_started")
     RunFolder.open(tmp_path, "demo", {"seed": 7}).record("run_finished")
     assert [(e["seq"], e["event"]) for e in folder.events()] == [(0, "run_started"), (1, "run_finished")]
+
+
+def test_a_torn_journal_line_is_cut_off_before_the_next_event(tmp_path: Path) -> None:
+    folder = RunFolder.open(tmp_path, "demo", {"seed": 7})
+    folder.record("run_started")
+    with (folder.folder / "journal.jsonl").open("a") as file:
+        file.write('{"event": "stage_st')
+    again = RunFolder.open(tmp_path, "demo", {"seed": 7})
+    again.record("run_finished")
+    assert [(e["seq"], e["event"]) for e in again.events()] == [(0, "run_started"), (1, "run_finished")]
+
+
+def test_a_damaged_frozen_spec_is_another_spec(tmp_path: Path) -> None:
+    first = RunFolder.open(tmp_path, "demo", {"seed": 7})
+    (first.folder / "spec.json").write_text('{"seed"')
+    assert RunFolder.open(tmp_path, "demo", {"seed": 7}).folder.name == "2"

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from charrun.errors import SpecError
 from charrun.spec import Mark, load_yaml
 from charrun.spec.yaml import parse_yaml, read_yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def parse(text: str) -> Any:

@@ -187,6 +187,17 @@ def _threshold(inside: Floats, outside: Floats) -> float:
     return float(cuts[int(np.argmax(right))])
 
 
+def table_of_others(teacher: Model, count: int) -> list[str]:
+    """AUC of each shipped character's answers against each other's, both scored by the first one's constitution."""
+    prompts, told = evaluation_prompts()[:count], systems()
+    answers = {name: teacher.sample(_talks(prompts, told[name]), seed=6) for name in SHIPPED}
+    lines = [_row(["scored as", *SHIPPED]), "|" + "---|" * (1 + len(SHIPPED))]
+    for name in SHIPPED:
+        scores = {other: _score(teacher, prompts, told[name], answers[other]) for other in SHIPPED}
+        lines.append(_row([name, *["-" if o == name else auc(scores[name], scores[o]) for o in SHIPPED]]))
+    return lines
+
+
 def table_of_defaults(models: dict[str, Model]) -> list[str]:
     """Length, cuts, distinct answers and topic of answers without a system prompt."""
     prompts = evaluation_prompts()
@@ -292,6 +303,7 @@ def main() -> None:
     students = {name: model for name, model in models.items() if name != "demo-teacher"}
     for table in (
         table_of_characters(models["demo-teacher"], students, options.count),
+        table_of_others(models["demo-teacher"], options.count),
         table_of_defaults(models),
         table_of_talks(models),
     ):

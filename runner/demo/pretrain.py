@@ -242,6 +242,7 @@ def main() -> None:
     """Command line of this module."""
     import os
     import sys
+
     if not os.environ.get("CHARRUN_LEAD"):
         sys.exit("The lead has taken over the demo models: stop, start no training, and send your final report.")
     parser = argparse.ArgumentParser(description="Pretrain a demo model.")

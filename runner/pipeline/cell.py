@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from charrun.pipeline.reporter import StageResult
 from charrun.service.ledger import Usage
 from charrun.spec import Character, ModelEntry, ModelRef, Scale, StageItem
 from charrun.store.canonical import digest, digest_rows
-from charrun.store.files import make_folder, read_rows, write_json, write_rows
+from charrun.store.files import make_folder, read_json, read_rows, write_json, write_rows
 from charrun.store.lock import writing
 
 if TYPE_CHECKING:
@@ -187,14 +186,14 @@ class StageRun:
         self.result = StageResult(self.item.id, before + seconds, {}, usage, cached=False)
 
     def _read(self, done: Path) -> Outputs | None:
-        if not done.exists():
+        entry = read_json(done)
+        if entry is None:
             return None
-        entry = json.loads(done.read_text(encoding="utf-8"))
         outputs = {}
         for kind, output in entry["outputs"].items():
             path = self.folder / output["file"]
-            rows = list(read_rows(path)) if path.exists() else []
-            if digest_rows(rows) != output["sha256"]:
+            rows = _rows(path)
+            if rows is None or digest_rows(rows) != output["sha256"]:
                 self.cell.shared.message(self, f"{path} is missing or damaged and is made again")
                 path.unlink(missing_ok=True)
                 return None
@@ -245,6 +244,13 @@ class StageRun:
     def _model_identity(self, role: str) -> dict[str, Any]:
         ref = self.cell.model(role)
         return {"model": self.cell.shared.namespace(ref.name), "chat": dict(ref.chat)}
+
+
+def _rows(path: Path) -> list[Row] | None:
+    try:
+        return list(read_rows(path))
+    except (OSError, ValueError):
+        return None
 
 
 def _numbers(scale: Scale) -> dict[str, Any]:

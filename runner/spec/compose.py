@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+
 from charrun.errors import Problem, SpecError
 from charrun.spec.document import UNPRINTABLE, KeyPath, Mark, problem_at
 from charrun.spec.words import shown
@@ -120,15 +121,11 @@ class Composer:
             key = self.node(event, events, depth + 1)
             value = self.node(next(events), events, depth + 1)
             if not isinstance(key.value, str):
-                self.note(
-                    "SPEC008", f"a key must be text, got {shown(key.value)}", key.mark, "put it in quotes"
-                )
+                self.note("SPEC008", f"a key must be text, got {shown(key.value)}", key.mark, "put it in quotes")
             elif key.value in entries:
                 first = entries[key.value][0].mark.line
                 message = f"duplicate key {shown(key.value)}"
-                self.note(
-                    "SPEC010", message, key.mark, f"it is already there in line {first}: keep one of them"
-                )
+                self.note("SPEC010", message, key.mark, f"it is already there in line {first}: keep one of them")
             else:
                 entries[key.value] = (key, value)
                 size += key.size + value.size
@@ -203,8 +200,7 @@ def _plain(node: Node, path: KeyPath, key: Mark, marks: dict[KeyPath, tuple[Mark
     marks[path] = (key, node.mark)
     if isinstance(node.value, dict):
         return {
-            name: _plain(value, (*path, name), key_node.mark, marks)
-            for name, (key_node, value) in node.value.items()
+            name: _plain(value, (*path, name), key_node.mark, marks) for name, (key_node, value) in node.value.items()
         }
     if isinstance(node.value, list):
         return [_plain(item, (*path, i), item.mark, marks) for i, item in enumerate(node.value)]

@@ -67,9 +67,7 @@ class Document:
         return problem_at(self.name, self.lines, self.mark(path, on), code, message, hint)
 
 
-def problem_at(
-    name: str, lines: tuple[str, ...], mark: Mark, code: str, message: str, hint: str = ""
-) -> Problem:
+def problem_at(name: str, lines: tuple[str, ...], mark: Mark, code: str, message: str, hint: str = "") -> Problem:
     """A problem at `mark`, with the line that holds it made fit for a terminal."""
     source = lines[mark.line - 1] if mark.line <= len(lines) else ""
     source = UNPRINTABLE.sub("?", source.replace("\t", " "))

@@ -21,9 +21,7 @@ class Draft:
     findings: list[Finding] = field(default_factory=list)
     elsewhere: list[Problem] = field(default_factory=list)
 
-    def check(
-        self, instance: Any, schema: Mapping[str, Any], at: KeyPath = (), subject: Subject = KEYS
-    ) -> bool:
+    def check(self, instance: Any, schema: Mapping[str, Any], at: KeyPath = (), subject: Subject = KEYS) -> bool:
         """Add what a schema finds wrong with `instance`, which stands at `at`; whether it is sound."""
         found = find(self.document, instance, schema, at, subject)
         self.findings.extend(found)

@@ -88,9 +88,7 @@ def resolve_characters(draft: Draft, library: Library) -> tuple[Character, ...]:
         path = ("characters", i)
         if not draft.sound(path):
             continue
-        character = (
-            character_at(draft, path) if isinstance(item, dict) else _named(draft, path, item, library)
-        )
+        character = character_at(draft, path) if isinstance(item, dict) else _named(draft, path, item, library)
         if character is None:
             continue
         if character.id in found:
@@ -127,9 +125,7 @@ def resolve_scales(draft: Draft, library: Library) -> tuple[Scale, ...]:
         if not draft.sound(path):
             continue
         if isinstance(item, str) and item not in library.scales:
-            draft.add(
-                "SPEC033", f"unknown scale {shown(item)}", path, suggest(item, library.scales, "scales")
-            )
+            draft.add("SPEC033", f"unknown scale {shown(item)}", path, suggest(item, library.scales, "scales"))
             continue
         scale = library.scales[item] if isinstance(item, str) else Scale(**item)
         if scale.name in found:

@@ -15,12 +15,10 @@ class ModelRef:
     Attributes:
         name: The name that an engine serves, or the absolute path of a local model folder.
         chat: Arguments of the model's chat template, such as `{"enable_thinking": False}`.
-        base_url: Where this model is served, if not by the run's engine.
     """
 
     name: str
     chat: Mapping[str, Any] = field(default_factory=dict)
-    base_url: str | None = None
 
     @property
     def folder(self) -> Path | None:
@@ -164,9 +162,7 @@ class Spec:
             "seed": self.seed,
             "engine": {"uses": self.engine.uses, "with": dict(self.engine.options)},
             "characters": [_plain(asdict(character)) for character in self.characters],
-            "models": [
-                {role: _plain(asdict(model)) for role, model in entry.roles.items()} for entry in self.models
-            ],
+            "models": [{role: _plain(asdict(model)) for role, model in entry.roles.items()} for entry in self.models],
             "scales": [asdict(scale) for scale in self.scales],
             "budget": {"usd": self.budget_usd},
             "stages": [

@@ -92,16 +92,12 @@ def locate(path: str | Path) -> tuple[Path, str]:
         wanted = name.removeprefix(_BUILTIN)
         if wanted in shipped:
             return shipped[wanted], name
-        raise SpecError(
-            [Problem("SPEC001", "no such spec", name, hint=suggest(wanted, shipped, "shipped specs"))]
-        )
+        raise SpecError([Problem("SPEC001", "no such spec", name, hint=suggest(wanted, shipped, "shipped specs"))])
     if os.path.exists(name):
         return Path(name), name
     folder, base = os.path.split(name)
     if folder and not os.path.isdir(folder):
-        raise SpecError(
-            [Problem("SPEC001", "no such file", name, hint=f"there is no folder {shown(folder)}")]
-        )
+        raise SpecError([Problem("SPEC001", "no such file", name, hint=f"there is no folder {shown(folder)}")])
     near = nearest(base, _yaml_files(folder or "."))
     hint = f"did you mean {os.path.join(folder, near)}?" if near else ""
     if not near and Path(base).stem in builtin_specs():
@@ -136,7 +132,7 @@ def _model(draft: Draft, path: KeyPath, value: Any) -> ModelRef:
     if isinstance(value, str):
         return ModelRef(_model_name(draft, path, value))
     name = _model_name(draft, (*path, "name"), value["name"])
-    return ModelRef(name, value.get("chat", {}), value.get("base_url"))
+    return ModelRef(name, value.get("chat", {}))
 
 
 def _model_name(draft: Draft, path: KeyPath, name: str) -> str:

@@ -76,9 +76,7 @@ def shipped_schema(name: str) -> dict[str, Any]:
     return schema
 
 
-def check(
-    document: Document, schema: Mapping[str, Any], at: KeyPath = (), subject: Subject = KEYS
-) -> list[Problem]:
+def check(document: Document, schema: Mapping[str, Any], at: KeyPath = (), subject: Subject = KEYS) -> list[Problem]:
     """Every problem of the data at `at` against a draft-07 schema.
 
     Raises:

@@ -37,7 +37,5 @@ def _template(draft: Draft, at: KeyPath, written: str) -> Path:
         draft.add("SPEC027", f"template file {shown(told)}: {error.problems[0].message}", at)
     except TemplateSyntaxError as error:
         mark = Mark(error.lineno, 1)
-        draft.add_elsewhere(
-            [problem_at(told, lines, mark, "SPEC029", f"not a jinja2 template: {error.message}")]
-        )
+        draft.add_elsewhere([problem_at(told, lines, mark, "SPEC029", f"not a jinja2 template: {error.message}")])
     return path

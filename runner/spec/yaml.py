@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from charrun.errors import Problem, SpecError
 from charrun.spec.compose import Composer, plain
 from charrun.spec.document import UNPRINTABLE, Document, KeyPath, Mark, problem_at
@@ -110,9 +111,7 @@ def _decode(raw: bytes, name: str) -> tuple[str, tuple[str, ...]]:
     except UnicodeDecodeError as error:
         message = f"not UTF-8 text: byte 0x{raw[error.start]:02x}"
         place = _mark_after(raw[: error.start].decode("utf-8-sig", "replace"))
-        raise SpecError(
-            [problem_at(name, lines, place, "SPEC003", message, "save the file as UTF-8")]
-        ) from None
+        raise SpecError([problem_at(name, lines, place, "SPEC003", message, "save the file as UTF-8")]) from None
     if found := UNPRINTABLE.search(text):
         message = f"control character U+{ord(found.group()):04X}"
         place = _mark_after(text[: found.start()])

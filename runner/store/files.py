@@ -65,6 +65,26 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
 
 
+def cut_torn_line(path: Path) -> None:
+    """Drop what follows the last newline: a line that was being appended when its writer died."""
+    with path.open("rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            file.seek(end - 1)
+            if file.read(1) == b"\n":
+                break
+            end -= 1
+        file.truncate(end)
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file, or None where the file is missing or holds no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
 def read_rows(path: Path) -> Iterator[Any]:
     """Rows of a JSON-lines file; a torn last line (a crash while appending) is not a row."""
     with path.open("rb") as file:

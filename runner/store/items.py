@@ -20,7 +20,7 @@ from typing import Any, TypedDict
 
 from charrun.errors import EnvironmentProblem
 from charrun.store.canonical import canonical
-from charrun.store.files import make_folder, read_rows
+from charrun.store.files import cut_torn_line, make_folder, read_rows
 
 
 class Sequence(TypedDict):
@@ -143,15 +143,4 @@ class ItemStore:
             raise EnvironmentProblem(
                 f"{path} is damaged: {error}", f"move {self.folder} away and run again to make its rows anew"
             ) from error
-        _cut_torn_line(path)
-
-
-def _cut_torn_line(path: Path) -> None:
-    with path.open("rb+") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end > 0:
-            file.seek(end - 1)
-            if file.read(1) == b"\n":
-                break
-            end -= 1
-        file.truncate(end)
+        cut_torn_line(path)

@@ -7,7 +7,6 @@ continues its folder.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from charrun.errors import EnvironmentProblem
 from charrun.store.canonical import canonical, digest
-from charrun.store.files import make_folder, read_rows, write_json
+from charrun.store.files import cut_torn_line, make_folder, read_json, read_rows, write_json
 
 JOURNAL_VERSION = 1
 
@@ -26,7 +25,10 @@ class RunFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._journal = folder / "journal.jsonl"
-        self._sequence = sum(1 for _ in read_rows(self._journal)) if self._journal.exists() else 0
+        self._sequence = 0
+        if self._journal.exists():
+            cut_torn_line(self._journal)
+            self._sequence = self._journal.read_bytes().count(b"\n")
 
     @classmethod
     def open(cls, runs_dir: Path, name: str, spec: dict[str, Any]) -> RunFolder:
@@ -39,8 +41,8 @@ class RunFolder:
         wanted = digest(spec)
         numbers = sorted(int(p.name) for p in home.iterdir() if p.name.isdigit())
         for number in reversed(numbers):
-            frozen = home / str(number) / "spec.json"
-            if frozen.exists() and digest(json.loads(frozen.read_text(encoding="utf-8"))) == wanted:
+            frozen = read_json(home / str(number) / "spec.json")
+            if frozen is not None and digest(frozen) == wanted:
                 return cls(home / str(number))
         folder = make_folder(home / str((numbers[-1] if numbers else 0) + 1))
         try:
