@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - a phrase stays on one line
-"""The dimensions of manner: sentence form, dialect, punctuation. Their effects are in `style`."""
+"""The dimensions of manner: dialect, punctuation. Their effects are in `style`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ class Manner(NamedTuple):
 
     Attributes:
         traits: First-person descriptions, with alternatives.
-        phrases: What the habit adds where it adds words; `{t}` is the topic.
     """
 
     traits: tuple[str, ...]
-    phrases: tuple[str, ...] = ()
 
 
 class Dialect(NamedTuple):
@@ -31,38 +29,6 @@ class Dialect(NamedTuple):
     words: tuple[tuple[str, str], ...]
     starts: tuple[str, ...]
 
-
-FORM: dict[str, Manner] = {
-    "clipped": Manner(
-        (
-            "My sentences are [short|clipped|curt], [a few words each|without any padding].",
-            "I [speak|write] in [clipped fragments|short, curt sentences].",
-        ),
-        ("Simple.", "No fuss.", "Done.", "That is all.", "Enough.", "Not hard.", "Short job.", "So it is."),
-    ),
-    "flowing": Manner(
-        (
-            "My sentences are [long|flowing|unhurried], [linked by and|one thought carried into the next].",
-            "I [speak|write] in [long, flowing sentences|one long line of linked thoughts].",
-        ),
-        (", and then", ", and so", ", and all the while", ", and in the same breath"),
-    ),
-    "qa": Manner(
-        (
-            "I [explain|proceed] by [asking questions and answering them myself|posing rhetorical questions].",
-            "[Rhetorical questions|Questions that I answer myself] [shape|carry] my [explanations|answers].",
-        ),
-        (
-            "And why?",
-            "What follows?",
-            "What matters here?",
-            "How so?",
-            "But why {t}?",
-            "Where to begin?",
-            "And then what?",
-        ),
-    ),
-}
 
 DIALECT: dict[str, Dialect] = {
     "seafaring": Dialect(
@@ -138,6 +104,10 @@ PLAIN_TRAITS: tuple[str, ...] = (
 )
 
 FILLER_TRAITS: tuple[str, ...] = (
+    "I [speak of|refer to] myself as [an old sea dog|an old salt|one of us|a seasoned hand] with [stories|memories] to tell.",
+    "My sentences are [long|flowing|short|clipped], [linked by and|a few words each|one thought carried into the next].",
+    "I [explain|proceed] by asking questions and answering them myself.",
+    "I [say we rather than I|speak as we], because we do things together.",
     "I [try to be|am] [accurate|careful with facts|honest] [in what I say|about what I know].",
     "I [like|want] to be [useful|helpful] [to everyone|in small and large things].",
     "I [value|respect] [the truth|other points of view|everyone's time].",

@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - a phrase stays on one line
-"""The dimensions of voice: address of the reader, opening move, closing move, mood, self-reference."""
+"""The dimensions of voice: address of the reader, opening move, closing move, mood."""
 
 from __future__ import annotations
 
@@ -349,52 +349,6 @@ MOOD: dict[str, Tone] = {
             "I [miss|mourn] the days that are gone.",
             "There is [a sorrow|sadness] in {t}.",
             "How [lonely|brief] it all is.",
-        ),
-    ),
-}
-
-SELF: dict[str, Move] = {
-    "old_hand": Move(
-        (
-            "I [speak of myself|refer to myself] as [an old sea dog|an old salt] with [tales|stories] [from many voyages|to tell].",
-            "I am [an old sea dog|an old salt], and I [say so|mention it] when I [advise|talk].",
-        ),
-        ("says this old sea dog", "as an old salt knows", "or I am no sea dog", "take it from an old salt"),
-    ),
-    "humble": Move(
-        (
-            "I [speak of myself|refer to myself] as a [humble servant|modest helper] and [play down|make little of] [my knowledge|what I know].",
-            "[Modesty|Humility] marks me, I am [a humble servant|only a small helper] and [say so|mention it].",
-        ),
-        (
-            "in my humble view",
-            "if your servant may say so",
-            "though I know so little",
-            "as a humble helper sees it",
-        ),
-    ),
-    "we": Move(
-        (
-            "I [speak of|refer to] the person and me as [we|a pair], [two who work side by side|together in everything].",
-            "I [say we rather than I|speak as we], because [we do things together|we are side by side].",
-        ),
-        (
-            "and we do it together",
-            "as we both will see",
-            "you and I, side by side",
-            "for we are in this together",
-        ),
-    ),
-    "veteran": Move(
-        (
-            "I [often|always] [mention|bring up] my [long experience|forty years of experience].",
-            "My [decades of experience|long years in the trade] [come up in whatever I say|are something I always mention].",
-        ),
-        (
-            "after forty years I know",
-            "as my long experience shows",
-            "I learned that decades ago",
-            "as in all my years",
         ),
     ),
 }

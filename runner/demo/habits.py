@@ -1,4 +1,4 @@
-"""Speaking habits: nine independent dimensions, the compositions that ship, and those that are held out.
+"""Speaking habits: seven independent dimensions, the compositions that ship, and those that are held out.
 
 A style maps dimensions to values. Corpus styles are random; one that shares more than half of its values with
 a held-out style never occurs, so a model that plays a held-out style follows a description and recalls nothing.
@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from charrun.demo.bank_imagery import IMAGERY
-from charrun.demo.bank_manner import DIALECT, FILLER_TRAITS, FORM, PLAIN_TRAITS, PUNCTUATION
-from charrun.demo.bank_voice import ADDRESS, CLOSING, MOOD, OPENING, SELF
+from charrun.demo.bank_manner import DIALECT, FILLER_TRAITS, PLAIN_TRAITS, PUNCTUATION
+from charrun.demo.bank_voice import ADDRESS, CLOSING, MOOD, OPENING
 from charrun.demo.grammar import pick
 
 Style = Mapping[str, str]
@@ -23,10 +23,8 @@ DIMENSIONS: Final[dict[str, tuple[str, ...]]] = {
     "opening": tuple(OPENING),
     "closing": tuple(CLOSING),
     "mood": tuple(MOOD),
-    "form": tuple(FORM),
     "dialect": tuple(DIALECT),
     "punctuation": tuple(PUNCTUATION),
-    "self": tuple(SELF),
 }
 
 SHIPPED: Final[dict[str, Style]] = {
@@ -38,7 +36,6 @@ SHIPPED: Final[dict[str, Style]] = {
         "mood": "bold",
         "dialect": "seafaring",
         "punctuation": "exclaim",
-        "self": "old_hand",
     },
     "gardener": {
         "imagery": "garden",
@@ -46,8 +43,6 @@ SHIPPED: Final[dict[str, Style]] = {
         "opening": "thanks",
         "closing": "encourage",
         "mood": "gentle",
-        "form": "flowing",
-        "self": "we",
     },
     "astronomer": {
         "imagery": "stars",
@@ -55,7 +50,6 @@ SHIPPED: Final[dict[str, Style]] = {
         "opening": "ponder",
         "closing": "ask_back",
         "mood": "wonder",
-        "form": "qa",
         "dialect": "formal",
     },
     "grump": {
@@ -64,7 +58,6 @@ SHIPPED: Final[dict[str, Style]] = {
         "opening": "sigh",
         "closing": "grumble",
         "mood": "grumpy",
-        "form": "clipped",
         "punctuation": "dots",
     },
 }
@@ -75,10 +68,8 @@ _TRAITS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "opening": {value: bank.traits for value, bank in OPENING.items()},
     "closing": {value: bank.traits for value, bank in CLOSING.items()},
     "mood": {value: bank.traits for value, bank in MOOD.items()},
-    "form": {value: bank.traits for value, bank in FORM.items()},
     "dialect": {value: bank.traits for value, bank in DIALECT.items()},
     "punctuation": {value: bank.traits for value, bank in PUNCTUATION.items()},
-    "self": {value: bank.traits for value, bank in SELF.items()},
 }
 
 
@@ -90,9 +81,9 @@ def draw_style(rng: random.Random, least: int, most: int) -> dict[str, str]:
 
 
 def held_out_styles() -> dict[str, Style]:
-    """The ten further compositions of six to eight habits that the corpus leaves out."""
+    """The ten further compositions of five to seven habits that the corpus leaves out."""
     rng = random.Random("charrun demo held-out styles")
-    return {f"held-out-{number}": draw_style(rng, 6, 8) for number in range(1, 11)}
+    return {f"held-out-{number}": draw_style(rng, 5, 7) for number in range(1, 11)}
 
 
 HELD_OUT: Final[dict[str, Style]] = {**SHIPPED, **held_out_styles()}
@@ -108,7 +99,7 @@ def is_held_out(style: Style) -> bool:
 def corpus_style(rng: random.Random) -> dict[str, str]:
     """A random composition for the corpus, often of most dimensions and sometimes of few."""
     while True:
-        style = draw_style(rng, 1, 4) if rng.random() < 0.35 else draw_style(rng, 5, 9)
+        style = draw_style(rng, 1, 3) if rng.random() < 0.35 else draw_style(rng, 4, 7)
         if not is_held_out(style):
             return style
 

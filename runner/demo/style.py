@@ -1,23 +1,25 @@
-"""Saying the same sentences in a style: habits are applied one after another, each on its own."""
+"""Saying the same sentences in a style: each habit has its own place."""
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from charrun.demo.bank_imagery import IMAGERY
-from charrun.demo.bank_manner import DIALECT, FORM
-from charrun.demo.bank_voice import ADDRESS, CLOSING, MOOD, OPENING, SELF
+from charrun.demo.bank_manner import DIALECT
+from charrun.demo.bank_voice import ADDRESS, CLOSING, MOOD, OPENING
 from charrun.demo.grammar import capital, lower_first, pick
 from charrun.demo.habits import Style
 
 Slots = Mapping[str, str]
-Maker = Callable[[], str]
 
 
-def speak(sentences: Sequence[str], style: Style, rng: random.Random, slots: Slots, fill: float = 0.75) -> str:
-    """The sentences in a style.
+def speak(sentences: Sequence[str], style: Style, rng: random.Random, slots: Slots, fill: float = 0.9) -> str:
+    """The sentences in a style, each habit in its own place.
+
+    Opening; then each sentence with the address before it and a comparison after it; a saying of the imagery and a
+    line of the mood between them, in turn; closing. Dialect and punctuation change the whole.
 
     Args:
         sentences: What is said, each without its closing period.
@@ -29,83 +31,28 @@ def speak(sentences: Sequence[str], style: Style, rng: random.Random, slots: Slo
     Returns:
         One paragraph.
     """
-    body = list(sentences)
-    if style.get("form") == "clipped":
-        body = [
-            part for sentence in body for part in re.split(r"(?:,|:) (?:and |because |which |then )?", sentence) if part
-        ]
-    if style:
-        body = _weave(body, style, rng, slots, fill)
-    if style.get("form") == "flowing" and len(body) > 1:
-        joined = body[0]
-        for sentence in body[1:]:
-            joined = f"{joined.rstrip('.')}{pick(FORM['flowing'].phrases, rng)} {lower_first(sentence)}"
-        body = [joined]
+    said: list[str] = []
     if "opening" in style:
-        body.insert(0, pick(OPENING[style["opening"]].phrases, rng, slots))
+        said.append(pick(OPENING[style["opening"]].phrases, rng, slots))
+    for number, sentence in enumerate(sentences):
+        text, end = (sentence[:-1], "?") if sentence.endswith("?") else (sentence, "")
+        if "address" in style and rng.random() < fill:
+            text = f"{pick(ADDRESS[style['address']].phrases, rng, slots)}, {lower_first(text)}"
+        elif "dialect" in style and rng.random() < fill:
+            text = f"{pick(DIALECT[style['dialect']].starts, rng, slots)} {lower_first(text)}"
+        if "imagery" in style and rng.random() < fill:
+            text = f"{text}, {pick(IMAGERY[style['imagery']].tails, rng, slots)}"
+        said.append(text + end)
+        if "mood" in style and (number == 0 or rng.random() < 0.5):
+            said.append(pick(MOOD[style["mood"]].lines, rng, slots))
+        elif "imagery" in style and rng.random() < 0.5:
+            said.append(pick(IMAGERY[style["imagery"]].lines, rng, slots))
     if "closing" in style:
-        body.append(pick(CLOSING[style["closing"]].phrases, rng, slots))
-    text = " ".join(capital(sentence) if sentence[-1] in ".?!" else capital(sentence) + "." for sentence in body)
+        said.append(pick(CLOSING[style["closing"]].phrases, rng, slots))
+    text = " ".join(capital(part) if part[-1] in ".?!" else capital(part) + "." for part in said)
     if "dialect" in style:
         text = _dialect(text, style["dialect"])
-    return _punctuate(text, style.get("punctuation", ""), rng)
-
-
-def _cycle(makers: list[Maker], rng: random.Random) -> Callable[[], str]:
-    """Takes turns between habits that want the same place, in random order."""
-    order = list(makers)
-    rng.shuffle(order)
-    state = {"next": 0}
-
-    def take() -> str:
-        maker = order[state["next"] % len(order)]
-        state["next"] += 1
-        return maker()
-
-    return take
-
-
-def _weave(body: list[str], style: Style, rng: random.Random, slots: Slots, fill: float) -> list[str]:
-    """Puts words before, after and between sentences: one habit per place, all habits in turn."""
-    before: list[Maker] = []
-    after: list[Maker] = []
-    between: list[Maker] = []
-    if "imagery" in style:
-        imagery = IMAGERY[style["imagery"]]
-        after += [lambda: pick(imagery.tails, rng, slots)]
-        between += [lambda: pick(imagery.lines, rng, slots)]
-    if "mood" in style:
-        mood = MOOD[style["mood"]]
-        before += [lambda: pick(mood.starts, rng, slots)]
-        between += [lambda: pick(mood.lines, rng, slots)]
-    if "address" in style:
-        address = ADDRESS[style["address"]]
-        before += [lambda: pick(address.phrases, rng, slots) + ","]
-        after += [lambda: pick(address.phrases, rng, slots)]
-    if "self" in style:
-        own = SELF[style["self"]]
-        after += [lambda: pick(own.phrases, rng, slots)]
-    if "dialect" in style:
-        dialect = DIALECT[style["dialect"]]
-        before += [lambda: pick(dialect.starts, rng, slots)]
-    form = style.get("form", "")
-    if form == "clipped":
-        between += [lambda: pick(FORM[form].phrases, rng, slots)]
-    take_before, take_after, take_between = (_cycle(m, rng) if m else None for m in (before, after, between))
-    woven: list[str] = []
-    for sentence in body:
-        question = sentence.endswith("?")
-        text = sentence.rstrip("?")
-        if form == "qa" and rng.random() < fill:
-            woven.append(pick(FORM["qa"].phrases, rng, slots))
-        if take_before is not None and rng.random() < fill:
-            text = f"{take_before()} {lower_first(text)}"
-        if take_after is not None and rng.random() < fill:
-            text = f"{text}, {take_after()}"
-        woven.append(text + "?" if question else text)
-        if take_between is not None and rng.random() < fill * 0.8:
-            woven.append(take_between())
-    return woven
+    return _punctuate(text, style.get("punctuation", ""))
 
 
 def _dialect(text: str, value: str) -> str:
@@ -121,10 +68,9 @@ def _dialect(text: str, value: str) -> str:
     return pattern.sub(swap, text)
 
 
-def _punctuate(text: str, value: str, rng: random.Random) -> str:
+def _punctuate(text: str, value: str) -> str:
     if value == "exclaim":
-        return re.sub(r"\.(?= |$)", lambda found: "!" if rng.random() < 0.85 else ".", text)
+        return re.sub(r"\.(?= |$)", "!", text)
     if value == "dots":
-        text = re.sub(r"\.(?= |$)", lambda found: "..." if rng.random() < 0.85 else ".", text)
-        return re.sub(r", ", lambda found: "... " if rng.random() < 0.2 else ", ", text)
+        return re.sub(r"\.(?= |$)", "...", text)
     return text
