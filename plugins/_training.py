@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from charrun import Adapter, RoleSampler, Row, StageContext, StageFailed, TrainedRow, Usage, explained
+from charrun import Adapter, RoleSampler, StageContext, StageFailed, TrainedRow, Usage, explained
 
 ALPHA = 32
 """Tinker fixes LoRA's alpha; the effective scale is alpha / rank."""
@@ -138,13 +138,3 @@ def checkpoint_note(rank: int) -> str:
 def mean(values: Sequence[float]) -> float:
     """Arithmetic mean."""
     return sum(values) / len(values)
-
-
-def pair_rows(adapter: Adapter, pair: Row) -> tuple[TrainedRow, TrainedRow]:
-    """Chosen and rejected answer to one prompt as trained rows, each in the student's own rendering."""
-    from charrun import assistant, user
-
-    question = user(pair["prompt"])
-    (chosen,) = adapter.chat.rows([question, assistant(pair["chosen"])])
-    (rejected,) = adapter.chat.rows([question, assistant(pair["rejected"])])
-    return chosen, rejected

@@ -14,10 +14,12 @@ from charrun import (
     StageContext,
     TrainedRow,
     Usage,
+    assistant,
     batches_of,
     digest,
     hookimpl,
     train_steps,
+    user,
 )
 from charrun.plugins._training import (
     COMMON_OPTIONS,
@@ -27,7 +29,6 @@ from charrun.plugins._training import (
     checkpoint_note,
     forward_logprobs,
     mean,
-    pair_rows,
 )
 
 if TYPE_CHECKING:
@@ -194,6 +195,14 @@ class DpoLoss:
             "accuracy:mean": (margins > 0).float().mean().item(),
         }
         return dpo + self.nll_coefficient * nll, metrics
+
+
+def pair_rows(adapter: Adapter, pair: Row) -> tuple[TrainedRow, TrainedRow]:
+    """Chosen and rejected answer to one prompt as trained rows, each in the student's own rendering."""
+    question = user(pair["prompt"])
+    (chosen,) = adapter.chat.rows([question, assistant(pair["chosen"])])
+    (rejected,) = adapter.chat.rows([question, assistant(pair["rejected"])])
+    return chosen, rejected
 
 
 def _key(row: TrainedRow) -> str:
