@@ -62,11 +62,11 @@ def measure(spec: Path, runs_dir: Path) -> dict[str, Any]:
 
 def family(pid: int) -> list[int]:
     """A process and its descendants."""
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    try:
-        found = [int(child) for child in children.read_text().split()]
+    try:  # each thread lists the children that it started
+        lists = [task.joinpath("children").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
     except OSError:
         return []
+    found = [int(child) for children in lists for child in children.split()]
     return [pid, *(member for child in found for member in family(child))]
 
 

@@ -104,7 +104,7 @@ class DpoStage(Stage):
         steps: list[Row] = []
 
         def on_step(step: int, metrics: dict[str, float]) -> None:
-            steps.append({"step": step, **{name.split(":")[0]: value for name, value in metrics.items()}})
+            steps.append({**{name.split(":")[0]: value for name, value in metrics.items()}, "step": step})
             ctx.count(Usage(steps=1, trained_tokens=sum(len(c.tokens) + len(r.tokens) for c, r in batches[step])))
             ctx.advance()
 

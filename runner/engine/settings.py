@@ -20,7 +20,8 @@ class EngineSettings:
         storage: Root folder of the checkpoints; outlives the process.
         api_key: The key that every request must carry in `X-API-Key`.
         device: `auto`, `cpu` or `cuda`.
-        threads: Threads of torch's matrix multiplications; 0 means one per CPU.
+        threads: Threads of torch's matrix multiplications; 0 means one per CPU for training and half as many for
+            sampling, whose small steps gain nothing from more while the program that asks needs some too.
         max_sequences: Sequences that one batch decodes together, at most.
         cache_bytes: Memory for keys and values over all batches.
         prefill_tokens: Padded tokens of one prompt batch.
@@ -42,8 +43,12 @@ class EngineSettings:
     max_waiting: int = 65_536
 
     @property
-    def thread_count(self) -> int:
+    def training_threads(self) -> int:
         return self.threads or os.cpu_count() or 1
+
+    @property
+    def sampling_threads(self) -> int:
+        return self.threads or max(1, (os.cpu_count() or 1) // 2)
 
     def to_json(self) -> str:
         """One line."""
