@@ -1,4 +1,4 @@
-"""The command line: `charrun SPEC`, `charrun run`, `charrun validate`."""
+"""The command line: `charrun SPEC`, `charrun run`, `charrun validate`, `charrun engine`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from charrun import __version__
+from charrun.engine_command import engine
 from charrun.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_SPEC, CharrunError, EnvironmentProblem, SpecError
 
 if TYPE_CHECKING:
@@ -93,6 +94,9 @@ def validate(specs: Sequence[str]) -> None:
             click.echo(f"{spec} is valid")
     if problems:
         raise SpecError(problems)
+
+
+cli.add_command(engine)
 
 
 def main(args: Sequence[str] | None = None) -> None:

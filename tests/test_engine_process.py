@@ -270,4 +270,4 @@ def test_a_finished_session_is_over(engine: EngineProcess) -> None:
     client = service.create_lora_training_client(NAME, rank=4).result()
     service.close("success").result()
     answer = post(engine, "get_info", {"model_id": client.model_id})
-    assert answer.status_code == 400 and "was finished" in answer.json()["error"]
+    assert answer.status_code == 410 and "was finished" in answer.json()["error"]

@@ -45,8 +45,8 @@ def grouped_attention(
         query: [batch, heads, positions, head size].
         key: [batch, kv heads, keys, head size].
         value: Like `key`.
-        attention_mask: None for causal attention of equally many queries and keys; else one query position per
-            row and a boolean mask [batch, 1, 1, keys].
+        attention_mask: None for causal attention of equally many queries and keys; else boolean
+            [batch, 1, positions, keys].
         scaling: Factor of the scores; None means head size to the power of -0.5.
 
     Returns:
@@ -56,7 +56,12 @@ def grouped_attention(
     if attention_mask is None:
         output = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=groups > 1)
         return output.transpose(1, 2).contiguous(), None
-    batch, heads, _positions, size = query.shape
+    batch, heads, positions, size = query.shape
+    if positions > 1:
+        output = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=groups > 1
+        )
+        return output.transpose(1, 2).contiguous(), None
     packed = query.reshape(batch, heads // groups, groups, size)
     output = F.scaled_dot_product_attention(packed, key, value, attn_mask=attention_mask, scale=scaling)
     return output.reshape(batch, 1, heads, output.shape[-1]), None
@@ -91,6 +96,11 @@ class CausalLM:
     @property
     def device(self) -> torch.device:
         return self._parameter.device
+
+    @property
+    def has_plain_logits(self) -> bool:
+        """Whether the logits are what the head gives, without a factor or a cap."""
+        return self._softcap is None and self._divisor is None and self._factor is None
 
     def hidden(
         self,

@@ -7,152 +7,43 @@ removed afterwards; should the process die between the two renames, the next ope
 from __future__ import annotations
 
 import json
+import logging
 import os
-import re
 import shutil
+import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from charrun.engine.age import SUFFIX, encrypt_folder
+from charrun.engine.checkpoint_records import KINDS, Checkpoint, CheckpointName, SaveRequest, read_meta
+from charrun.engine.drafts import Drafts
 from charrun.engine.errors import RequestRefused
-from charrun.engine.lora import Adapter, LoraSpec, peft_fields
+from charrun.engine.lora import Adapter, peft_fields
 
-KINDS = {"weights": "training", "sampler_weights": "sampler", "external_weights": "external"}
-"""Folder and path segment of each kind of checkpoint, with the protocol's word for it."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_RUN = re.compile(r"[A-Za-z0-9-]{1,64}:train:[0-9]{1,9}")
-_HOUR, _TEN_YEARS = 3600, 10 * 366 * 24 * 3600
+SWEEP_EVERY = 600.0
+"""Seconds between two looks for checkpoints whose time is over."""
 
-
-@dataclass(frozen=True)
-class CheckpointName:
-    """A checkpoint's place: `tinker://<run>/<kind>/<name>`."""
-
-    run: str
-    kind: str
-    name: str
-
-    @classmethod
-    def checked(cls, run: str, kind: str, name: str) -> CheckpointName:
-        """From parts that a client sent.
-
-        Raises:
-            RequestRefused: A part could not be a folder's name within the store.
-        """
-        if kind not in KINDS:
-            raise RequestRefused(f"There is no kind of checkpoint called {kind!r}; kinds: {', '.join(KINDS)}.")
-        if not _RUN.fullmatch(run):
-            raise RequestRefused(f"{run!r} is not the id of a training run.")
-        if not _NAME.fullmatch(name):
-            raise RequestRefused(
-                f"{name!r} cannot name a checkpoint: use up to 128 letters, digits, dots, dashes and underscores, "
-                "beginning with a letter or digit."
-            )
-        return cls(run, kind, name)
-
-    @classmethod
-    def parse(cls, path: str) -> CheckpointName:
-        """From a tinker path.
-
-        Raises:
-            RequestRefused: It is not one.
-        """
-        parts = path.removeprefix("tinker://").split("/")
-        if not path.startswith("tinker://") or len(parts) != 3:
-            raise RequestRefused(f"{path!r} is not a checkpoint's path: tinker://<run>/<kind>/<name>.")
-        return cls.checked(*parts)
-
-    @property
-    def path(self) -> str:
-        return f"tinker://{self.run}/{self.kind}/{self.name}"
-
-    @property
-    def id(self) -> str:
-        """The checkpoint's id within its run."""
-        return f"{self.kind}/{self.name}"
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What meta.json says.
-
-    Attributes:
-        place: Run, kind and name.
-        base_model: Served name of the base model.
-        lora: The adapter's shape and seed.
-        step: Optimizer steps taken.
-        has_optimizer: Whether Adam's state was saved too.
-        created: When it was saved.
-        expires: When it may no longer be loaded; None means never.
-        token: Differs for each save, so that a replaced checkpoint is not taken for the old one.
-        size_bytes: Bytes of all files but meta.json.
-        user_metadata: What the client attached.
-    """
-
-    place: CheckpointName
-    base_model: str
-    lora: LoraSpec
-    step: int
-    has_optimizer: bool
-    created: datetime
-    expires: datetime | None
-    token: str
-    size_bytes: int
-    user_metadata: Mapping[str, str] | None
-
-    @property
-    def expired(self) -> bool:
-        return self.expires is not None and self.expires <= datetime.now(UTC)
-
-
-@dataclass(frozen=True)
-class SaveRequest:
-    """What to save where.
-
-    Attributes:
-        place: Run, kind and name.
-        base_model: Served name of the base model.
-        adapter: The adapter.
-        config: PEFT's description of it, a LoraConfig.
-        optimizer: Adam's tensors, or None to leave them out.
-        step: Optimizer steps taken.
-        ttl_seconds: Lifetime, or None.
-        overwrite: Whether a checkpoint of this name may be replaced.
-        user_metadata: What the client attached.
-    """
-
-    place: CheckpointName
-    base_model: str
-    adapter: Adapter
-    config: Any
-    optimizer: Mapping[str, Tensor] | None
-    step: int
-    ttl_seconds: int | None
-    overwrite: bool
-    user_metadata: Mapping[str, str] | None
+logger = logging.getLogger(__name__)
 
 
 class CheckpointStore:
-    """The checkpoints under one root folder."""
+    """The checkpoints under one root folder; any thread may use it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self.root.mkdir(parents=True, exist_ok=True)
-        self._recover()
-
-    def _recover(self) -> None:
-        for folder in self.root.glob("*/*/.*"):
-            kept = folder.parent / folder.name.removeprefix(".old-")
-            if folder.name.startswith(".old-") and not kept.exists():
-                folder.rename(kept)
-            elif folder.name.startswith((".old-", ".new-")):
-                shutil.rmtree(folder, ignore_errors=True)
+        self._drafts = Drafts(self.root)
+        self._names = threading.RLock()  # held while a name changes hands, never while files are written
+        self._sweep_at = 0.0
+        self.sweep()
 
     def folder(self, place: CheckpointName) -> Path:
         """Where a checkpoint lies or would lie; run ids lose their colons, which some tools cannot copy."""
@@ -164,23 +55,39 @@ class CheckpointStore:
         Raises:
             RequestRefused: The name is taken and may not be replaced.
         """
+        self.sweep()
         final = self.folder(request.place)
-        if final.exists() and not request.overwrite:
+        if not request.overwrite and self._taken(request.place):
             raise RequestRefused(f"{request.place.path} exists; choose another name or save with overwrite=True.")
         final.parent.mkdir(parents=True, exist_ok=True)
-        draft = final.parent / f".new-{uuid.uuid4().hex}"
-        draft.mkdir()
+        draft = self._drafts.new(final.parent)
         try:
             meta = _write(draft, request)
-            old = final.parent / f".old-{final.name}"
-            if final.exists():
-                final.rename(old)
-            draft.rename(final)
+            with self._names:
+                old = self._drafts.aside(final) if final.exists() else None
+                draft.rename(final)
             _sync(final.parent)
-            shutil.rmtree(old, ignore_errors=True)
+            if old is not None:
+                shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        return _checkpoint(request.place, meta)
+        logger.info("saved %s", request.place.path)
+        return read_meta(request.place, meta)
+
+    def _taken(self, place: CheckpointName) -> bool:
+        """Whether something that is not expired lies there."""
+        found = self._read(self.folder(place), place)
+        return self.folder(place).exists() and not (found is not None and found.expired)
+
+    def _read(self, folder: Path, place: CheckpointName) -> Checkpoint | None:
+        """What lies in a folder; None where there is nothing, or nothing that can be understood."""
+        try:
+            return read_meta(place, json.loads((folder / "meta.json").read_text()))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            logger.warning("%s is damaged and left alone: %s: %s", folder, type(error).__name__, error)
+            return None
 
     def find(self, path: str) -> Checkpoint:
         """The checkpoint at a tinker path.
@@ -189,56 +96,117 @@ class CheckpointStore:
             RequestRefused: There is none, or its time is over.
         """
         place = CheckpointName.parse(path)
-        try:
-            meta = json.loads((self.folder(place) / "meta.json").read_text())
-        except (FileNotFoundError, NotADirectoryError):
-            raise RequestRefused(f"There is no checkpoint {place.path}.", 404) from None
-        checkpoint = _checkpoint(place, meta)
+        with self._names:
+            checkpoint = self._read(self.folder(place), place)
+        if checkpoint is None:
+            raise RequestRefused(f"There is no checkpoint {place.path}.", 404)
         if checkpoint.expired:
             raise RequestRefused(f"The checkpoint {place.path} expired at {checkpoint.expires}.", 404)
         return checkpoint
 
     def adapter(self, checkpoint: Checkpoint) -> Adapter:
-        """The adapter's tensors, on the CPU."""
-        tensors = load_file(str(self.folder(checkpoint.place) / "adapter_model.safetensors"))
-        return Adapter.from_tensors(checkpoint.lora, tensors)
+        """The adapter's tensors, on the CPU.
+
+        Raises:
+            RequestRefused: They are not there any more, or damaged.
+        """
+        return Adapter.from_tensors(checkpoint.lora, self._load(checkpoint, "adapter_model.safetensors"))
 
     def optimizer(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
         """Adam's tensors, on the CPU.
 
         Raises:
-            RequestRefused: They were not saved.
+            RequestRefused: They were not saved, are not there any more, or damaged.
         """
         if not checkpoint.has_optimizer:
             raise RequestRefused(f"{checkpoint.place.path} holds no optimizer state.")
-        tensors: dict[str, Tensor] = load_file(str(self.folder(checkpoint.place) / "optimizer.safetensors"))
+        return self._load(checkpoint, "optimizer.safetensors")
+
+    def _load(self, checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
+        try:
+            tensors: dict[str, Tensor] = load_file(str(self.folder(checkpoint.place) / name))
+        except FileNotFoundError:
+            if (self.folder(checkpoint.place) / f"{name}{SUFFIX}").exists():
+                raise RequestRefused(f"{checkpoint.place.path} is encrypted; this engine cannot read it.") from None
+            raise RequestRefused(f"The checkpoint {checkpoint.place.path} is gone.", 404) from None
+        except SafetensorError as error:
+            raise RequestRefused(f"{name} of {checkpoint.place.path} is damaged: {error}.") from error
         return tensors
 
-    def all(self, run: str | None = None) -> Iterator[Checkpoint]:
-        """Every checkpoint that is not expired, of one run or of all."""
+    def all(self, run: str | None = None) -> list[Checkpoint]:
+        """Every checkpoint that is not expired, of one run or of all, newest first."""
+        found = [each for each in self._every(run) if not each.expired]
+        return sorted(found, key=lambda each: (each.created, each.place.path), reverse=True)
+
+    def _every(self, run: str | None = None) -> Iterator[Checkpoint]:
         pattern = f"{run.replace(':', '_')}/*/*/meta.json" if run else "*/*/*/meta.json"
-        for path in sorted(self.root.glob(pattern)):
-            folder = path.parent
-            if not folder.name.startswith(".") and folder.parent.name in KINDS:
-                owner = folder.parent.parent.name.replace("_", ":")
-                checkpoint = _checkpoint(
-                    CheckpointName(owner, folder.parent.name, folder.name), json.loads(path.read_text())
-                )
-                if not checkpoint.expired:
-                    yield checkpoint
+        for path in self.root.glob(pattern):
+            folder, kind = path.parent, path.parent.parent.name
+            if folder.name.startswith(".") or kind not in KINDS:
+                continue
+            place = CheckpointName(folder.parent.parent.name.replace("_", ":"), kind, folder.name)
+            checkpoint = self._read(folder, place)
+            if checkpoint is not None:
+                yield checkpoint
+
+    def sweep(self) -> None:
+        """Removes expired checkpoints, if none were looked for lately."""
+        if time.monotonic() < self._sweep_at:
+            return
+        self._sweep_at = time.monotonic() + SWEEP_EVERY
+        for checkpoint in [each for each in self._every() if each.expired]:
+            self.delete(checkpoint)
+
+    def set_lifetime(self, checkpoint: Checkpoint, seconds: int | None) -> None:
+        """Lets a checkpoint expire so many seconds from now; None means never."""
+        self._rewrite(checkpoint, {"expires": _expiry(seconds)})
+
+    def set_public(self, checkpoint: Checkpoint, public: bool) -> None:
+        """Marks a checkpoint as published or not."""
+        self._rewrite(checkpoint, {"public": public})
+
+    def _rewrite(self, checkpoint: Checkpoint, fields: Mapping[str, Any]) -> None:
+        folder = self.folder(checkpoint.place)
+        with self._names:
+            try:
+                meta = json.loads((folder / "meta.json").read_text())
+            except FileNotFoundError:
+                raise RequestRefused(f"The checkpoint {checkpoint.place.path} is gone.", 404) from None
+            _replace_meta(folder, {**meta, **fields})
+
+    def copy(self, checkpoint: Checkpoint, place: CheckpointName, ttl_seconds: int | None) -> Checkpoint:
+        """A checkpoint of its own with the same files; they share the disk's blocks where the disk can.
+
+        Raises:
+            RequestRefused: The original is gone.
+        """
+        final = self.folder(place)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        draft = self._drafts.new(final.parent)
+        try:
+            shutil.copytree(self.folder(checkpoint.place), draft, copy_function=_link_or_copy, dirs_exist_ok=True)
+            meta = json.loads((draft / "meta.json").read_text())
+            now = datetime.now(UTC).isoformat()
+            fresh = {"path": place.path, "created": now, "token": uuid.uuid4().hex, "public": False}
+            _replace_meta(draft, {**meta, **fresh, "expires": _expiry(ttl_seconds)})
+            with self._names:
+                draft.rename(final)
+            _sync(final.parent)
+        except (FileNotFoundError, shutil.Error):
+            raise RequestRefused(f"The checkpoint {checkpoint.place.path} is gone.", 404) from None
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return self.find(place.path)
 
     def delete(self, checkpoint: Checkpoint) -> None:
-        """Removes a checkpoint; it is gone for readers at once."""
+        """Removes a checkpoint, unless it was replaced meanwhile; it is gone for readers at once."""
         folder = self.folder(checkpoint.place)
-        gone = folder.parent / f".new-{uuid.uuid4().hex}"
-        folder.rename(gone)
+        with self._names:
+            found = self._read(folder, checkpoint.place)
+            if found is None or found.token != checkpoint.token:
+                return
+            gone = self._drafts.away(folder)
         shutil.rmtree(gone, ignore_errors=True)
-
-
-def check_ttl(seconds: int | None) -> None:
-    """Raises RequestRefused where a lifetime is outside the protocol's limits."""
-    if seconds is not None and not _HOUR <= seconds <= _TEN_YEARS:
-        raise RequestRefused(f"ttl_seconds must lie between {_HOUR} (an hour) and {_TEN_YEARS} (ten years).")
 
 
 def _write(folder: Path, request: SaveRequest) -> dict[str, Any]:
@@ -246,9 +214,9 @@ def _write(folder: Path, request: SaveRequest) -> dict[str, Any]:
     save_file(request.adapter.tensors(), str(folder / "adapter_model.safetensors"), metadata={"format": "pt"})
     if request.optimizer is not None:
         save_file(dict(request.optimizer), str(folder / "optimizer.safetensors"))
+    if request.recipients:
+        encrypt_folder(folder, request.recipients)
     size = sum(path.stat().st_size for path in folder.iterdir())
-    now = datetime.now(UTC)
-    expires = now + timedelta(seconds=request.ttl_seconds) if request.ttl_seconds is not None else None
     meta = {
         "version": 1,
         "path": request.place.path,
@@ -256,11 +224,12 @@ def _write(folder: Path, request: SaveRequest) -> dict[str, Any]:
         "lora": request.adapter.spec.to_meta(),
         "step": request.step,
         "has_optimizer": request.optimizer is not None,
-        "created": now.isoformat(),
-        "expires": expires.isoformat() if expires else None,
+        "created": datetime.now(UTC).isoformat(),
+        "expires": _expiry(request.ttl_seconds),
         "token": uuid.uuid4().hex,
         "size_bytes": size,
         "user_metadata": dict(request.user_metadata) if request.user_metadata else None,
+        "run_metadata": dict(request.run_metadata) if request.run_metadata else None,
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
     for path in [*folder.iterdir(), folder]:
@@ -268,19 +237,24 @@ def _write(folder: Path, request: SaveRequest) -> dict[str, Any]:
     return meta
 
 
-def _checkpoint(place: CheckpointName, meta: Mapping[str, Any]) -> Checkpoint:
-    return Checkpoint(
-        place=place,
-        base_model=meta["base_model"],
-        lora=LoraSpec.from_meta(meta["lora"]),
-        step=meta["step"],
-        has_optimizer=meta["has_optimizer"],
-        created=datetime.fromisoformat(meta["created"]),
-        expires=datetime.fromisoformat(meta["expires"]) if meta["expires"] else None,
-        token=meta["token"],
-        size_bytes=meta["size_bytes"],
-        user_metadata=meta["user_metadata"],
-    )
+def _expiry(seconds: int | None) -> str | None:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat() if seconds is not None else None
+
+
+def _replace_meta(folder: Path, meta: Mapping[str, Any]) -> None:
+    """Puts a new meta.json in the place of the old one, whole or not at all."""
+    draft = folder / f".meta-{uuid.uuid4().hex}"
+    draft.write_text(json.dumps(meta, indent=2) + "\n")
+    _sync(draft)
+    draft.replace(folder / "meta.json")
+    _sync(folder)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _sync(path: Path) -> None:

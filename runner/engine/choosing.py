@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-PARTIAL = 64
-"""Candidates looked at before a whole row is sorted: a nucleus is rarely larger."""
+from charrun.engine import kernels
+from charrun.engine.requests import SampleSpec
 
 
 class Noise:
@@ -31,98 +32,84 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class ChoiceRows:
-    """How each row of a batch chooses.
+class Choices:
+    """How each row chooses.
 
     Attributes:
-        temperature: [batch] fp32; 0 where the row is greedy.
-        top_p: [batch] fp32 in (0, 1].
-        top_k: [batch] int64; the vocabulary's size where there is no limit.
-        plain: Whether no row cuts its distribution.
-        greedy: Whether every row is greedy.
+        temperatures: [rows] fp32; 0 where the row is greedy.
+        top_ks: [rows] int64; below 1 for no limit.
+        top_ps: [rows] fp32 in (0, 1].
     """
 
-    temperature: Tensor
-    top_p: Tensor
-    top_k: Tensor
-    plain: bool
-    greedy: bool
+    temperatures: NDArray[np.float32]
+    top_ks: NDArray[np.int64]
+    top_ps: NDArray[np.float32]
 
     @classmethod
-    def of(
-        cls,
-        temperatures: list[float],
-        top_ps: list[float],
-        top_ks: list[int],
-        vocabulary: int,
-        device: torch.device,
-    ) -> ChoiceRows:
-        """From one number per row; a top_k below 1 means no limit."""
-        limits = [vocabulary if k < 1 else min(k, vocabulary) for k in top_ks]
+    def of(cls, specs: Sequence[SampleSpec]) -> Choices:
+        """Of one request per row."""
         return cls(
-            torch.tensor(temperatures, dtype=torch.float32, device=device),
-            torch.tensor(top_ps, dtype=torch.float32, device=device),
-            torch.tensor(limits, dtype=torch.int64, device=device),
-            plain=all(p >= 1 for p in top_ps) and all(limit == vocabulary for limit in limits),
-            greedy=all(temperature == 0 for temperature in temperatures),
+            np.array([spec.temperature for spec in specs], np.float32),
+            np.array([spec.top_k for spec in specs], np.int64),
+            np.array([spec.top_p for spec in specs], np.float32),
         )
 
 
-def choose(logits: Tensor, rows: ChoiceRows, noise: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+def choose(
+    logits: Tensor, sources: NDArray[np.int64], choices: Choices, uniforms: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Chooses one token per row.
 
     Args:
-        logits: [batch, vocabulary] fp32.
-        rows: The rows' parameters.
-        noise: [batch] uniform numbers in [0, 1).
+        logits: [n, vocabulary] fp32.
+        sources: [rows] the line of `logits` of each row.
+        choices: Of the rows.
+        uniforms: [rows] in [0, 1).
 
     Returns:
-        Tokens [batch] int64 and their log-probs [batch] fp32 in the model's own distribution: at temperature 1
-        and before any cut.
+        Tokens [rows] and their log-probs [rows] in the model's own distribution: at temperature 1, before any cut.
     """
-    if rows.greedy:
-        tokens = logits.argmax(-1)
-    else:
-        greedy = rows.temperature == 0
-        scaled = logits / torch.where(greedy, 1.0, rows.temperature)[:, None]
-        probs = torch.softmax(scaled, -1)
-        if not rows.plain:
-            probs = torch.where(probs >= _threshold(probs, rows)[:, None], probs, 0.0)
-        cumulative = probs.cumsum(-1, dtype=torch.float64)
-        # A little below 1, so that rounding never passes the last token that has any probability.
-        uniform = torch.from_numpy(np.minimum(noise, 1 - 1e-9)).to(logits.device)
-        drawn = torch.searchsorted(cumulative, (uniform * cumulative[:, -1])[:, None], right=True)[:, 0]
-        tokens = torch.where(greedy, logits.argmax(-1), drawn) if bool(greedy.any()) else drawn
-    chosen = logits.gather(-1, tokens[:, None])[:, 0] - torch.logsumexp(logits, -1)
-    return tokens, chosen
+    tokens, logprobs = np.empty(len(sources), np.int64), np.empty(len(sources), np.float32)
+    if logits.device.type == "cpu":
+        given = (choices.temperatures, choices.top_ks, choices.top_ps, uniforms)
+        kernels.choose(logits.numpy(), sources, *given, tokens, logprobs)
+        return tokens, logprobs
+    found = _choose_on_device(logits[torch.from_numpy(sources).to(logits.device)], choices, uniforms)
+    return found[0].cpu().numpy(), found[1].cpu().numpy()
 
 
-def _threshold(probs: Tensor, rows: ChoiceRows) -> Tensor:
-    """The smallest probability [batch] that survives top-k and then top-p; tokens tied with it survive too."""
-    vocabulary = probs.shape[-1]
-    threshold = probs.amax(-1)
-    # Where one token alone fills the nucleus, the cut is known.
-    open_rows = ((threshold < rows.top_p) | (rows.top_k < vocabulary)).nonzero()[:, 0]
-    for width in (min(PARTIAL, vocabulary), vocabulary):
-        if not len(open_rows):
-            break
-        some, top_k, top_p = probs[open_rows], rows.top_k[open_rows], rows.top_p[open_rows]
-        ordered = some.topk(width).values if width < vocabulary else some.sort(-1, descending=True).values
-        threshold[open_rows], settled = _cut(ordered, top_k, top_p, vocabulary)
-        open_rows = open_rows[~settled]
-    return threshold
+def target_logprobs(logits: Tensor, targets: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Log-probs [rows] of targets [rows] under logits [rows, vocabulary], and the logits' norms [rows]."""
+    if logits.device.type == "cpu":
+        norms, result = np.empty(len(targets), np.float32), np.empty(len(targets), np.float32)
+        kernels.score(logits.numpy(), targets, norms, result)
+        return result, norms
+    norm = torch.logsumexp(logits, -1)
+    chosen = logits.gather(-1, torch.from_numpy(targets).to(logits.device)[:, None])[:, 0] - norm
+    return chosen.cpu().numpy(), norm.cpu().numpy()
 
 
-def _cut(ordered: Tensor, top_k: Tensor, top_p: Tensor, vocabulary: int) -> tuple[Tensor, Tensor]:
-    """Thresholds [batch] from the largest probabilities [batch, width], and whether the width was enough."""
-    width = ordered.shape[-1]
-    within = top_k <= width
-    unlimited = top_k >= vocabulary
-    ranks = torch.arange(width, device=ordered.device)
-    mass = torch.where(ranks < top_k[:, None], ordered, 0.0).cumsum(-1, dtype=torch.float64)
-    total = torch.where(within, mass[:, -1], 1.0)
-    reached = mass >= (top_p * total)[:, None]
-    nucleus = torch.where(reached.any(-1) & (top_p < 1), reached.int().argmax(-1), width - 1)
-    threshold = ordered.gather(-1, torch.minimum(nucleus, top_k - 1)[:, None])[:, 0]
-    whole = unlimited & (top_p >= 1)
-    return torch.where(whole, 0.0, threshold), whole | within | (unlimited & reached.any(-1))
+def _choose_on_device(
+    logits: Tensor, choices: Choices, uniforms: NDArray[np.float64]
+) -> tuple[Tensor, Tensor]:
+    """`choose` in torch's operations, for logits [rows, vocabulary]."""
+    device, vocabulary = logits.device, logits.shape[-1]
+    temperatures = torch.from_numpy(choices.temperatures).to(device)
+    greedy = temperatures == 0
+    powers = torch.softmax(logits / torch.where(greedy, 1.0, temperatures)[:, None], -1)
+    limits = np.where(choices.top_ks < 1, vocabulary, np.minimum(choices.top_ks, vocabulary))
+    if (limits < vocabulary).any() or (choices.top_ps < 1).any():
+        ordered = powers.sort(-1, descending=True).values
+        top_k, top_p = torch.from_numpy(limits).to(device), torch.from_numpy(choices.top_ps).to(device)
+        inside = torch.arange(vocabulary, device=device) < top_k[:, None]
+        mass = torch.where(inside, ordered, 0.0).cumsum(-1, dtype=torch.float64)
+        reached = mass >= (top_p * mass[:, -1])[:, None]
+        last = torch.where(reached.any(-1) & (top_p < 1), reached.int().argmax(-1), top_k - 1)
+        least = ordered.gather(-1, torch.minimum(last, top_k - 1)[:, None])
+        powers = torch.where(powers >= least, powers, 0.0)
+    cumulative = powers.cumsum(-1, dtype=torch.float64)
+    # A little below 1, so that rounding never passes the last token that has any probability.
+    places = torch.from_numpy(np.minimum(uniforms, 1 - 1e-9)).to(device) * cumulative[:, -1]
+    drawn = torch.searchsorted(cumulative, places[:, None], right=True)[:, 0]
+    tokens = torch.where(greedy, logits.argmax(-1), drawn)
+    return tokens, logits.gather(-1, tokens[:, None])[:, 0] - torch.logsumexp(logits, -1)

@@ -2,55 +2,90 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
+import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, ValidationError
-from starlette.requests import Request
+from typing import Any
 
 from charrun.engine.checkpoints import CheckpointStore
-from charrun.engine.errors import RequestRefused
+from charrun.engine.errors import Busy, RequestRefused
 from charrun.engine.futures import Outcome, Ticket, TicketOffice
 from charrun.engine.models import ModelShelf
+from charrun.engine.requests import SampleJob
 from charrun.engine.settings import EngineSettings
+from charrun.engine.snapshots import Snapshots
 from charrun.engine.state import RunState, Session, Sessions
 from charrun.engine.training import TrainingRun
-from charrun.engine.wire import MAX_BODY, decompressed
 from charrun.engine.worker import Worker
 
-Message = TypeVar("Message", bound=BaseModel)
 Operation = Callable[[], Outcome]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Desk:
-    """The parts of one server."""
+    """The parts of one server.
+
+    Attributes:
+        settings: What it was started with.
+        shelf: The base models.
+        store: The checkpoints.
+        worker: The compute thread.
+        sessions: Its clients.
+        snapshots: Their samplers without a checkpoint.
+        office: Their requests.
+        jobs: Sampling jobs that are not done, by request id.
+        closing: Set when the server finishes what it has and takes no new work.
+    """
 
     settings: EngineSettings
     shelf: ModelShelf
     store: CheckpointStore
     worker: Worker
     sessions: Sessions
+    snapshots: Snapshots
     office: TicketOffice
+    jobs: dict[str, SampleJob] = field(default_factory=dict)
+    closing: threading.Event = field(default_factory=threading.Event)
+
+    def check_room(self) -> None:
+        """Raises Busy where so much waits that new sampling requests should come back later."""
+        if self.worker.crowded or self.office.crowded:
+            raise Busy("Too many requests are waiting; send this again later.")
 
     def close_session(self, session: Session) -> None:
-        """Ends a session: its runs and memory-only samplers give their memory back when their work is done."""
+        """Ends a session: no more is sampled for it, its training requests are done, then its memory is given back."""
         session.finished = True
-        runs, samplers = list(session.runs.values()), list(session.samplers.values())
+        logger.info("session %s closed, training runs: %d", session.id, len(session.runs))
+        for request_id, job in list(self.jobs.items()):
+            if request_id.startswith(f"{session.id}:"):
+                job.cancelled = True
+                job.fail(RequestRefused("The session of this request is over."))
+        self.snapshots.close(session)
+        runs, loop = list(session.runs.values()), asyncio.get_running_loop()
 
         def release() -> None:
             for run in runs:
                 run.training = None
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the server stopped
+                loop.call_soon_threadsafe(self.office.end, session.id)
 
         self.worker.run_soon(release)
-        for sampler in samplers:
-            if sampler.path is None and sampler.weights.adapter is not None:
-                self.worker.forget(sampler.weights.key)
         session.runs.clear()
         session.samplers.clear()
+        session.dropped.clear()
+
+    def close_silent_sessions(self) -> None:
+        """Ends the sessions whose clients are gone."""
+        for session in self.sessions.silent():
+            logger.info("session %s gave no sign of life", session.id)
+            self.close_session(session)
 
     def submit(
         self,
@@ -58,6 +93,7 @@ class Desk:
         number: int | None,
         build: Callable[[], Callable[[TrainingRun], Outcome]],
         what: str = "",
+        size: int = 0,
     ) -> dict[str, Any]:
         """Queues a training request in its turn.
 
@@ -66,12 +102,14 @@ class Desk:
             number: The request's sequence number; a repeated one gets the first one's answer.
             build: Checks the request and returns what the compute thread shall do.
             what: Given where the request is a part of a gradient: if it is refused, no step may be taken without it.
+            size: Bytes that it holds while it waits.
 
         Returns:
             The submission's answer.
 
         Raises:
             RequestRefused: By `build`; the request's turn is then over.
+            Busy: Too much waits; the request keeps its turn.
         """
         request_id = f"{run.id}:{number if number is not None else uuid.uuid4().hex}"
         known = self.office.get(request_id)
@@ -79,13 +117,15 @@ class Desk:
             return known.answer
         if number is not None and run.turnstile.passed(number):
             raise RequestRefused(f"Request {number} of {run.id} was answered before; its result is gone.", 404)
+        if self.office.crowded and not run.turnstile.awaited(number):
+            raise Busy("Too many requests are waiting; send this again later.")
         try:
             operation = build()
         except RequestRefused as error:
             reason = f"{what} was refused: {error.message}"
             run.turnstile.enter(number, partial(self.worker.run_soon, partial(run.spoil, reason if what else None)))
             raise
-        ticket = self.office.create(request_id)
+        ticket = self.office.create(request_id, size=size)
         work = partial(settle, ticket, lambda: operation(run.ready()))
         run.turnstile.enter(number, partial(self.worker.run_soon, work))
         return ticket.answer
@@ -97,30 +137,3 @@ def settle(ticket: Ticket, operation: Operation) -> None:
         ticket.settle(operation())
     except Exception as error:
         ticket.fail(error)
-
-
-async def read_body(request: Request) -> bytes:
-    """The request's body, decompressed.
-
-    Raises:
-        RequestRefused: It is too large or not what its encoding says.
-    """
-    length = request.headers.get("content-length", "0")
-    if length.isdecimal() and int(length) > MAX_BODY:
-        raise RequestRefused(f"The body has {length} bytes; at most {MAX_BODY} are accepted.", 413)
-    return decompressed(await request.body(), request.headers.get("content-encoding", ""))
-
-
-async def read(request: Request, kind: type[Message]) -> Message:
-    """The request's JSON body as a message of the SDK.
-
-    Raises:
-        RequestRefused: It is not such a message.
-    """
-    body = await read_body(request)
-    try:
-        return kind.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the body"
-        raise RequestRefused(f"The request is not a valid {kind.__name__}: {place}: {first['msg']}.") from None

@@ -15,3 +15,15 @@ class RequestRefused(Exception):
         super().__init__(message)
         self.message = message
         self.status = status
+
+
+class Busy(Exception):
+    """A right request at a bad time; answered with 429 and Retry-After, upon which the SDK sends it again.
+
+    Attributes:
+        message: What the server is short of, as a sentence.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message

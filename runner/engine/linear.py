@@ -1,4 +1,4 @@
-"""Linear layers that multiply with oneDNN on a CPU: twice as fast in fp32 there as torch's default library.
+"""Matrix products with oneDNN on a CPU: twice as fast in fp32 there as torch's default library.
 
 Measured with torch 2.13 on an AMD EPYC, one thread, [4096, 128] x [128, 384]: 85 against 210 GFLOP/s.
 """
@@ -9,12 +9,34 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 def multiply(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`inputs @ weight.T + bias` for inputs [..., in] and weight [out, in], without gradients."""
+    """`inputs @ weight.T + bias` for fp32 inputs [..., in] and weight [out, in] on a CPU, without gradients."""
     output: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
     return output
+
+
+def onednn_multiplies(tensor: Tensor) -> bool:
+    """Whether `multiply` takes tensors of this device and precision."""
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    usable = available and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return usable and tensor.device.type == "cpu" and tensor.dtype == torch.float32
+
+
+def project(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`inputs @ weight.T + bias` for inputs [..., in] and weight [out, in], without gradients, the fastest way."""
+    return multiply(inputs, weight, bias) if onednn_multiplies(inputs) else functional.linear(inputs, weight, bias)
+
+
+def correlate(left: Tensor, right: Tensor) -> Tensor:
+    """`left.T @ right` [n, m] of left [tokens, n] and right [tokens, m], without gradients: a weight's gradient."""
+    if not onednn_multiplies(left):
+        return left.t() @ right
+    if left.shape[1] > right.shape[1]:  # oneDNN is faster where the result's rows are the longer side
+        return multiply(right.t(), left.t(), None).t()
+    return multiply(left.t(), right.t(), None)
 
 
 class _Multiply(torch.autograd.Function):
@@ -50,9 +72,6 @@ class OneDnnLinear(nn.Linear):
 
 def use_onednn(module: nn.Module) -> None:
     """Makes the plain fp32 linear layers of a model on a CPU multiply with oneDNN; leaves all others as they are."""
-    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if not available or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        return
     for each in module.modules():
-        if type(each) is nn.Linear and each.weight.device.type == "cpu" and each.weight.dtype == torch.float32:
+        if type(each) is nn.Linear and onednn_multiplies(each.weight):
             each.__class__ = OneDnnLinear

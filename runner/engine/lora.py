@@ -1,22 +1,18 @@
-"""LoRA adapters: which layers they touch, how they start, their PEFT files' tensors, and weights with one merged in."""
+"""LoRA adapters: which layers they touch, their PEFT files' tensors, and weights with one merged in."""
 
 from __future__ import annotations
 
-import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from peft import LoraConfig, get_peft_model
-from peft.tuners.lora import LoraLayer
+from peft import LoraConfig
 from torch import Tensor, nn
 
 from charrun.engine.causal import CausalLM
 from charrun.engine.errors import RequestRefused
-from charrun.engine.linear import use_onednn
 
 ALPHA = 32
 """Tinker fixes LoRA's alpha: the update is scaled by 32 / rank."""
@@ -95,8 +91,8 @@ class Adapter:
         return cls(spec, layers)
 
 
-def target_modules(model: CausalLM, spec: LoraSpec) -> list[str]:
-    """Names of the linear layers that the adapter touches: their last parts, where these name no other layer.
+def adapted_layers(model: CausalLM, spec: LoraSpec) -> set[str]:
+    """Names of the linear layers that the adapter touches.
 
     Raises:
         RequestRefused: The model has no linear layers of a kind that shall be trained.
@@ -111,7 +107,11 @@ def target_modules(model: CausalLM, spec: LoraSpec) -> list[str]:
     for kind, found in kinds.items():
         if wanted[kind] and not found:
             raise RequestRefused(f"This model has no linear {kind} layers to train; leave them out.")
-    names = {name for kind, found in kinds.items() if wanted[kind] for name in found}
+    return {name for kind, found in kinds.items() if wanted[kind] for name in found}
+
+
+def target_modules(model: CausalLM, names: Set[str]) -> list[str]:
+    """PEFT's short way to name those linear layers: their last parts, where these name no other layer."""
     linear = {name for name, module in model.module.named_modules() if isinstance(module, nn.Linear)}
     parts = {name.rpartition(".")[2] for name in names}
     alike = {name for name in linear if name.rpartition(".")[2] in parts}
@@ -135,70 +135,6 @@ def peft_fields(config: LoraConfig) -> dict[str, Any]:
     """The fields of adapter_config.json, as PEFT writes them but in a fixed order."""
     fields = {**config.to_dict(), "inference_mode": True}
     return {name: sorted(value) if isinstance(value, set) else value for name, value in fields.items()}
-
-
-class LoraModel:
-    """A copy of the base model with a trainable adapter; the base weights are shared and frozen."""
-
-    def __init__(self, base: CausalLM, spec: LoraSpec, folder: Path) -> None:
-        copy = base.copy()
-        self.spec = spec
-        self.targets = target_modules(copy, spec)
-        self.config = peft_config(spec, self.targets, folder)
-        get_peft_model(copy.module, self.config)
-        copy.module.eval()
-        use_onednn(copy.module)
-        self.causal = CausalLM(copy.module)
-        self._layers = self._find_layers()
-        self._start()
-
-    def _find_layers(self) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
-        layers = {}
-        for name, module in self.causal.module.named_modules():
-            if isinstance(module, LoraLayer):
-                layers[name] = (module.lora_A["default"].weight, module.lora_B["default"].weight)
-        return layers
-
-    def _start(self) -> None:
-        """A as PEFT draws it, but from this adapter's seed alone and in the order of names; B zero."""
-        generator = torch.Generator().manual_seed(self.spec.seed % 2**63)
-        with torch.no_grad():
-            for name in sorted(self._layers):
-                first, second = self._layers[name]
-                drawn = torch.empty(first.shape)
-                nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
-                first.copy_(drawn)
-                second.zero_()
-
-    def named_parameters(self) -> dict[str, nn.Parameter]:
-        """The trainable parameters by PEFT's names, in a fixed order."""
-        named = {}
-        for module in sorted(self._layers):
-            named[f"{PEFT_PREFIX}{module}.lora_A.weight"] = self._layers[module][0]
-            named[f"{PEFT_PREFIX}{module}.lora_B.weight"] = self._layers[module][1]
-        return named
-
-    def adapter(self) -> Adapter:
-        """A snapshot of the adapter."""
-        layers = {
-            name: (first.detach().cpu().clone(), second.detach().cpu().clone())
-            for name, (first, second) in self._layers.items()
-        }
-        return Adapter(self.spec, layers)
-
-    def load(self, adapter: Adapter) -> None:
-        """Takes over an adapter's values.
-
-        Raises:
-            RequestRefused: It touches other layers or has another shape.
-        """
-        named, tensors = self.named_parameters(), adapter.tensors()
-        if {name: tensor.shape for name, tensor in tensors.items()} != {n: p.shape for n, p in named.items()}:
-            raise RequestRefused("The checkpoint's adapter does not fit this model.")
-        with torch.no_grad():
-            for name, parameter in named.items():
-                parameter.copy_(tensors[name])
-        self.spec = adapter.spec
 
 
 def merged(base: CausalLM, adapter: Adapter) -> CausalLM:

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from charrun.engine.causal import CausalLM, load_causal
 from charrun.engine.errors import RequestRefused
-from charrun.engine.folders import ModelFacts, describe
+from charrun.engine.folders import ModelFacts, describe_all
 
 END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>")
 
@@ -88,7 +88,22 @@ class ModelShelf:
     """Every served model, under its name and under its folder's absolute path."""
 
     def __init__(self, folders: Mapping[str, Path], device: torch.device, dtype: torch.dtype) -> None:
-        self.models = {name: HostedModel(describe(name, folder), device, dtype) for name, folder in folders.items()}
+        self.models = {facts.name: HostedModel(facts, device, dtype) for facts in describe_all(folders)}
+
+    def load(self) -> None:
+        """Loads every model's weights, before the compute thread does anything.
+
+        Raises:
+            ValueError: Some cannot be loaded; one line for each.
+        """
+        wrong = []
+        for model in self.models.values():
+            try:
+                model.weights()
+            except Exception as error:  # whatever a foreign folder makes transformers raise
+                wrong.append(f"{model.name}: {model.folder} cannot be loaded: {type(error).__name__}: {error}")
+        if wrong:
+            raise ValueError("\n".join(wrong))
 
     def get(self, name: str) -> HostedModel:
         """The model of that name or folder.
@@ -105,16 +120,21 @@ class ModelShelf:
         return model
 
 
-def choose_device(wanted: str) -> tuple[torch.device, torch.dtype]:
-    """The device of `auto`, `cpu` or `cuda`, with the precision used there (fp32 on a CPU, bf16 on a GPU).
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def choose_device(wanted: str, dtype: str = "auto") -> tuple[torch.device, torch.dtype]:
+    """The device of `auto`, `cpu` or `cuda`, with its precision: by default fp32 on a CPU, bf16 on a GPU.
 
     Raises:
         ValueError: An unknown name, or cuda where torch sees no GPU.
     """
     if wanted not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device must be auto, cpu or cuda, not {wanted!r}")
+    if dtype not in ("auto", *DTYPES):
+        raise ValueError(f"dtype must be auto, {' or '.join(DTYPES)}, not {dtype!r}")
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is cuda, but torch sees no GPU here")
     if wanted == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu"), torch.float32
-    return torch.device("cuda"), torch.bfloat16
+        return torch.device("cpu"), DTYPES.get(dtype, torch.float32)
+    return torch.device("cuda"), DTYPES.get(dtype, torch.bfloat16)

@@ -6,6 +6,7 @@ A signed address needs no key header, so that any HTTP client can fetch it; it n
 from __future__ import annotations
 
 import hmac
+import secrets
 import time
 from datetime import UTC, datetime
 from urllib.parse import quote, urlencode
@@ -14,18 +15,20 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from charrun.engine.checkpoints import CheckpointName
+from charrun.engine.age import SUFFIX
+from charrun.engine.checkpoint_records import CheckpointName
 from charrun.engine.desk import Desk
 from charrun.engine.errors import RequestRefused
 
 FILES = "/files"
 _SECONDS = 3600
-_SERVED = ("adapter_config.json", "adapter_model.safetensors")
+_PLAIN = ("adapter_config.json", "adapter_model.safetensors")
+_SERVED = (*_PLAIN, *(f"{name}{SUFFIX}" for name in _PLAIN))
 
 
 def routes(desk: Desk) -> list[Route]:
     """The routes, bound to a server's parts."""
-    key = desk.settings.api_key.encode()
+    key = (desk.settings.api_key or secrets.token_hex(32)).encode()
 
     async def urls(request: Request) -> Response:
         place = CheckpointName.checked(request.path_params["run"], "external_weights", request.path_params["name"])
@@ -35,19 +38,22 @@ def routes(desk: Desk) -> list[Route]:
         for name in _SERVED:
             if (folder / name).exists():
                 path = f"{FILES}/{quote(place.run, safe='')}/{place.name}/{name}"
-                query = urlencode({"expires": expires, "signature": _sign(key, place, name, expires)})
+                query = urlencode({"expires": expires, "signature": _sign(key, place, name, str(expires))})
                 addresses[name] = f"{str(request.base_url).rstrip('/')}{path}?{query}"
         return JSONResponse({"urls": addresses, "expires": datetime.fromtimestamp(expires, UTC).isoformat()})
 
     async def file(request: Request) -> Response:
         place = CheckpointName.checked(request.path_params["run"], "external_weights", request.path_params["name"])
         name, expires = request.path_params["file"], request.query_params.get("expires", "")
-        signature = request.query_params.get("signature", "")
-        if not expires.isdecimal() or not hmac.compare_digest(signature, _sign(key, place, name, int(expires))):
+        signature = request.query_params.get("signature", "").encode(errors="replace")
+        if not hmac.compare_digest(signature, _sign(key, place, name, expires).encode()):
             raise RequestRefused("The address is not signed by this engine.", 403)
         if int(expires) < time.time():
             raise RequestRefused("The address has expired; ask for a new one.", 403)
-        return FileResponse(desk.store.folder(desk.store.find(place.path).place) / name)
+        path = desk.store.folder(desk.store.find(place.path).place) / name
+        if not path.is_file():
+            raise RequestRefused(f"The checkpoint {place.path} has no file {name}.", 404)
+        return FileResponse(path)
 
     return [
         Route("/api/v1/training_runs/{run}/checkpoints/external_weights/{name}/external_weights_urls", urls),
@@ -55,5 +61,5 @@ def routes(desk: Desk) -> list[Route]:
     ]
 
 
-def _sign(key: bytes, place: CheckpointName, name: str, expires: int) -> str:
-    return hmac.new(key, f"{place.path}/{name}?{expires}".encode(), "sha256").hexdigest()
+def _sign(key: bytes, place: CheckpointName, name: str, expires: str) -> str:
+    return hmac.new(key, f"{place.path}/{name}?{expires}".encode(errors="replace"), "sha256").hexdigest()

@@ -11,13 +11,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from tinker import types
 
-from charrun.engine.desk import Desk, read
+from charrun.engine.bodies import read
+from charrun.engine.desk import Desk
 from charrun.engine.errors import RequestRefused
 from charrun.engine.futures import Ticket
 from charrun.engine.requests import SampleJob, SampleResult, SampleSpec
 from charrun.engine.sampling import Weights
 from charrun.engine.state import Sampler
-from charrun.engine.wire import sample_response, sample_spec
+from charrun.engine.wire import check_slot
+from charrun.engine.wire_sampling import sample_response, sample_spec
+from charrun.engine.wire_scores import NamedTokens
 
 
 class CancelRequest(BaseModel):
@@ -41,8 +44,7 @@ def routes(desk: Desk) -> list[Route]:
 
     async def asample(request: Request) -> Response:
         message = await read(request, types.SampleRequest)
-        if desk.worker.crowded:
-            return JSONResponse({"error": "Too many sequences are waiting; send this again later."}, status_code=429)
+        desk.check_room()
         return JSONResponse(actions.sample(message))
 
     async def cancel(request: Request) -> Response:
@@ -64,16 +66,15 @@ class SamplingActions:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._jobs: dict[str, SampleJob] = {}
         self._clones: dict[str, int] = {}
 
     def create(self, message: types.CreateSamplingSessionRequest) -> dict[str, Any]:
         """A sampler of a base model or a checkpoint."""
         session = self._desk.sessions.open(message.session_id)
-        sampler_id = f"{session.id}:sample:{message.sampling_session_seq_id}"
+        sampler_id = f"{session.id}:sample:{check_slot(message.sampling_session_seq_id)}"
         if sampler_id not in session.samplers:
             weights = self._weights(message.base_model, message.model_path)
-            session.samplers[sampler_id] = Sampler(sampler_id, weights, message.model_path)
+            self._desk.sessions.add_sampler(session, Sampler(sampler_id, weights, message.model_path))
         return {"type": "create_sampling_session", "sampling_session_id": sampler_id}
 
     def join(self, message: types.JoinSamplingSessionRequest) -> dict[str, Any]:
@@ -105,7 +106,7 @@ class SamplingActions:
     def sample(self, message: types.SampleRequest) -> dict[str, Any]:
         """Queues a sampling request; a repeated sequence number gets the first one's answer."""
         if message.sampling_session_id is not None:
-            weights = self._desk.sessions.sampler(message.sampling_session_id).weights
+            weights = self._desk.snapshots.use(self._desk.sessions.sampler(message.sampling_session_id))
             number = message.seq_id if message.seq_id is not None else uuid.uuid4().hex
             request_id = f"{message.sampling_session_id}:{number}"
         else:
@@ -114,32 +115,32 @@ class SamplingActions:
         known = self._desk.office.get(request_id)
         if known is not None:
             return known.answer
-        spec = sample_spec(message, weights.model)
+        spec, named = sample_spec(message, weights.model)
         names = [f"{request_id}:{index}" for index in range(spec.samples)]
-        ticket = self._desk.office.create(request_id, {"sample_sequence_ids": names})
-        self._desk.worker.sample(weights, self._job(spec, ticket))
+        ticket = self._desk.office.create(request_id, {"sample_sequence_ids": names}, spec.prompt.nbytes)
+        self._desk.worker.sample(weights, self._job(spec, named, ticket))
         return ticket.answer
 
-    def _job(self, spec: SampleSpec, ticket: Ticket) -> SampleJob:
+    def _job(self, spec: SampleSpec, named: NamedTokens | None, ticket: Ticket) -> SampleJob:
         def close() -> None:
-            if self._jobs.pop(ticket.request_id, None) is not None:
+            if self._desk.jobs.pop(ticket.request_id, None) is not None:
                 self._desk.worker.closed(job)
 
         def finish(result: SampleResult) -> None:
             close()
-            ticket.settle(sample_response(result))
+            ticket.settle(sample_response(result, named))
 
         def fail(error: Exception) -> None:
             close()
             ticket.fail(error)
 
         job = SampleJob(spec, finish, fail)
-        self._jobs[ticket.request_id] = job
+        self._desk.jobs[ticket.request_id] = job
         return job
 
     def cancel(self, request_id: str) -> None:
         """Stops work on a request that its client gave up; unknown and finished ones are left alone."""
-        job = self._jobs.get(request_id)
+        job = self._desk.jobs.get(request_id)
         if job is not None:
             job.cancelled = True
             job.fail(RequestRefused("The request was cancelled by its client."))

@@ -7,8 +7,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from tinker import types
 
-from charrun.engine.desk import Desk, read, read_body
+from charrun.engine.bodies import read, read_body
+from charrun.engine.desk import Desk
 from charrun.engine.futures import Failure
+from charrun.engine.pages import part_of
+from charrun.engine.wire import as_text
 
 LONG_POLL = 20.0
 """Seconds that a client waits at most for a result before it asks again; the SDK gives up a request after 45."""
@@ -21,7 +24,13 @@ def routes(desk: Desk) -> list[Route]:
         return JSONResponse({"status": "ok"})
 
     async def config(_: Request) -> Response:
-        return JSONResponse({"use_pyqwest_transport": True, "sample_enable_stuck_detection": False})
+        return JSONResponse(
+            {
+                "use_pyqwest_transport": True,
+                "sample_enable_stuck_detection": False,
+                "sample_join_sampling_session": True,
+            }
+        )
 
     async def dynamic_config(_: Request) -> Response:
         return JSONResponse({"sample_cancel_enabled": True})
@@ -59,8 +68,10 @@ def routes(desk: Desk) -> list[Route]:
             desk.close_session(session)
         return JSONResponse({})
 
-    async def list_sessions(_: Request) -> Response:
-        return JSONResponse({"sessions": [session.id for session in desk.sessions.all()]})
+    async def list_sessions(request: Request) -> Response:
+        sessions = sorted(desk.sessions.all(), key=lambda each: each.last_seen, reverse=True)
+        part, _ = part_of(request, [session.id for session in sessions], 20)
+        return JSONResponse({"sessions": part})
 
     async def get_session(request: Request) -> Response:
         session = desk.sessions.get(request.path_params["session"])
@@ -68,7 +79,7 @@ def routes(desk: Desk) -> list[Route]:
             {
                 "training_run_ids": [run.id for run in session.runs.values()],
                 "sampler_ids": list(session.samplers),
-                "user_metadata": {key: str(value) for key, value in session.user_metadata.items()},
+                "user_metadata": as_text(session.user_metadata),
                 "display_name": session.display_name,
             }
         )

@@ -1,4 +1,4 @@
-"""Routes of training runs: create, forward and backward, optimizer steps, saving and loading."""
+"""Routes of training runs: create, load, forward and backward, optimizer steps."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from tinker import types
+from tinker.proto import tinker_public_pb2 as pb
 
-from charrun.engine.checkpoints import Checkpoint, CheckpointName, SaveRequest, check_ttl
-from charrun.engine.desk import Desk, read, read_body, settle
+from charrun.engine.bodies import aside, read, read_body
+from charrun.engine.checkpoint_records import Checkpoint
+from charrun.engine.desk import Desk, settle
 from charrun.engine.errors import RequestRefused
 from charrun.engine.futures import Outcome
 from charrun.engine.lora import LoraSpec
-from charrun.engine.sampling import Weights
-from charrun.engine.state import RunState, Sampler, Session
+from charrun.engine.models import HostedModel
+from charrun.engine.passes import PassData, run_pass
+from charrun.engine.state import RunState, Session
 from charrun.engine.training import TrainingRun
-from charrun.engine.wire import adam_step, pass_request, pass_response, training_data
+from charrun.engine.wire import check_number, check_slot
+from charrun.engine.wire_training import adam_step, pass_request, pass_response, training_data
 
 
 def routes(desk: Desk) -> list[Route]:
@@ -36,19 +40,14 @@ def routes(desk: Desk) -> list[Route]:
         return JSONResponse(actions.info(await read(request, types.GetInfoRequest)))
 
     async def forward_backward(request: Request) -> Response:
-        return JSONResponse(actions.forward_backward(await read_body(request)))
+        body = await read_body(request)
+        message = await aside(len(body), partial(pass_request, body))
+        run = desk.sessions.run(message.model_id)
+        data = await aside(len(body), partial(_checked, message, run.model))
+        return JSONResponse(actions.forward_backward(message, run, data, len(body)))
 
     async def optim_step(request: Request) -> Response:
         return JSONResponse(actions.optim_step(await read(request, types.OptimStepRequest)))
-
-    async def save_weights(request: Request) -> Response:
-        return JSONResponse(actions.save(await read(request, types.SaveWeightsRequest)))
-
-    async def save_for_sampler(request: Request) -> Response:
-        return JSONResponse(actions.save_for_sampler(await read(request, types.SaveWeightsForSamplerRequest)))
-
-    async def save_external(request: Request) -> Response:
-        return JSONResponse(actions.save_external(await read(request, types.SaveWeightsExternalRequest)))
 
     handlers = {
         "create_model": create_model,
@@ -56,9 +55,6 @@ def routes(desk: Desk) -> list[Route]:
         "get_info": get_info,
         "forward_backward": forward_backward,
         "optim_step": optim_step,
-        "save_weights": save_weights,
-        "save_weights_for_sampler": save_for_sampler,
-        "save_weights_external": save_external,
     }
     return [Route(f"/api/v1/{name}", handler, methods=["POST"]) for name, handler in handlers.items()]
 
@@ -83,14 +79,9 @@ class TrainingActions:
 
     def load(self, message: types.LoadWeightsRequest) -> dict[str, Any]:
         """A new training run that starts from a checkpoint, or a checkpoint loaded into a run."""
-        checkpoint = self._desk.store.find(message.path)
-        if message.optimizer and not checkpoint.has_optimizer:
-            raise RequestRefused(f"{message.path} holds no optimizer state.")
         if message.model_id is not None:
-            run = self._desk.sessions.run(message.model_id)
-            return self._desk.submit(
-                run, message.seq_id, lambda: partial(self._restore, run, checkpoint, message.optimizer)
-            )
+            return self._load_into(message.model_id, message)
+        checkpoint = self._found(message)
         if message.session_id is None or message.model_seq_id is None:
             raise RequestRefused("load_weights needs session_id and model_seq_id, or model_id.")
         if message.optimizer_config is not None:
@@ -99,6 +90,30 @@ class TrainingActions:
         model = self._desk.shelf.get(message.base_model or checkpoint.base_model)
         run = RunState(_run_id(session, message.model_seq_id), model, checkpoint.lora, message.user_metadata)
         return self._open(session, message.model_seq_id, run, "load_weights", checkpoint, message.optimizer)
+
+    def _found(self, message: types.LoadWeightsRequest) -> Checkpoint:
+        checkpoint = self._desk.store.find(message.path)
+        if message.optimizer and not checkpoint.has_optimizer:
+            raise RequestRefused(f"{message.path} holds no optimizer state.")
+        return checkpoint
+
+    def _load_into(self, model_id: str, message: types.LoadWeightsRequest) -> dict[str, Any]:
+        """Loads a checkpoint into a run that has not taken a step yet."""
+        run = self._desk.sessions.run(model_id)
+
+        def build() -> Callable[[TrainingRun], Outcome]:
+            checkpoint = self._found(message)
+
+            def operation(training: TrainingRun) -> Outcome:
+                if training.step:
+                    raise RequestRefused(
+                        "Only a run that has not taken a step can load a state; create a new training client from it."
+                    )
+                return self._restore(run, checkpoint, message.optimizer, training)
+
+            return operation
+
+        return self._desk.submit(run, check_number(message.seq_id), build)
 
     def _open(
         self,
@@ -112,7 +127,7 @@ class TrainingActions:
         known = self._desk.office.get(f"{run.id}:open")
         if known is not None:
             return known.answer
-        session.runs[number] = run
+        self._desk.sessions.add_run(session, number, run)
         ticket = self._desk.office.create(f"{run.id}:open")
 
         def operation() -> Outcome:
@@ -149,18 +164,19 @@ class TrainingActions:
             "model_name": run.model.name,
         }
 
-    def forward_backward(self, body: bytes) -> dict[str, Any]:
+    def forward_backward(
+        self, message: pb.ForwardBackwardRequest, run: RunState, data: PassData | RequestRefused, size: int
+    ) -> dict[str, Any]:
         """A forward pass, and a backward pass unless the message says otherwise."""
-        message = pass_request(body)
-        run = self._desk.sessions.run(message.model_id)
+        backward = not message.forward_only
 
         def build() -> Callable[[TrainingRun], Outcome]:
-            data, loss = training_data(message, run.model)
-            backward = not message.forward_only
-            return lambda training: pass_response(training.run(data, loss, backward))
+            if isinstance(data, RequestRefused):
+                raise data
+            return lambda training: pass_response(run_pass(training, data, backward))
 
-        what = "" if message.forward_only else "an earlier forward_backward"
-        return self._desk.submit(run, message.seq_id, build, what)
+        what = "an earlier forward_backward" if backward else ""
+        return self._desk.submit(run, check_number(message.seq_id), build, what, size)
 
     def optim_step(self, message: types.OptimStepRequest) -> dict[str, Any]:
         """An Adam step."""
@@ -172,105 +188,19 @@ class TrainingActions:
             adam = adam_step(message.optim_params)
             return lambda training: {"metrics": training.optim_step(adam)}
 
-        return self._desk.submit(run, message.seq_id, build)
+        return self._desk.submit(run, check_number(message.seq_id), build)
 
-    def save(self, message: types.SaveWeightsRequest) -> dict[str, Any]:
-        """Adapter and optimizer state, to train on from."""
-        return self._save(
-            "weights",
-            "save_weights",
-            message.model_id,
-            message.seq_id,
-            message.path,
-            message.ttl_seconds,
-            message.overwrite,
-            message.user_metadata,
-        )
 
-    def save_external(self, message: types.SaveWeightsExternalRequest) -> dict[str, Any]:
-        """The adapter, to take away."""
-        if message.age_encryption_recipients:
-            raise RequestRefused("This engine does not encrypt exported weights; leave age_encryption_recipients out.")
-        return self._save(
-            "external_weights",
-            "save_weights_external",
-            message.model_id,
-            message.seq_id,
-            message.path,
-            message.ttl_seconds,
-            False,
-            None,
-        )
-
-    def _save(
-        self,
-        kind: str,
-        answer: str,
-        model_id: str,
-        number: int | None,
-        name: str | None,
-        ttl_seconds: int | None,
-        overwrite: bool,
-        user_metadata: dict[str, str] | None,
-    ) -> dict[str, Any]:
-        run = self._desk.sessions.run(model_id)
-
-        def build() -> Callable[[TrainingRun], Outcome]:
-            check_ttl(ttl_seconds)
-            if name is None:
-                raise RequestRefused("A checkpoint needs a name.")
-            place = CheckpointName.checked(run.id, kind, name)
-
-            def operation(training: TrainingRun) -> Outcome:
-                request = SaveRequest(
-                    place,
-                    run.model.name,
-                    training.lora.adapter(),
-                    training.lora.config,
-                    training.optimizer_tensors() if kind == "weights" else None,
-                    training.step,
-                    ttl_seconds,
-                    overwrite,
-                    user_metadata,
-                )
-                saved = self._desk.store.save(request)
-                size = {"size_bytes": saved.size_bytes} if kind == "external_weights" else {}
-                return {"type": answer, "path": place.path, **size}
-
-            return operation
-
-        return self._desk.submit(run, number, build)
-
-    def save_for_sampler(self, message: types.SaveWeightsForSamplerRequest) -> dict[str, Any]:
-        """The adapter, to sample from: on disk under a name, or in memory for one sampler."""
-        if message.path is not None:
-            return self._save(
-                "sampler_weights",
-                "save_weights_for_sampler",
-                message.model_id,
-                message.seq_id,
-                message.path,
-                message.ttl_seconds,
-                False,
-                message.user_metadata,
-            )
-        run = self._desk.sessions.run(message.model_id)
-        session = self._desk.sessions.open(run.id.partition(":train:")[0])
-        if message.sampling_session_seq_id is None:
-            raise RequestRefused("save_weights_for_sampler needs a name or a sampling_session_seq_id.")
-        sampler_id = f"{session.id}:sample:{message.sampling_session_seq_id}"
-
-        def operation(training: TrainingRun) -> Outcome:
-            adapter = training.lora.adapter()
-            weights = Weights(sampler_id, run.model, lambda: adapter)
-            session.samplers[sampler_id] = Sampler(sampler_id, weights, None)
-            return {"type": "save_weights_for_sampler", "sampling_session_id": sampler_id}
-
-        return self._desk.submit(run, message.seq_id, lambda: operation)
+def _checked(message: pb.ForwardBackwardRequest, model: HostedModel) -> PassData | RequestRefused:
+    """A request's data, or what is wrong with it: told when its turn has come."""
+    try:
+        return training_data(message, model)
+    except RequestRefused as refusal:
+        return refusal
 
 
 def _run_id(session: Session, number: int) -> str:
-    return f"{session.id}:train:{number}"
+    return f"{session.id}:train:{check_slot(number)}"
 
 
 def _check_optimizer(config: types.OptimizerConfig) -> None:

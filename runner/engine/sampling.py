@@ -1,28 +1,31 @@
-"""Which sampling requests run next: batches of equal weights, admitted in the order of their arrival."""
+"""Which sampling requests run next, and where: one station per base model, its requests in the order of arrival."""
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from charrun.engine.causal import CausalLM
-from charrun.engine.decoding import DecodingBatch
+import numpy as np
+import torch
+
+from charrun.engine.blocks import BLOCK, BlockPool, Parent, blocks_for
 from charrun.engine.errors import RequestRefused
+from charrun.engine.fused import FusedComputer
+from charrun.engine.general import GeneralComputer
+from charrun.engine.lanes import Lane, Lanes, Prompt, Turn
 from charrun.engine.lora import Adapter, merged
 from charrun.engine.models import HostedModel
+from charrun.engine.packed_batch import Computer, Network
 from charrun.engine.requests import SampleJob
 from charrun.engine.settings import EngineSettings
-from charrun.engine.slots import round_length, round_rows
-from charrun.engine.training import micro_batches
 
 STEPS_PER_TURN = 4
-"""Decoding steps of one batch before the next batch has its turn."""
-PATIENCE = 0.05
-"""Seconds that a request waits for others to share its prompt pass with, while a batch is running."""
-LOOK_AHEAD = 512
-"""Waiting requests that are sorted by length at a time."""
+"""Decoding steps before finished sequences are handed over and new requests let in."""
+LOOK_AHEAD = 64
+"""Waiting requests that are looked at while the first ones wait for a prompt that others compute."""
 
 
 @dataclass(frozen=True)
@@ -40,187 +43,220 @@ class Weights:
     adapter: Callable[[], Adapter] | None = field(default=None, compare=False)
 
 
-class _Queue:
-    """The requests and the running batch of one set of weights."""
+class Crew:
+    """Threads that each carry a part of a model's sequences through the model."""
 
-    def __init__(self, weights: Weights) -> None:
-        self.weights = weights
-        self.waiting: deque[tuple[float, SampleJob]] = deque()
-        self.scoring: deque[tuple[float, SampleJob]] = deque()
-        self.batch: DecodingBatch | None = None
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._threads = ThreadPoolExecutor(size, "sampling", initializer=torch.set_num_threads, initargs=(1,))
 
-    @property
-    def cache_bytes(self) -> int:
-        """Memory that the batch's keys and values hold."""
-        if self.batch is None or not self.batch.rows:
-            return 0
-        slots, positions = self.batch.slots.capacity
-        return slots * positions * self.batch.model.cache_bytes_per_position
+    def turns(self, several: list[Lanes], steps: int) -> list[Turn]:
+        """A turn of each, side by side."""
+        if len(several) == 1:
+            return [self._threads.submit(several[0].turn, steps).result()]
+        return list(self._threads.map(lambda lanes: lanes.turn(steps), several))
 
-    @property
-    def oldest(self) -> float:
-        """When the request that waits longest arrived."""
-        return min((queue[0][0] for queue in (self.waiting, self.scoring) if queue), default=float("inf"))
+
+class Station:
+    """One base model's running sequences, its cache of keys and values, and the requests that wait."""
+
+    def __init__(self, model: HostedModel, settings: EngineSettings, crew: Crew) -> None:
+        causal = model.weights()
+        count = settings.cache_blocks(causal.cache_bytes_per_position * BLOCK, model.context)
+        self.computer: Computer = FusedComputer.of(causal, count) or GeneralComputer(causal, count)
+        self.pool = BlockPool(count)
+        self.waiting: deque[tuple[Weights, SampleJob]] = deque()
+        self._settings = settings
+        self._crew = crew
+        parts = crew.size if self.computer.parallel else 1
+        self._parts = [Lanes(self.computer, settings.prefill_tokens) for _ in range(parts)]
+        self._computing: dict[tuple[Parent, bytes], Prompt] = {}
 
     @property
     def rows(self) -> int:
-        return len(self.batch.rows) if self.batch is not None else 0
+        """Sequences that run."""
+        return sum(len(part.all_lanes()) for part in self._parts)
 
     @property
-    def idle(self) -> bool:
-        return not (self.waiting or self.scoring or self.rows)
+    def busy(self) -> bool:
+        return bool(self.waiting) or any(part.busy for part in self._parts)
 
-    def drop_cancelled(self) -> None:
-        """Forgets requests whose clients gave up before they began."""
-        for name in ("waiting", "scoring"):
-            line: deque[tuple[float, SampleJob]] = getattr(self, name)
-            if any(job.cancelled for _, job in line):
-                setattr(self, name, deque(entry for entry in line if not entry[1].cancelled))
+    def turn(self, network: Callable[[Weights], Network]) -> None:
+        """Lets requests in, takes some steps, and hands over what is finished."""
+        self._admit(network)
+        parts = [part for part in self._parts if part.busy]
+        if not parts:
+            return
+        if self.computer.parallel:
+            turns = self._crew.turns(parts, STEPS_PER_TURN)
+        else:
+            turns = [part.turn(STEPS_PER_TURN) for part in parts]
+        for part, turn in zip(parts, turns, strict=True):
+            self._collect(part, turn)
 
-    def refuse(self, error: Exception) -> None:
-        """Answers all that wait with an error."""
-        for _, job in [*self.waiting, *self.scoring]:
-            job.fail(error)
-        self.waiting.clear()
-        self.scoring.clear()
+    def _collect(self, part: Lanes, turn: Turn) -> None:
+        for prompt in turn.completed:
+            first, spec = prompt.lanes[0], prompt.job.spec
+            self.pool.remember(first.weights, spec.prompt, first.blocks)
+            prompt.computed = True
+        self._computing = {
+            name: prompt
+            for name, prompt in self._computing.items()
+            if not (prompt.computed or prompt.job.cancelled)
+        }
+        failed = part.all_lanes() if turn.error is not None else []
+        for lane in turn.ended + failed:
+            self._free(lane)
+        for lane in turn.ended:
+            if not lane.job.cancelled:
+                lane.job.add(lane.index, lane.result())
+        if turn.error is not None:
+            part.clear()
+            self._computing.clear()
+            for job in {id(lane.job): lane.job for lane in failed}.values():
+                job.fail(turn.error)
+
+    def _free(self, lane: Lane) -> None:
+        """Gives a lane's blocks back; what they hold stays findable."""
+        spec = lane.job.spec
+        if lane.tokens:
+            known = np.concatenate([spec.prompt, np.array(lane.tokens[:-1], np.int64)])
+            self.pool.remember(lane.weights, known, lane.blocks)
+        self.pool.give_back(lane.blocks)
+
+    def _admit(self, network: Callable[[Weights], Network]) -> None:
+        """Lets waiting requests in, in their order, while there is room."""
+        room = self._settings.max_sequences - self.rows if self.waiting else 0
+        later: list[tuple[Weights, SampleJob]] = []
+        while self.waiting and room > 0 and len(later) < LOOK_AHEAD:
+            weights, job = self.waiting.popleft()
+            if job.cancelled:
+                continue
+            try:
+                begun = self._begin(weights, job, room, network)
+            except Exception as error:
+                job.fail(error)
+                continue
+            room -= begun or 0
+            if begun is None:
+                later.append((weights, job))
+            elif job.begun < job.spec.samples:  # there is no room for the rest: nobody may overtake
+                self.waiting.appendleft((weights, job))
+                break
+        self.waiting.extendleft(reversed(later))
+
+    def _begin(
+        self, weights: Weights, job: SampleJob, room: int, network: Callable[[Weights], Network]
+    ) -> int | None:
+        """Starts as many of a request's samples as there is room for.
+
+        Returns:
+            Their number, or None where another request just computes the prompt that this one begins with.
+
+        Raises:
+            RequestRefused: Not even one sample fits into an empty cache.
+        """
+        spec, length = job.spec, len(job.spec.prompt)
+        first = length - 1 if job.begun else spec.first_state
+        found, missing = self.pool.find(weights.key, spec.prompt, first // BLOCK)
+        if missing in self._computing:
+            return None
+        total, full = blocks_for(spec.positions - 1), length // BLOCK
+        if total > self.pool.count:
+            raise RequestRefused(
+                f"The prompt and max_tokens take {spec.positions} positions; the engine has memory for keys and values "
+                f"of {self.pool.count * BLOCK}."
+            )
+        self.pool.share(found)
+        fits = 1 + (self.pool.available - (total - len(found))) // max(1, total - full)
+        samples = min(spec.samples - job.begun, room, fits) if self.pool.available >= total - len(found) else 0
+        if not samples:
+            self.pool.give_back(found)
+            return 0
+        blocks = found + self.pool.lend(total - len(found))
+        shared = blocks[:full]
+        lists = [blocks]
+        for _ in range(samples - 1):
+            self.pool.share(shared)
+            lists.append(shared + self.pool.lend(total - full))
+        weights_network = network(weights)
+        lanes = [
+            Lane(job, job.begun + number, weights.key, weights_network, some) for number, some in enumerate(lists)
+        ]
+        prompt = Prompt(lanes, len(found) * BLOCK, first)
+        if missing is not None:
+            self._computing[missing] = prompt
+        if not job.begun:
+            job.cached_tokens = prompt.done
+        job.begun += samples
+        min(self._parts, key=lambda part: part.load).add(prompt)
+        return samples
 
 
 class SamplingScheduler:
-    """Serves sampling jobs on the compute thread.
-
-    Every set of weights has one running batch; batches take turns of a few steps. New requests join the running
-    batch of their weights. Memory for keys and values is shared, and given in the order of arrival: while the
-    request that waits longest does not fit, no other is let in before it, so that nobody waits for ever.
-    """
+    """Serves sampling jobs: the stations take turns."""
 
     def __init__(self, settings: EngineSettings) -> None:
         self._settings = settings
-        self._queues: OrderedDict[str, _Queue] = OrderedDict()
-        self._shelf: OrderedDict[str, CausalLM] = OrderedDict()
+        self._crew = Crew(settings.compute_threads)
+        self._stations: dict[str, Station] = {}
+        self._arrivals: OrderedDict[str, deque[tuple[Weights, SampleJob]]] = OrderedDict()
+        self._shelf: OrderedDict[str, Network] = OrderedDict()
 
     @property
     def has_work(self) -> bool:
-        return bool(self._queues)
+        return bool(self._arrivals) or any(station.busy for station in self._stations.values())
 
     def add(self, weights: Weights, job: SampleJob) -> None:
         """Queues a job."""
-        queue = self._queues.setdefault(weights.key, _Queue(weights))
-        line = queue.scoring if job.spec.max_tokens == 1 else queue.waiting
-        line.append((time.monotonic(), job))
+        self._arrivals.setdefault(weights.model.name, deque()).append((weights, job))
 
     def work(self, seconds: float) -> None:
         """Works on the queue for about so long, or until it is empty."""
         deadline = time.monotonic() + seconds
-        while self._queues and time.monotonic() < deadline:
-            self._admit()
-            for queue in list(self._queues.values()):
-                self._turn(queue)
-                if queue.idle:
-                    del self._queues[queue.weights.key]
+        while self.has_work and time.monotonic() < deadline:
+            self._distribute()
+            for station in self._stations.values():
+                if station.busy:
+                    station.turn(self._network)
 
-    def _turn(self, queue: _Queue) -> None:
-        batch = queue.batch
-        if batch is None:
-            return
-        try:
-            for _ in range(STEPS_PER_TURN):
-                if batch.rows:
-                    batch.step()
-        except Exception as error:
-            batch.fail(error)
-
-    def _admit(self) -> None:
-        for queue in sorted(self._queues.values(), key=lambda each: each.oldest):
-            queue.drop_cancelled()
-            batch = self._open(queue)
-            if batch is None:
-                continue
-            if queue.scoring:
-                self._score(queue, batch)
-            if queue.waiting:
-                jobs, blocked = self._admissible(queue, batch)
-                if jobs:
-                    self._start(queue, batch, jobs)
-                if blocked:
-                    return
-
-    def _open(self, queue: _Queue) -> DecodingBatch | None:
-        """The queue's batch; where its weights cannot be had, all that wait are told so."""
-        if queue.batch is None:
+    def _distribute(self) -> None:
+        """Brings arrivals to their stations; the first request for a model loads it."""
+        while self._arrivals:
+            name, arrived = self._arrivals.popitem(last=False)
             try:
-                queue.batch = DecodingBatch(self._weights(queue.weights))
+                if name not in self._stations:
+                    self._stations[name] = Station(arrived[0][0].model, self._settings, self._crew)
+                self._stations[name].waiting += arrived
             except Exception as error:
-                queue.refuse(error)
-        return queue.batch
+                for _, job in arrived:
+                    job.fail(error)
 
-    def _score(self, queue: _Queue, batch: DecodingBatch) -> None:
-        jobs = [job for _, job in list(queue.scoring)[:LOOK_AHEAD]]
-        chosen = set(map(id, self._first_micro_batch(jobs)))
-        queue.scoring = deque(entry for entry in queue.scoring if id(entry[1]) not in chosen)
-        self._run(batch, batch.score, [job for job in jobs if id(job) in chosen])
-
-    def _start(self, queue: _Queue, batch: DecodingBatch, jobs: list[SampleJob]) -> None:
-        waited = time.monotonic() - queue.oldest
-        if queue.rows and waited < PATIENCE and sum(job.spec.samples for job in jobs) < queue.rows // 8:
-            return
-        chosen = set(map(id, self._first_micro_batch(jobs)))
-        queue.waiting = deque(entry for entry in queue.waiting if id(entry[1]) not in chosen)
-        self._run(batch, batch.admit, [job for job in jobs if id(job) in chosen])
-
-    def _first_micro_batch(self, jobs: list[SampleJob]) -> list[SampleJob]:
-        """Of jobs in order of arrival, those of similar length that share a prompt pass with the first."""
-        lengths = [len(job.spec.prompt) for job in jobs]
-        for numbers in micro_batches(lengths, self._settings.prefill_tokens):
-            if 0 in numbers:
-                return [jobs[number] for number in numbers]
-        return []
-
-    def _run(self, batch: DecodingBatch, serve: Callable[[list[SampleJob]], None], jobs: list[SampleJob]) -> None:
-        if not jobs:
-            return
-        try:
-            serve(jobs)
-        except Exception as error:
-            for job in jobs:
-                job.fail(error)
-            batch.fail(error)
-
-    def _admissible(self, queue: _Queue, batch: DecodingBatch) -> tuple[list[SampleJob], bool]:
-        """The waiting jobs that fit now, in order, and whether one did not for want of memory."""
-        settings = self._settings
-        others = sum(each.cache_bytes for each in self._queues.values() if each is not queue)
-        slots, positions = batch.slots.capacity
-        rows, jobs = queue.rows, list[SampleJob]()
-        for _, job in list(queue.waiting)[:LOOK_AHEAD]:
-            rows += job.spec.samples
-            slots, positions = max(slots, round_rows(rows)), max(positions, round_length(job.spec.positions))
-            fits = slots * positions * batch.model.cache_bytes_per_position + others <= settings.cache_bytes
-            alone = rows == job.spec.samples and not others
-            if rows > settings.max_sequences and not alone:
-                return jobs, False
-            if not fits and not alone:
-                return jobs, True
-            jobs.append(job)
-        return jobs, False
-
-    def _weights(self, weights: Weights) -> CausalLM:
-        """The model to run: the base, or a copy with the adapter merged in, of which the latest ones are kept."""
+    def _network(self, weights: Weights) -> Network:
+        """The base weights, or those with the adapter merged in, of which the latest ones are kept."""
+        computer = self._stations[weights.model.name].computer
         base = weights.model.weights()
         if weights.adapter is None:
-            return base
-        if weights.key not in self._shelf:
-            self._shelf[weights.key] = merged(base, weights.adapter())
-        self._shelf.move_to_end(weights.key)
-        while len(self._shelf) > 1 and self._shelf_bytes() > self._settings.sampler_bytes:
-            self._shelf.popitem(last=False)
-        return self._shelf[weights.key]
+            return self._shelve(weights.key, lambda: computer.network(base))
+        adapter = weights.adapter
+        return self._shelve(weights.key, lambda: computer.network(merged(base, adapter())))
 
-    def _shelf_bytes(self) -> int:
-        return sum(model.own_bytes for model in self._shelf.values())
+    def _shelve(self, key: str, make: Callable[[], Network]) -> Network:
+        if key not in self._shelf:
+            self._shelf[key] = make()
+        self._shelf.move_to_end(key)
+        while len(self._shelf) > 1 and sum(each.own_bytes for each in self._shelf.values()) > self._limit:
+            self._shelf.popitem(last=False)
+        return self._shelf[key]
+
+    @property
+    def _limit(self) -> int:
+        return self._settings.sampler_bytes
 
     def forget(self, key: str) -> None:
         """Drops merged weights that nobody will ask for again and refuses what still waits for them."""
         self._shelf.pop(key, None)
-        queue = self._queues.get(key)
-        if queue is not None:
-            queue.refuse(RequestRefused("The session of this sampler was finished."))
+        for station in self._stations.values():
+            for weights, job in [entry for entry in station.waiting if entry[0].key == key]:
+                job.fail(RequestRefused("The session of this sampler was finished."))
+                station.waiting.remove((weights, job))

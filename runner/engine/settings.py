@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from charrun.engine.blocks import BLOCK
+
 MEGABYTE = 1024 * 1024
 
 
@@ -18,37 +20,65 @@ class EngineSettings:
     Attributes:
         models: Served name to the local Hugging Face folder of a causal language model.
         storage: Root folder of the checkpoints; outlives the process.
-        api_key: The key that every request must carry in `X-API-Key`.
+        api_key: The key that every request must carry in `X-API-Key`. Empty, none is asked for: whoever reaches
+            the port may do everything.
         device: `auto`, `cpu` or `cuda`.
-        threads: Threads of torch's matrix multiplications; 0 means one per CPU for training and half as many for
-            sampling, whose small steps gain nothing from more while the program that asks needs some too.
+        dtype: Precision of the base models: `float32`, `bfloat16`, or `auto`, fp32 on a CPU and bf16 on a GPU.
+        threads: Threads that compute; 0 means one per CPU.
         max_sequences: Sequences that one batch decodes together, at most.
-        cache_bytes: Memory for keys and values over all batches.
-        prefill_tokens: Padded tokens of one prompt batch.
+        cache_bytes: Memory for the keys and values of one base model's sequences, taken when it is first sampled
+            from; 0 means what `max_sequences` sequences of 1,024 tokens need, but at most a quarter of the machine's.
+        prefill_tokens: Prompt tokens that go through the model at once.
         training_bytes: Memory for the activations of one training micro-batch, as estimated.
         sampler_bytes: Memory for merged sampling weights that no batch uses.
         max_waiting: Sequences that may wait before requests are told to come back later.
+        waiting_bytes: Memory of requests that wait, likewise.
+        result_bytes: Memory of results that were not fetched, likewise; at twice as much the oldest are dropped.
+        snapshot_bytes: Memory of adapters that samplers hold without a checkpoint, over which the ones used longest
+            ago are dropped.
+        max_sessions: Client sessions that may be open at once.
+        max_runs: Training runs that may be open at once, over all sessions.
+        max_samplers: Samplers that one session may have.
+        session_seconds: After so long without a sign of life (the SDK gives one each 10 seconds) a session is closed.
+        drain_seconds: How long requests in flight are waited for when the server is told to stop.
     """
 
     models: Mapping[str, Path]
     storage: Path
     api_key: str
     device: str = "auto"
+    dtype: str = "auto"
     threads: int = 0
     max_sequences: int = 256
-    cache_bytes: int = 600 * MEGABYTE
-    prefill_tokens: int = 8192
+    cache_bytes: int = 0
+    prefill_tokens: int = 1024
     training_bytes: int = 384 * MEGABYTE
     sampler_bytes: int = 512 * MEGABYTE
     max_waiting: int = 65_536
+    waiting_bytes: int = 512 * MEGABYTE
+    result_bytes: int = 256 * MEGABYTE
+    snapshot_bytes: int = 1024 * MEGABYTE
+    max_sessions: int = 1000
+    max_runs: int = 64
+    max_samplers: int = 4096
+    session_seconds: float = 600.0
+    drain_seconds: float = 0.0
 
     @property
-    def training_threads(self) -> int:
+    def compute_threads(self) -> int:
         return self.threads or os.cpu_count() or 1
 
-    @property
-    def sampling_threads(self) -> int:
-        return self.threads or max(1, (os.cpu_count() or 1) // 2)
+    def cache_blocks(self, block_bytes: int, context: int) -> int:
+        """Blocks of keys and values for one model, at least one sequence's where the memory allows.
+
+        Args:
+            block_bytes: Size of a block over all layers.
+            context: The model's largest number of positions.
+        """
+        quarter = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+        usual = max(self.max_sequences * 1024, context) // BLOCK
+        most = (self.cache_bytes or quarter) // block_bytes
+        return max(1, most if self.cache_bytes else min(usual, most))
 
     def to_json(self) -> str:
         """One line."""

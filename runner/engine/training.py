@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from charrun.engine.adam import AdamStep, FlatAdam
 from charrun.engine.causal import CausalLM
 from charrun.engine.errors import RequestRefused
-from charrun.engine.lora import LoraModel, LoraSpec
-from charrun.engine.losses import Loss
+from charrun.engine.head import Scored, score
+from charrun.engine.kept import KeptPasses, Pass
+from charrun.engine.lora import LoraSpec
+from charrun.engine.lora_model import LoraModel
+from charrun.engine.losses import SEQUENCE_LOG_RATIO, SEQUENCE_MASK, Loss, make_loss
+from charrun.engine.packing import flat, pack, packed_batches
 
-CHUNK_ELEMENTS = 8_000_000
-"""Logits held at once while a loss is computed."""
+__all__ = ["AdamStep", "Datum", "PassResult", "TrainingRun", "micro_batches"]
+
+CPU_TOKENS = 2048
+"""Tokens of a micro-batch on a CPU: with more, activations fall out of its cache and products take twice as long."""
+SMALLEST_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -27,8 +35,9 @@ class Datum:
 
     Attributes:
         tokens: Input token ids [length] int64.
-        targets: Target token ids [length] int64; position i is predicted from tokens up to i.
-        inputs: The loss's further inputs, each [length] fp32.
+        targets: Target token ids [length] int64, or several per position [length, targets]; those at position i are
+            predicted from the tokens up to i.
+        inputs: The loss's further inputs, fp32, shaped as `targets`.
     """
 
     tokens: NDArray[np.int64]
@@ -38,22 +47,10 @@ class Datum:
 
 @dataclass(frozen=True)
 class PassResult:
-    """Log-probs of each row's targets, in the rows' order, and the summed loss."""
+    """Log-probs of each row's targets, in the rows' order and the targets' shape, and the summed loss."""
 
     logprobs: list[NDArray[np.float32]]
     loss: float
-
-
-@dataclass(frozen=True)
-class AdamStep:
-    """AdamW's numbers for one step; `grad_clip_norm` 0 means no clipping, weight decay is decoupled."""
-
-    learning_rate: float
-    beta1: float
-    beta2: float
-    eps: float
-    weight_decay: float
-    grad_clip_norm: float
 
 
 class TrainingRun:
@@ -62,51 +59,70 @@ class TrainingRun:
     Only the compute thread may touch it.
     """
 
-    def __init__(self, base: CausalLM, spec: LoraSpec, folder: Path, activation_bytes: int) -> None:
-        self.lora = LoraModel(base, spec, folder)
+    def __init__(
+        self, base: CausalLM, spec: LoraSpec, folder: Path, activation_bytes: int, general: bool = False
+    ) -> None:
+        self.lora = LoraModel(base, spec, folder, general)
         self.step = 0
-        self._named = self.lora.named_parameters()
-        self._optimizer = torch.optim.AdamW(list(self._named.values()), lr=0.0, weight_decay=0.0, foreach=True)
-        self._budget = max(256, activation_bytes // _bytes_per_token(self.lora.causal))
+        self._adam = FlatAdam(self.lora.parameters)
+        self._per_token = self.lora.decoder.bytes_per_token
+        self._recompute_over = max(SMALLEST_BATCH, activation_bytes // self._per_token)
+        self._batch = min(self._recompute_over, CPU_TOKENS) if base.device.type == "cpu" else self._recompute_over
+        self._kept = KeptPasses(activation_bytes - self._batch * self._per_token)
         self._incomplete: str | None = None
 
     def run(self, data: Sequence[Datum], loss: Loss, backward: bool) -> PassResult:
         """Forward pass over all rows and, if asked, a backward pass that adds to the gradients."""
-        logprobs: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(data)
-        total = 0.0
         try:
-            for numbers in micro_batches([len(datum.tokens) for datum in data], self._budget):
-                batch = [data[number] for number in numbers]
-                flat, part = self._micro_batch(batch, loss, backward)
-                total += part
-                ends = np.cumsum([len(datum.tokens) for datum in batch])[:-1]
-                for number, row in zip(numbers, np.split(flat, ends), strict=True):
-                    logprobs[number] = row
+            if loss.by_sequence:
+                data = self._with_sequence_ratios(data)
+            result = self._run(data, loss, backward)
+            if backward:
+                self.lora.finish()
         except Exception as error:
             if backward:
+                self.lora.discard()
                 self.mark_incomplete(f"an earlier forward_backward failed: {error}")
+            self._kept.clear()
             raise
+        return result
+
+    def _run(self, data: Sequence[Datum], loss: Loss, backward: bool) -> PassResult:
+        logprobs: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(data)
+        total = 0.0
+        self._kept.use(self.lora.parameters.version)
+        for numbers in packed_batches([len(datum.tokens) for datum in data], self._batch):
+            batch = [data[number] for number in numbers]
+            scored = self._micro_batch(batch, loss, backward)
+            total += scored.loss
+            flat_logprobs = scored.logprobs.cpu().numpy()
+            ends = np.cumsum([len(datum.tokens) for datum in batch])[:-1]
+            for number, row in zip(numbers, np.split(flat_logprobs, ends), strict=True):
+                shape = data[number].targets.shape
+                logprobs[number] = row.reshape(len(row), -1)[:, : shape[-1] if len(shape) > 1 else 1].reshape(shape)
         return PassResult(logprobs, total)
 
-    def _micro_batch(self, batch: Sequence[Datum], loss: Loss, backward: bool) -> tuple[NDArray[np.float32], float]:
-        causal = self.lora.causal
-        lengths = [len(datum.tokens) for datum in batch]
-        padded = np.zeros((len(batch), max(lengths)), np.int64)
-        for line, datum in zip(padded, batch, strict=True):
-            line[: len(datum.tokens)] = datum.tokens
-        real = np.arange(padded.shape[1]) < np.array(lengths)[:, None]
-        device = causal.device
-        targets = _flat([datum.targets for datum in batch], device)
-        inputs = {name: _flat([datum.inputs[name] for datum in batch], device) for name in batch[0].inputs}
-        where = torch.from_numpy(np.flatnonzero(real)).to(device)
-        with torch.set_grad_enabled(backward):
-            hidden = causal.hidden(torch.from_numpy(padded).to(device))
-            hidden = hidden.reshape(-1, hidden.shape[-1])[where]
-        if not backward:
-            with torch.no_grad():
-                logprobs = torch.cat([_target_logprobs(causal, hidden, targets, p) for p in _chunks(causal, targets)])
-                return logprobs.cpu().numpy(), float(loss.total(logprobs, inputs))
-        return _head_backward(causal, hidden, targets, inputs, loss)
+    def _micro_batch(self, batch: Sequence[Datum], loss: Loss, backward: bool) -> Scored:
+        rows = [datum.tokens for datum in batch]
+        size = sum(map(len, rows)) * self._per_token
+        made = self._kept.take(rows) if backward else None
+        keep = backward or self._kept.room(size)
+        if made is None:
+            recompute = sum(map(len, rows)) > self._recompute_over
+            made = Pass(*self.lora.decoder.forward(pack(rows, self.lora.device), keep, recompute), size)
+        targets, inputs = _target_tensors(batch, self.lora.device)
+        scored = score(self.lora.head, made.hidden, targets, inputs, loss, backward)
+        if scored.gradient is not None:
+            self.lora.decoder.backward(scored.gradient, made.kept)
+        elif not backward:
+            self._kept.add(rows, made if keep else None, size)
+        return scored
+
+    def _with_sequence_ratios(self, data: Sequence[Datum]) -> list[Datum]:
+        """The rows with `SEQUENCE_LOG_RATIO`, for which they go through the model once before."""
+        plain = [replace(datum, inputs={"weights": np.zeros(len(datum.tokens), np.float32)}) for datum in data]
+        logprobs = self._run(plain, make_loss("cross_entropy", {}), False).logprobs
+        return [_with_sequence_ratio(datum, found) for datum, found in zip(data, logprobs, strict=True)]
 
     def mark_incomplete(self, reason: str) -> None:
         """Makes the next `optim_step` fail: a gradient that lacks a part must not move the weights."""
@@ -118,46 +134,22 @@ class TrainingRun:
         Raises:
             RequestRefused: A part of the gradient is missing; the gradients are cleared, the weights unchanged.
         """
-        parameters = list(self._named.values())
         reason, self._incomplete = self._incomplete, None
         if reason is not None:
-            self._optimizer.zero_grad()
+            self._adam.clear_gradient()
             raise RequestRefused(f"No step was taken and the gradients were cleared, because {reason}")
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        limit = adam.grad_clip_norm if adam.grad_clip_norm > 0 else float("inf")
-        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
-        for group in self._optimizer.param_groups:
-            group.update(
-                lr=adam.learning_rate,
-                betas=(adam.beta1, adam.beta2),
-                eps=adam.eps,
-                weight_decay=adam.weight_decay,
-            )
-        self._optimizer.step()
-        self._optimizer.zero_grad()
+        norm = self._adam.step(adam)
+        self._kept.use(self.lora.parameters.version)
         self.step += 1
-        return {"grad_norm:mean": float(norm), "step:max": float(self.step)}
+        return {"grad_norm:mean": norm, "step:max": float(self.step)}
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
-        """Adam's moments and step counts by parameter name; empty before the first step."""
-        named: dict[str, Tensor] = {}
-        for name, parameter in self._named.items():
-            for key, value in self._optimizer.state.get(parameter, {}).items():
-                named[f"{key}/{name}"] = value.detach().cpu().clone()
-        return named
+        """Adam's moments by parameter name, and its step count; empty before the first step."""
+        return self._adam.tensors()
 
     def load_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes over what `optimizer_tensors` gave."""
-        for name, parameter in self._named.items():
-            state: dict[str, Any] = {}
-            for key in ("step", "exp_avg", "exp_avg_sq"):
-                if f"{key}/{name}" in tensors:
-                    value = tensors[f"{key}/{name}"].clone()
-                    state[key] = value if key == "step" else value.to(parameter.device)
-            if state:
-                self._optimizer.state[parameter] = state
+        self._adam.load(tensors)
 
 
 def micro_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
@@ -172,57 +164,24 @@ def micro_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _head_backward(
-    causal: CausalLM, hidden: Tensor, targets: Tensor, inputs: Mapping[str, Tensor], loss: Loss
-) -> tuple[NDArray[np.float32], float]:
-    """Loss and backward pass from hidden states [tokens, width], a chunk of logits at a time.
+def _target_tensors(batch: Sequence[Datum], device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
+    """Targets and loss inputs of rows laid end to end; rows with fewer targets per position are filled with zeros."""
+    many = max((datum.targets.shape[1] for datum in batch if datum.targets.ndim > 1), default=None)
 
-    Tokens that carry no gradient are left out of the backward pass: their log-probs are only reported.
-    """
-    leaf = hidden.detach()
-    gradient = torch.zeros_like(leaf)
-    logprobs = torch.empty(len(targets), device=leaf.device)
-    total = 0.0
-    gate = inputs[loss.gate] != 0
-    for indices, counted in ((gate.nonzero()[:, 0], True), ((~gate).nonzero()[:, 0], False)):
-        for part in _chunks(causal, indices):
-            chosen = indices[part]
-            states = leaf[chosen].requires_grad_(counted)
-            with torch.set_grad_enabled(counted):
-                some = _target_logprobs(causal, states, targets[chosen])
-                if counted:
-                    value = loss.total(some, {name: each[chosen] for name, each in inputs.items()})
-                    value.backward()  # type: ignore[no-untyped-call]
-                    assert states.grad is not None
-                    gradient[chosen] = states.grad
-                    total += float(value.detach())
-            logprobs[chosen] = some.detach()
-    hidden.backward(gradient)  # type: ignore[no-untyped-call]
-    return logprobs.cpu().numpy(), total
+    def laid(arrays: list[NDArray[Any]]) -> Tensor:
+        return flat(arrays if many is None else [_widened(array, many) for array in arrays], device)
+
+    inputs = {name: laid([datum.inputs[name] for datum in batch]) for name in batch[0].inputs}
+    return laid([datum.targets for datum in batch]), inputs
 
 
-def _target_logprobs(causal: CausalLM, hidden: Tensor, targets: Tensor, part: slice | None = None) -> Tensor:
-    """Log-probs [tokens] of the targets [tokens]."""
-    if part is not None:
-        hidden, targets = hidden[part], targets[part]
-    logits = causal.logits(hidden)
-    return logits.gather(-1, targets[:, None])[:, 0] - torch.logsumexp(logits, -1)
+def _widened(array: NDArray[Any], width: int) -> NDArray[Any]:
+    columns = array.reshape(len(array), -1)
+    return np.pad(columns, ((0, 0), (0, width - columns.shape[1])))
 
 
-def _chunks(causal: CausalLM, tokens: Tensor) -> list[slice]:
-    step = max(1, CHUNK_ELEMENTS // causal.vocabulary)
-    return [slice(start, min(start + step, len(tokens))) for start in range(0, len(tokens), step)]
-
-
-def _flat(rows: Sequence[NDArray[Any]], device: torch.device) -> Tensor:
-    return torch.from_numpy(np.concatenate(rows)).to(device)
-
-
-def _bytes_per_token(causal: CausalLM) -> int:
-    """A generous estimate of what one token's activations take in a forward and backward pass."""
-    config = causal.module.config.get_text_config()
-    width, inner = (
-        int(config.hidden_size),
-        int(getattr(config, "intermediate_size", None) or 4 * config.hidden_size),
-    )
-    return int(config.num_hidden_layers) * (24 * width + 6 * inner) * 4
+def _with_sequence_ratio(datum: Datum, logprobs: NDArray[np.float32]) -> Datum:
+    marked = datum.inputs[SEQUENCE_MASK] != 0
+    distance = (logprobs - datum.inputs["logprobs"])[marked]
+    ratio = np.full(logprobs.shape, distance.mean() if marked.any() else 0.0, np.float32)
+    return replace(datum, inputs={**datum.inputs, SEQUENCE_LOG_RATIO: ratio})

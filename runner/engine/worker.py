@@ -24,9 +24,7 @@ class Worker:
     """Runs everything that touches a model's weights."""
 
     def __init__(self, settings: EngineSettings) -> None:
-        self._training_threads = settings.training_threads
-        self._sampling_threads = settings.sampling_threads
-        self._threads = 0
+        self._threads = settings.compute_threads
         self._limit = settings.max_waiting
         self._scheduler = SamplingScheduler(settings)
         self._operations: deque[Callable[[], None]] = deque()
@@ -75,25 +73,19 @@ class Worker:
         self.run_soon(lambda: self._scheduler.forget(key))
 
     def _run(self) -> None:
+        torch.set_num_threads(self._threads)
         while self._wait():
             began = time.monotonic()
             took = 0.0
             if self._operations:
                 started = time.monotonic()
-                self._use(self._training_threads)
                 self._operate(self._operations.popleft())
                 took = time.monotonic() - started
             self._take_arrivals()
             if self._scheduler.has_work:
                 pressed = bool(self._operations)
-                self._use(self._sampling_threads)
                 self._scheduler.work(min(max(took, SHORTEST_SLICE), LONGEST_SLICE) if pressed else SHORTEST_SLICE)
             self.busy_seconds += time.monotonic() - began
-
-    def _use(self, threads: int) -> None:
-        if threads != self._threads:
-            torch.set_num_threads(threads)
-            self._threads = threads
 
     def _wait(self) -> bool:
         """Waits for work; False when the thread should end."""
