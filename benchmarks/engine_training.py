@@ -29,11 +29,12 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
 from charrun.demo import MODELS
+from charrun.engine.adam import AdamStep
 from charrun.engine.causal import load_causal
 from charrun.engine.lora import LoraSpec
 from charrun.engine.losses import make_loss
 from charrun.engine.process import EngineProcess
-from charrun.engine.training import AdamStep, Datum, TrainingRun
+from charrun.engine.training import Datum, TrainingRun
 
 BETA = 0.1
 ACTIVATION_BYTES = 384 << 20

@@ -19,8 +19,8 @@ import click
 
 from charrun.demo import MODELS
 from charrun.engine.folders import ModelFacts, describe, describe_all, parameter_count
-from charrun.engine.settings import EngineSettings
-from charrun.errors import EXIT_INTERRUPTED, EnvironmentProblem
+from charrun.engine.settings import MEGABYTE, EngineSettings
+from charrun.errors import EnvironmentProblem, Interrupted
 
 KEY_VARIABLE = "CHARRUN_ENGINE_KEY"
 _NAME = re.compile(r"[A-Za-z0-9][\w.:@/-]{0,199}")
@@ -100,6 +100,19 @@ def models() -> None:
 )
 @click.option("--max-runs", type=click.IntRange(1), default=EngineSettings.max_runs, show_default=True)
 @click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads; 0 decides by the machine.")
+@click.option(
+    "--cache-mib",
+    type=click.IntRange(0),
+    default=0,
+    help="Memory for a model's keys and values; 0 decides by the machine.",
+)
+@click.option(
+    "--adapter-mib",
+    type=click.IntRange(1),
+    default=EngineSettings.sampler_bytes // MEGABYTE,
+    show_default=True,
+    help="Memory for adapters that are ready to be sampled from.",
+)
 @click.option("--verbose", is_flag=True, help="Log each request.")
 @click.option("--quiet", is_flag=True, help="Log warnings alone.")
 def serve(
@@ -116,6 +129,8 @@ def serve(
     drain: float,
     max_runs: int,
     threads: int,
+    cache_mib: int,
+    adapter_mib: int,
     verbose: bool,
     quiet: bool,
 ) -> None:
@@ -136,6 +151,8 @@ def serve(
         device=device,
         dtype=dtype,
         threads=threads,
+        cache_bytes=cache_mib * MEGABYTE,
+        sampler_bytes=adapter_mib * MEGABYTE,
         max_runs=max_runs,
         drain_seconds=drain,
     )
@@ -156,8 +173,7 @@ def serve(
     except ValueError as error:
         raise EnvironmentProblem(str(error)) from error
     if ended.cut_off:
-        click.echo(f"stopped; requests that were cut off: {ended.cut_off}", err=True)
-        raise click.exceptions.Exit(EXIT_INTERRUPTED)
+        raise Interrupted(f"stopped; requests that were cut off: {ended.cut_off}", "--drain gives them more time")
     click.echo("stopped; everything that was in flight is done", err=True)
 
 

@@ -14,8 +14,8 @@ from statistics import fmean
 from typing import Any
 
 from tinker_cookbook import renderers
-from tinker_cookbook.tokenizer_utils import get_tokenizer, register_tokenizer
-from tokenizers import Tokenizer
+from tinker_cookbook.tokenizer_utils import get_tokenizer
+from tokenizers import Tokenizer  # type: ignore[import-untyped]
 from transformers import AutoTokenizer
 
 RENDERER = "qwen3_disable_thinking"
@@ -66,30 +66,14 @@ class Figures:
 
 
 def arguments() -> Arguments:
-    """The command line; tokenizers of the named models are registered on the way."""
+    """The command line."""
     parser = argparse.ArgumentParser()
     for name in ("model", "teacher", "untied"):
         parser.add_argument(f"--{name}", required=True)
     for name in ("data", "out"):
         parser.add_argument(f"--{name}", required=True, type=Path)
     parser.add_argument("--loss", default="importance_sampling")
-    given = Arguments(**vars(parser.parse_args()))
-    for folder in (given.model, given.teacher, given.untied):
-        register(folder)
-    return given
-
-
-def register(folder: str) -> None:
-    """Registers a folder's tokenizer with the cookbook, its think marks as Qwen3 has them: whole, but not special.
-
-    The renderers encode content with `split_special_tokens`, so marks that are special would fall into letters.
-    """
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    described = json.loads((Path(folder) / "tokenizer.json").read_text())
-    for token in described["added_tokens"]:
-        token["special"] = token["special"] and token["content"] not in _THINK
-    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(described))
-    register_tokenizer(folder, lambda: tokenizer)
+    return Arguments(**vars(parser.parse_args()))
 
 
 def renderer(folder: str) -> renderers.Renderer:

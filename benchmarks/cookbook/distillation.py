@@ -10,9 +10,11 @@ import json
 from collections.abc import Sequence
 from statistics import fmean
 
+import chz
 import tinker
 from client import Arguments, Figures, arguments, checkpoint, metrics, renderer, report
 from supervised import config
+from tinker_cookbook.renderers import Message
 from tinker_cookbook.supervised import train
 
 Answers = Sequence[tuple[str, list[int]]]
@@ -23,7 +25,7 @@ async def sample(client: tinker.SamplingClient, given: Arguments, questions: Seq
     chat = renderer(given.model)
 
     async def one(question: str, seed: int) -> tuple[str, list[int]]:
-        before = [{"role": "system", "content": system}] if system else []
+        before: list[Message] = [{"role": "system", "content": system}] if system else []
         prompt = chat.build_generation_prompt([*before, {"role": "user", "content": question}])
         limits = tinker.SamplingParams(max_tokens=192, temperature=0.7, seed=seed, stop=chat.get_stop_sequences())
         response = await client.sample_async(prompt=prompt, num_samples=1, sampling_params=limits)
@@ -36,10 +38,11 @@ async def in_character(teacher: tinker.SamplingClient, given: Arguments, answers
     """How much likelier the teacher finds answers under the system prompt than without it, mean log-ratio a token."""
     chat = renderer(given.model)
 
-    async def total(question: str, tokens: list[int], before: list[dict[str, str]]) -> float:
+    async def total(question: str, tokens: list[int], before: list[Message]) -> float:
         prompt = chat.build_generation_prompt([*before, {"role": "user", "content": question}])
         whole = tinker.ModelInput.from_ints([*prompt.to_ints(), *tokens])
-        return float(sum((await teacher.compute_logprobs_async(whole))[-len(tokens) :]))
+        scores = await teacher.compute_logprobs_async(whole)
+        return sum(score for score in scores[-len(tokens) :] if score is not None)
 
     async def ratio(question: str, tokens: list[int]) -> float:
         told = total(question, tokens, [{"role": "system", "content": system}])
@@ -62,7 +65,8 @@ async def distil(given: Arguments) -> Figures:
             if ending.is_clean:
                 messages = [{"role": "user", "content": question}, {"role": "assistant", "content": message["content"]}]
                 rows.write(json.dumps({"messages": messages}) + "\n")
-    await train.main(config(given, str(file), recipe_name="charrun_distillation", learning_rate=2e-3, num_epochs=4))
+    usual = config(given, str(file))
+    await train.main(chz.replace(usual, recipe_name="charrun_distillation", learning_rate=2e-3, num_epochs=4))
     before = await service.create_sampling_client_async(base_model=given.model)
     after = await service.create_sampling_client_async(model_path=checkpoint(given.out, "sampler_path"))
     first = await in_character(teacher, given, await sample(before, given, questions["test"], ""), system)

@@ -81,9 +81,17 @@ def with_peft(trained: Trained, adapter: str, out: str) -> PreTrainedModel:
     return PeftModel.from_pretrained(base, out)
 
 
-def merged(trained: Trained, adapter: str, out: str, **how: str) -> PreTrainedModel:
+def merged(
+    trained: Trained, adapter: str, out: str, strategy: str = "auto", dtype: str = "bfloat16"
+) -> PreTrainedModel:
     """A model of its own, merged shard by shard in the stored precision unless told otherwise."""
-    weights.build_hf_model(base_model=trained.folder, adapter_path=adapter, output_path=out, **how)
+    weights.build_hf_model(
+        base_model=trained.folder,
+        adapter_path=adapter,
+        output_path=out,
+        merge_strategy=strategy,
+        dtype=dtype,
+    )
     return AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
 
 
@@ -94,7 +102,7 @@ def main() -> None:
     tied = train(service, given, given.model, True)
     part = train(service, given, given.model, False)
     own = train(service, given, given.untied, True)
-    full = partial(merged, merge_strategy="full", dtype="float32")
+    full = partial(merged, strategy="full", dtype="float32")
     ways: list[tuple[str, Trained, str, Build, float]] = [
         ("build_lora_adapter, then PEFT; tied", tied, tied.external, with_peft, EXACT),
         ("build_lora_adapter, then PEFT; from a training checkpoint", tied, tied.state, with_peft, EXACT),

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import chz
 import tinker
@@ -101,7 +101,7 @@ def config(given: Arguments) -> train.Config:
         renderer_name=RENDERER,
         max_tokens=128,
         log_path=str(given.out),
-        loss_fn=given.loss,
+        loss_fn=cast(tinker.types.LossFnType, given.loss),
         loss_fn_config=bounds,
         lora_rank=LORA_RANK,
         eval_every=0,

@@ -6,15 +6,15 @@ import json
 from collections.abc import Iterator
 
 from client import Arguments, Figures, arguments, renderer, report
-from tinker_cookbook.renderers import TrainOnWhat
+from tinker_cookbook.renderers import Message, TrainOnWhat
 from tinker_cookbook.tokenizer_utils import get_tokenizer
 
-Conversation = list[dict[str, str]]
+Conversation = list[Message]
 
 
 def conversations(given: Arguments) -> Iterator[Conversation]:
     """Each file's conversation alone, under a system prompt, and after another one."""
-    system = {"role": "system", "content": (given.data / "constitution.txt").read_text()}
+    system: Message = {"role": "system", "content": (given.data / "constitution.txt").read_text()}
     before: Conversation = []
     for line in (given.data / "conversations.jsonl").read_text().splitlines():
         talk: Conversation = json.loads(line)["messages"]

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import chz
 import tinker
 from client import RENDERER, Arguments, Figures, arguments, report
 from supervised import config
@@ -59,8 +60,8 @@ def main() -> None:
     """Compare; or train, where this is the process that `run` started."""
     given = arguments()
     if AGAIN in os.environ:
-        changes = {"save_every": 3, "rolling_save_every": 0, "eval_every": 0, "max_steps": STEPS}
-        asyncio.run(train.main(config(given, str(given.data / "conversations.jsonl"), **changes)))
+        usual = config(given, str(given.data / "conversations.jsonl"))
+        asyncio.run(train.main(chz.replace(usual, save_every=3, rolling_save_every=0, eval_every=0, max_steps=STEPS)))
     else:
         report(given, compare(given))
 

@@ -11,7 +11,7 @@ from tinker_cookbook.supervised.data import FromConversationFileBuilder
 from tinker_cookbook.supervised.types import ChatDatasetBuilderCommonConfig
 
 
-def config(given: Arguments, file: str, **changes: object) -> train.Config:
+def config(given: Arguments, file: str) -> train.Config:
     """The cookbook's configuration of a run on one file of conversations, 32 of them held out."""
     dataset = FromConversationFileBuilder(
         common_config=ChatDatasetBuilderCommonConfig(
@@ -24,20 +24,19 @@ def config(given: Arguments, file: str, **changes: object) -> train.Config:
         file_path=file,
         test_size=32,
     )
-    fields: dict[str, object] = {
-        "log_path": str(given.out),
-        "model_name": given.model,
-        "recipe_name": "charrun_supervised",
-        "renderer_name": RENDERER,
-        "dataset_builder": dataset,
-        "learning_rate": 1e-3,
-        "lora_rank": LORA_RANK,
-        "num_epochs": 2,
-        "eval_every": 5,
-        "save_every": 10,
-        "rolling_save_every": 3,
-    }
-    return train.Config(**(fields | changes))
+    return train.Config(
+        log_path=str(given.out),
+        model_name=given.model,
+        recipe_name="charrun_supervised",
+        renderer_name=RENDERER,
+        dataset_builder=dataset,
+        learning_rate=1e-3,
+        lora_rank=LORA_RANK,
+        num_epochs=2,
+        eval_every=5,
+        save_every=10,
+        rolling_save_every=3,
+    )
 
 
 def main() -> None:

@@ -230,6 +230,7 @@ def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
     """Writes weights as bf16, a configuration that loads them as float32, and the tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     save_tokenizer(tokenizer, folder)
+    model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
     ends: dict[str, Any] = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     GenerationConfig(do_sample=True, temperature=0.7, top_p=0.95, **ends).save_pretrained(folder)

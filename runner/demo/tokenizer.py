@@ -18,6 +18,8 @@ from transformers import PreTrainedTokenizerFast
 from charrun.demo.corpus import families, written_prompts
 
 SPECIAL_TOKENS: Final = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
+PLAIN_TOKENS: Final = ("<think>", "</think>")
+"""Those that a decoder keeps as text, as Qwen3's does."""
 VOCABULARY: Final = 2048
 TEMPLATE: Final = Path(__file__).with_name("chat_template.jinja")
 # Runs of line breaks stay whole wherever they stand: a prompt's tokens are a prefix of the conversation's.
@@ -52,8 +54,11 @@ def train_tokenizer(count: int = 6000) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     core.train_from_iterator(_texts(count), trainer)
+    settings = json.loads(core.to_str())
+    for token in settings["added_tokens"]:
+        token["special"] = token["content"] not in PLAIN_TOKENS
     return PreTrainedTokenizerFast(
-        tokenizer_object=core,
+        tokenizer_object=Tokenizer.from_str(json.dumps(settings)),
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         additional_special_tokens=["<|im_start|>"],

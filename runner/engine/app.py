@@ -134,7 +134,9 @@ async def _close_silent_sessions(desk: Desk) -> None:
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestRefused)
     logger.info("refused %s: %s", request.url.path.rpartition("/")[2], error.message)
-    return JSONResponse({"error": error.message}, error.status)
+    # A body that is too large was not read to its end: the connection cannot be used again.
+    headers = {"Connection": "close"} if error.status == 413 else None
+    return JSONResponse({"error": error.message}, error.status, headers)
 
 
 async def _busy(_: Request, error: Exception) -> Response:

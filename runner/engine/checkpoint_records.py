@@ -18,8 +18,6 @@ KINDS = {"weights": "training", "sampler_weights": "sampler", "external_weights"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _RUN = re.compile(r"[A-Za-z0-9-]{1,64}:train:[0-9]{1,9}")
 _HOUR, _TEN_YEARS = 3600, 10 * 366 * 24 * 3600
-_SHOWN = 200
-"""Characters of a wrong name that a refusal repeats."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +36,12 @@ class CheckpointName:
             RequestRefused: A part could not be a folder's name within the store.
         """
         if kind not in KINDS:
-            raise RequestRefused(f"There is no kind of checkpoint called {kind[:_SHOWN]!r}; kinds: {', '.join(KINDS)}.")
+            raise RequestRefused(f"There is no kind of checkpoint called {kind!r}; kinds: {', '.join(KINDS)}.")
         if not _RUN.fullmatch(run):
-            raise RequestRefused(f"{run[:_SHOWN]!r} is not the id of a training run.")
+            raise RequestRefused(f"{run!r} is not the id of a training run.")
         if not _NAME.fullmatch(name):
             raise RequestRefused(
-                f"{name[:_SHOWN]!r} cannot name a checkpoint: use up to 128 letters, digits, dots, dashes and "
+                f"{name!r} cannot name a checkpoint: use up to 128 letters, digits, dots, dashes and "
                 "underscores, beginning with a letter or digit."
             )
         return cls(run, kind, name)
@@ -57,7 +55,7 @@ class CheckpointName:
         """
         parts = path.removeprefix("tinker://").split("/")
         if not path.startswith("tinker://") or len(parts) != 3:
-            raise RequestRefused(f"{path[:_SHOWN]!r} is not a checkpoint's path: tinker://<run>/<kind>/<name>.")
+            raise RequestRefused(f"{path!r} is not a checkpoint's path: tinker://<run>/<kind>/<name>.")
         return cls.checked(*parts)
 
     @property

@@ -42,6 +42,7 @@ class CheckpointStore:
         self.root.mkdir(parents=True, exist_ok=True)
         self._drafts = Drafts(self.root)
         self._names = threading.RLock()  # held while a name changes hands, never while files are written
+        self._rewrites = threading.Lock()  # so that of two changes to one meta.json none is lost
         self._sweep_at = 0.0
         self.sweep()
 
@@ -167,12 +168,18 @@ class CheckpointStore:
 
     def _rewrite(self, checkpoint: Checkpoint, fields: Mapping[str, Any]) -> None:
         folder = self.folder(checkpoint.place)
-        with self._names:
+        with self._rewrites:
             try:
                 meta = json.loads((folder / "meta.json").read_text())
+                draft = _draft_meta(folder, {**meta, **fields})
+                with self._names:
+                    found = self._read(folder, checkpoint.place)
+                    if found is None or found.token != meta["token"]:
+                        raise FileNotFoundError
+                    draft.replace(folder / "meta.json")
+                _sync(folder)
             except FileNotFoundError:
-                raise RequestRefused(f"The checkpoint {checkpoint.place.path} is gone.", 404) from None
-            _replace_meta(folder, {**meta, **fields})
+                raise RequestRefused(f"The checkpoint {checkpoint.place.path} is gone or was replaced.", 404) from None
 
     def copy(self, checkpoint: Checkpoint, place: CheckpointName, ttl_seconds: int | None) -> Checkpoint:
         """A checkpoint of its own with the same files; they share the disk's blocks where the disk can.
@@ -188,7 +195,8 @@ class CheckpointStore:
             meta = json.loads((draft / "meta.json").read_text())
             now = datetime.now(UTC).isoformat()
             fresh = {"path": place.path, "created": now, "token": uuid.uuid4().hex, "public": False}
-            _replace_meta(draft, {**meta, **fresh, "expires": _expiry(ttl_seconds)})
+            _draft_meta(draft, {**meta, **fresh, "expires": _expiry(ttl_seconds)}).replace(draft / "meta.json")
+            _sync(draft)
             with self._names:
                 draft.rename(final)
             _sync(final.parent)
@@ -241,13 +249,12 @@ def _expiry(seconds: int | None) -> str | None:
     return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat() if seconds is not None else None
 
 
-def _replace_meta(folder: Path, meta: Mapping[str, Any]) -> None:
-    """Puts a new meta.json in the place of the old one, whole or not at all."""
+def _draft_meta(folder: Path, meta: Mapping[str, Any]) -> Path:
+    """A new meta.json beside the old one, on the disk and ready to take its place."""
     draft = folder / f".meta-{uuid.uuid4().hex}"
     draft.write_text(json.dumps(meta, indent=2) + "\n")
     _sync(draft)
-    draft.replace(folder / "meta.json")
-    _sync(folder)
+    return draft
 
 
 def _link_or_copy(source: str, target: str) -> None:

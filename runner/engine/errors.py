@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+LONGEST = 1000
+"""Characters of a refusal."""
+
 
 class RequestRefused(Exception):
     """A request that is wrong or names something that is not there; answered with a 4xx and its sentence.
@@ -12,6 +15,8 @@ class RequestRefused(Exception):
     """
 
     def __init__(self, message: str, status: int = 400) -> None:
+        # Names that a client sent are repeated in the sentence; a very long one would be sent back whole.
+        message = message if len(message) <= LONGEST else f"{message[: LONGEST - 200]} ... {message[-200:]}"
         super().__init__(message)
         self.message = message
         self.status = status

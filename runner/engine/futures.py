@@ -21,6 +21,8 @@ KEEP_AFTER_FETCH = 120.0
 """Seconds that a fetched result stays, in case its answer was lost on the way."""
 KEEP_UNFETCHED = 3600.0
 """Seconds that a result waits for its client."""
+ABANDONED = 30.0
+"""Seconds after which a result that no client is asking for may be dropped for want of memory: the SDK always asks."""
 OVERHEAD = 2048
 """Bytes that a ticket itself holds, about."""
 
@@ -102,8 +104,8 @@ class TicketOffice:
 
     Args:
         waiting_bytes: Memory of requests that wait, above which the office is crowded.
-        result_bytes: Memory of results that nobody has fetched, above which it is crowded; at twice as much the
-            oldest are dropped.
+        result_bytes: Memory of results that nobody has fetched, above which it is crowded and drops those that
+            nobody asks for; at twice as much it drops the oldest.
     """
 
     def __init__(self, waiting_bytes: int, result_bytes: int) -> None:
@@ -114,6 +116,7 @@ class TicketOffice:
         self._fetched = 0
         self._open = 0
         self._sweep_at = 0.0
+        self._room_at = 0.0
 
     def get(self, request_id: str) -> Ticket | None:
         return self._tickets.get(request_id)
@@ -140,6 +143,9 @@ class TicketOffice:
     @property
     def crowded(self) -> bool:
         """Whether so much waits, for work or for its client, that new requests should come back later."""
+        if self._held - self._fetched > self._limits[1] and time.monotonic() >= self._room_at:
+            self._room_at = time.monotonic() + 1
+            self._make_room()
         return self._waiting > self._limits[0] or self._held - self._fetched > self._limits[1]
 
     async def fetch(self, request_id: str, patience: float) -> Outcome | None:
@@ -198,9 +204,15 @@ class TicketOffice:
             self._fetched -= ticket.size if ticket.fetched else 0
 
     def _make_room(self) -> None:
-        """Drops results that were fetched, and then, if that is not enough, the oldest that nobody waits for."""
+        """Drops results that were fetched; if that is not enough, abandoned ones; if still not, the oldest."""
         quiet = [each for each in self._tickets.values() if each.outcome is not None and not each.polls]
-        for share, dispensable in ((1.0, [each for each in quiet if each.fetched]), (1.5, quiet)):
+        since = time.monotonic() + KEEP_UNFETCHED - ABANDONED
+        rounds = (
+            (1.0, [each for each in quiet if each.fetched]),
+            (1.0, [each for each in quiet if each.expires < since]),
+            (2.0, quiet),
+        )
+        for share, dispensable in rounds:
             for ticket in dispensable:
                 if self._held <= share * self._limits[1]:
                     break

@@ -356,6 +356,7 @@ def _mass_from(powers: Any, least: float, kept: Any, parts: Any) -> float:
 
 @compiled
 def _count_from(powers: Any, least: float) -> int:
+    """How many are at least as large as `least`."""
     count = np.int32(0)
     for at in range(len(powers)):
         count += np.int32(powers[at] >= least)
@@ -379,16 +380,40 @@ def _least_kept(powers: Any, top_k: int, top_p: float, kept: Any, parts: Any) ->
                 high = middle
         limit = _as_float(low)
     if top_p < 1:
-        wanted = F(top_p) * _mass_from(powers, limit, kept, parts)
-        low, high = _as_int(limit), _as_int(F(1)) + np.int32(1)
-        while high - low > 1:
-            middle = low + (high - low) // np.int32(2)
-            if _mass_from(powers, _as_float(middle), kept, parts) >= wanted:
-                low = middle
-            else:
-                high = middle
-        limit = _as_float(low)
+        limit = _nucleus(powers, limit, F(top_p) * _mass_from(powers, limit, kept, parts), kept, parts)
     return limit
+
+
+@compiled
+def _nucleus(powers: Any, limit: float, wanted: float, kept: Any, parts: Any) -> float:
+    """The largest power such that those not smaller sum up to `wanted`; bisects until few are left to look at."""
+    low, high = _as_int(limit), _as_int(F(1)) + np.int32(1)
+    many, few, above = len(powers), 0, F(0)
+    while high - low > 1 and many - few > _FEW:
+        middle = low + (high - low) // np.int32(2)
+        least = _as_float(middle)
+        mass = _mass_from(powers, least, kept, parts)
+        if mass >= wanted:
+            low, many = middle, _count_from(powers, least)
+        else:
+            high, few, above = middle, _count_from(powers, least), mass
+    if high - low <= 1:
+        return _as_float(low)
+    least, below = _as_float(low), _as_float(high)
+    count = 0
+    for at in range(len(powers)):
+        if powers[at] >= least and powers[at] < below:
+            place = count
+            while place > 0 and kept[place - 1] < powers[at]:
+                kept[place] = kept[place - 1]
+                place -= 1
+            kept[place] = powers[at]
+            count += 1
+    for place in range(count):
+        above += kept[place]
+        if above >= wanted:
+            return kept[place]
+    return least
 
 
 @compiled

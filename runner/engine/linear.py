@@ -34,6 +34,7 @@ def correlate(left: Tensor, right: Tensor) -> Tensor:
     """`left.T @ right` [n, m] of left [tokens, n] and right [tokens, m], without gradients: a weight's gradient."""
     if not onednn_multiplies(left):
         return left.t() @ right
+    left, right = left.contiguous(), right.contiguous()  # oneDNN has no fast way for a part's transpose
     if left.shape[1] > right.shape[1]:  # oneDNN is faster where the result's rows are the longer side
         return multiply(right.t(), left.t(), None).t()
     return multiply(left.t(), right.t(), None)
@@ -55,7 +56,7 @@ class _Multiply(torch.autograd.Function):
         flat = output.reshape(-1, output.shape[-1])
         to_weight = None
         if ctx.needs_input_grad[1]:
-            to_weight = multiply(flat.t(), inputs.reshape(-1, inputs.shape[-1]).t(), None)
+            to_weight = correlate(flat, inputs.reshape(-1, inputs.shape[-1]))
         return to_inputs, to_weight, flat.sum(0) if ctx.needs_input_grad[2] else None
 
 

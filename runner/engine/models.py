@@ -113,7 +113,7 @@ class ModelShelf:
         """
         model = self.models.get(name)
         if model is None:
-            model = next((each for each in self.models.values() if str(each.folder) == name), None)
+            model = next((each for each in self.models.values() if each.folder == _folder(name)), None)
         if model is None:
             known = ", ".join(sorted(self.models)) or "none"
             raise RequestRefused(f"The model {name!r} is not served by this engine; it serves: {known}.", 404)
@@ -121,6 +121,14 @@ class ModelShelf:
 
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def _folder(name: str) -> Path | None:
+    """The folder that an absolute path leads to; None for any other name."""
+    try:
+        return Path(name).resolve() if name.startswith("/") else None
+    except (OSError, ValueError):
+        return None
 
 
 def choose_device(wanted: str, dtype: str = "auto") -> tuple[torch.device, torch.dtype]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,6 @@ from charrun.engine.lora import LoraSpec
 from charrun.engine.lora_model import LoraModel
 from charrun.engine.losses import SEQUENCE_LOG_RATIO, SEQUENCE_MASK, Loss, make_loss
 from charrun.engine.packing import flat, pack, packed_batches
-
-__all__ = ["AdamStep", "Datum", "PassResult", "TrainingRun", "micro_batches"]
 
 CPU_TOKENS = 2048
 """Tokens of a micro-batch on a CPU: with more, activations fall out of its cache and products take twice as long."""
@@ -150,18 +148,6 @@ class TrainingRun:
     def load_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes over what `optimizer_tensors` gave."""
         self._adam.load(tensors)
-
-
-def micro_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Numbers of rows that go through the model together: similar lengths, at most `budget` padded tokens."""
-    batch: list[int] = []
-    for number in sorted(range(len(lengths)), key=lambda each: lengths[each], reverse=True):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > budget:
-            yield batch
-            batch = []
-        batch.append(number)
-    if batch:
-        yield batch
 
 
 def _target_tensors(batch: Sequence[Datum], device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:

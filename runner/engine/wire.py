@@ -56,6 +56,11 @@ def check_tokens(tokens: NDArray[np.int64], model: HostedModel) -> None:
         raise RequestRefused("The input holds no tokens.")
     if len(tokens) > model.context:
         raise RequestRefused(f"The input has {len(tokens)} tokens, {model.name} takes {model.context}.")
+    check_vocabulary(tokens, model)
+
+
+def check_vocabulary(tokens: NDArray[np.int64], model: HostedModel) -> None:
+    """Raises RequestRefused where one of some tokens is not of the vocabulary."""
     low, high = int(tokens.min()), int(tokens.max())
     if low < 0 or high >= model.vocabulary:
         wrong = low if low < 0 else high

@@ -126,8 +126,8 @@ def stop_rule(stop: str | Sequence[str] | Sequence[int] | None, model: HostedMod
         raise RequestRefused(f"There are {len(stops)} stops; at most {MAX_STOPS} are accepted.")
     strings = tuple(each for each in stops if isinstance(each, str))
     tokens = frozenset(each for each in stops if isinstance(each, int))
-    if any(not 1 <= len(each) <= MAX_STOP_LENGTH for each in strings):
-        raise RequestRefused(f"A stop string must have from 1 to {MAX_STOP_LENGTH} characters.")
+    if any(not each or len(each) > MAX_STOP_LENGTH for each in strings):
+        raise RequestRefused(f"A stop string must not be empty, nor have more than {MAX_STOP_LENGTH} characters.")
     if strings and model.tokenizer is None:
         raise RequestRefused(f"{model.name} has no tokenizer in its folder, so stop strings cannot be told.")
     return StopRule(tokens | model.end_tokens, strings, model.tokenizer)

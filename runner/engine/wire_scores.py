@@ -57,6 +57,8 @@ def named_tokens(request: types.SampleRequest, length: int, vocabulary: int) -> 
     asked = request.target_prompt_logprobs
     if asked is None:
         return None
+    if length < 2:
+        raise RequestRefused("target_prompt_logprobs needs a prompt of at least two tokens.")
     shape = asked.shape or []
     if asked.dtype != "int64" or len(shape) != 2 or shape[0] != length - 1 or not 1 <= shape[1] <= MAX_NAMED:
         raise RequestRefused(

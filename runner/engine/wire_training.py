@@ -19,7 +19,7 @@ from charrun.engine.losses import EVERY_TOKEN, SEQUENCE_MASK, Loss, check_limits
 from charrun.engine.models import HostedModel
 from charrun.engine.passes import PassData
 from charrun.engine.training import Datum, PassResult
-from charrun.engine.wire import check_tokens
+from charrun.engine.wire import check_tokens, check_vocabulary
 
 MAX_TARGETS = 1024
 """Target tokens that one position may have."""
@@ -103,10 +103,7 @@ def _check_targets(targets: NDArray[Any], tokens: NDArray[np.int64], loss: Loss,
     if len(shape) == 2 and not (loss.many_targets and 1 <= shape[1] <= MAX_TARGETS):
         allowed = f"from 1 to {MAX_TARGETS} targets" if loss.many_targets else "one target"
         raise RequestRefused(f"target_tokens has shape {shape}; this loss takes {allowed} a position.")
-    low, high = int(targets.min()), int(targets.max())
-    if low < 0 or high >= model.vocabulary:
-        wrong = low if low < 0 else high
-        raise RequestRefused(f"Token {wrong} is not in the vocabulary of {model.name} (0 to {model.vocabulary - 1}).")
+    check_vocabulary(targets, model)
 
 
 def _loss_input(name: str, arrays: dict[str, NDArray[Any]], loss: Loss, shape: tuple[int, ...]) -> NDArray[np.float32]:
