@@ -264,7 +264,8 @@ def report_roofline(folder: Path, device: str, speeds: dict[str, float]) -> None
     print(f"\nroofline: linear layers alone, {BATCH} rows, {threads} threads: {reached / 1e9:,.0f} GFLOP/s", end="")
     print(f" = {reached / operations:,.0f} tokens/s")
     for name, speed in speeds.items():
-        print(f"  {name}: {speed * operations / 1e9:,.1f} GFLOP/s in linear layers, {speed * operations / reached:.0%} of it")
+        share = speed * operations / reached
+        print(f"  {name}: {speed * operations / 1e9:,.1f} GFLOP/s in linear layers, {share:.0%} of it")
 
 
 def shaped_model(folder: Path) -> Path:

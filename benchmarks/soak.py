@@ -27,8 +27,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SERVE = ["engine", "serve", "--port", "0", "--cache-mib", "128", "--adapter-mib", "16"]
-"""The server, with caches that a minute fills: memory that only fills a cache up to its limit is no growth."""
+SERVE = ["engine", "serve", "--port", "0", "--cache-mib", "128", "--adapter-mib", "16", "--session-seconds", "45"]
+"""The server, with caches that half a minute fills and clients that count as gone soon after they were killed: memory
+that fills a cache up to its limit, or waits for a client to come back, is no growth."""
 KILLED = 2
 """Clients that are killed now and then."""
 GROWTH = 1.10

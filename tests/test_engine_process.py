@@ -234,7 +234,7 @@ def test_a_refused_gradient_takes_no_step(service: tinker.ServiceClient) -> None
     good = datum([1, 2, 3], target_tokens=[2, 3, 4])
     before = client.forward([good], "cross_entropy").result().metrics
     refused(lambda: client.forward_backward([datum([1, 2], target_tokens=[1])], "cross_entropy"), "Datum 0")
-    refused(lambda: client.forward_backward([good], "ppo"), "is not offered; losses: cross_entropy")
+    refused(lambda: client.forward_backward([good], "stable_reinforce"), "is not offered")
     with pytest.raises(tinker.RequestFailedError, match="No step was taken") as caught:
         client.optim_step(types.AdamParams(learning_rate=1.0)).result()
     assert caught.value.category == types.RequestErrorCategory.User

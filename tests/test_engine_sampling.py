@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,7 @@ def serve(
     entries = list(enumerate(zip(each, specs, strict=True)))
     while entries or sampler.has_work:
         for number, (own, spec) in entries[:at_once]:
-            finish: Callable[[SampleResult], None] = lambda result, number=number: results.__setitem__(number, result)
-            sampler.add(own, SampleJob(spec, finish, fail))
+            sampler.add(own, SampleJob(spec, partial(results.__setitem__, number), fail))
         entries = entries[at_once:]
         sampler.work(0.02)
     return [results[number] for number in range(len(specs))]
@@ -296,7 +296,8 @@ def test_the_general_way_gives_what_the_fused_one_gives(student: HostedModel, mo
     specs = [replace(spec, temperature=0.0, max_tokens=5) for spec in varied(20, seed=5)]
     fused = serve(scheduler(), Weights(STUDENT, student), specs)
     monkeypatch.setattr(FusedComputer, "of", classmethod(lambda *_: None))
-    general = serve(scheduler(prefill_tokens=100), [*adapters(student, 1) * 10, *[Weights(STUDENT, student)] * 10], specs)
+    weights = [*adapters(student, 1) * 10, *[Weights(STUDENT, student)] * 10]
+    general = serve(scheduler(prefill_tokens=100), weights, specs)
     for one, other in list(zip(fused, general, strict=True))[10:]:
         assert one.sequences[0].logprobs == pytest.approx(other.sequences[0].logprobs, abs=1e-3)
 
@@ -329,9 +330,7 @@ def test_only_tokens_that_top_k_and_then_top_p_keep_are_ever_drawn(
     most = expected_kept(powers, top_k, min(1.0, top_p + slack))
     least = expected_kept(powers, top_k, max(1e-9, top_p - slack)) if top_p < 1 else set()
     count = 400
-    choices = Choices(
-        np.full(count, temperature, np.float32), np.full(count, top_k), np.full(count, top_p, np.float32)
-    )
+    choices = Choices(np.full(count, temperature, np.float32), np.full(count, top_k), np.full(count, top_p, np.float32))
     uniforms = (np.arange(count) + 0.5) / count
     tokens, logprobs = choose(torch.from_numpy(logits)[None], np.zeros(count, np.int64), choices, uniforms)
     drawn = set(tokens.tolist())

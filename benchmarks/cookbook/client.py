@@ -15,8 +15,6 @@ from typing import Any
 
 from tinker_cookbook import renderers
 from tinker_cookbook.tokenizer_utils import get_tokenizer
-from tokenizers import Tokenizer  # type: ignore[import-untyped]
-from transformers import AutoTokenizer
 
 RENDERER = "qwen3_disable_thinking"
 LORA_RANK = 32

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from charrun.engine import kernels
+from charrun.engine import kernels_choosing
 from charrun.engine.requests import SampleSpec
 
 
@@ -72,7 +72,7 @@ def choose(
     tokens, logprobs = np.empty(len(sources), np.int64), np.empty(len(sources), np.float32)
     if logits.device.type == "cpu":
         given = (choices.temperatures, choices.top_ks, choices.top_ps, uniforms)
-        kernels.choose(logits.numpy(), sources, *given, tokens, logprobs)
+        kernels_choosing.choose(logits.numpy(), sources, *given, tokens, logprobs)
         return tokens, logprobs
     found = _choose_on_device(logits[torch.from_numpy(sources).to(logits.device)], choices, uniforms)
     return found[0].cpu().numpy(), found[1].cpu().numpy()
@@ -82,16 +82,14 @@ def target_logprobs(logits: Tensor, targets: NDArray[np.int64]) -> tuple[NDArray
     """Log-probs [rows] of targets [rows] under logits [rows, vocabulary], and the logits' norms [rows]."""
     if logits.device.type == "cpu":
         norms, result = np.empty(len(targets), np.float32), np.empty(len(targets), np.float32)
-        kernels.score(logits.numpy(), targets, norms, result)
+        kernels_choosing.score(logits.numpy(), targets, norms, result)
         return result, norms
     norm = torch.logsumexp(logits, -1)
     chosen = logits.gather(-1, torch.from_numpy(targets).to(logits.device)[:, None])[:, 0] - norm
     return chosen.cpu().numpy(), norm.cpu().numpy()
 
 
-def _choose_on_device(
-    logits: Tensor, choices: Choices, uniforms: NDArray[np.float64]
-) -> tuple[Tensor, Tensor]:
+def _choose_on_device(logits: Tensor, choices: Choices, uniforms: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
     """`choose` in torch's operations, for logits [rows, vocabulary]."""
     device, vocabulary = logits.device, logits.shape[-1]
     temperatures = torch.from_numpy(choices.temperatures).to(device)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from charrun.engine import kernels
+from charrun.engine import kernels, kernels_attention
 from charrun.engine.blocks import BLOCK
 from charrun.engine.causal import CausalLM
 from charrun.engine.linear import multiply, onednn_multiplies
@@ -33,9 +33,12 @@ class Stacked:
     """Linear layers of the same input as one product; the modules keep views of the stacked weights."""
 
     def __init__(self, modules: Sequence[nn.Linear], base: Stacked | None) -> None:
-        self.sources = [module.weight.data_ptr() for module in modules]
+        self.sources: list[int] = [module.weight.data_ptr() for module in modules]
+        self.weight: Tensor
+        self.bias: Tensor | None
+        self.own_bytes = 0
         if base is not None and self.sources == base.sources:
-            self.weight, self.bias, self.own_bytes = base.weight, base.bias, 0
+            self.weight, self.bias = base.weight, base.bias
             return
         self.weight = torch.cat([module.weight.detach() for module in modules])
         self.bias = None if modules[0].bias is None else torch.cat([module.bias.detach() for module in modules])
@@ -74,8 +77,8 @@ class FusedNetwork:
 
     def __init__(self, causal: CausalLM, base: FusedNetwork | None) -> None:
         layers: Any = causal.decoder.layers
-        known = [None] * len(layers) if base is None else base.layers
-        self.layers = [FusedLayer.of(layer, old) for layer, old in zip(layers, known, strict=True)]
+        known: list[Any] = [None] * len(layers) if base is None else base.layers
+        self.layers: list[FusedLayer] = [FusedLayer.of(layer, old) for layer, old in zip(layers, known, strict=True)]
         self.own_bytes = causal.own_bytes
         self.vocabulary = causal.vocabulary
         self._causal = causal
@@ -150,9 +153,7 @@ class FusedComputer:
         tokens = np.arange(BLOCK + 8) % causal.vocabulary
         positions = np.arange(len(tokens))
         table = np.arange(2, dtype=np.int32)[None]
-        batch = TokenBatch(
-            tokens, positions, np.zeros_like(tokens), table, positions, [(self._base, len(tokens))]
-        )
+        batch = TokenBatch(tokens, positions, np.zeros_like(tokens), table, positions, [(self._base, len(tokens))])
         found = self.hidden(batch)
         with torch.inference_mode():
             expected = causal.hidden(torch.from_numpy(tokens)[None])[0]
@@ -181,7 +182,7 @@ class FusedComputer:
             kernels.add_and_normalize(states.numpy(), more.numpy(), norms.first, norms.epsilon, normed.numpy())
             heads = _product(normed, spans, number, "qkv").view(len(states), -1, self._size).numpy()
             places = (batch.positions, batch.rows, batch.tables, self._keys[number], self._values[number])
-            kernels.place_heads(
+            kernels_attention.place_heads(
                 heads, norms.query, norms.key, norms.head_epsilon, self._cosines, self._sines, *places
             )
             chosen = batch.chosen if last else every
@@ -191,7 +192,7 @@ class FusedComputer:
                     return states
             mixed = torch.empty(len(chosen), self._query_heads * self._size)
             by_head = mixed.view(len(chosen), self._query_heads, self._size).numpy()
-            kernels.attend(heads, *places, self._scale, chosen, by_head)
+            kernels_attention.attend(heads, *places, self._scale, chosen, by_head)
             more = _product(mixed, spans, number, "output")
             normed = torch.empty_like(states)
             kernels.add_and_normalize(states.numpy(), more.numpy(), norms.second, norms.epsilon, normed.numpy())

@@ -1,4 +1,4 @@
-"""The sequences that decode together: prompts come in chunk by chunk while the others go on, and whoever ends leaves."""
+"""The sequences that decode together: prompts come in chunk by chunk while others go on; whoever ends leaves."""
 
 from __future__ import annotations
 
@@ -307,13 +307,17 @@ def _with_chunks(steady: TokenBatch, chunks: Sequence[_Chunk]) -> TokenBatch:
     """The lanes' next tokens, and after them parts of prompts."""
     count = len(steady.tokens)
     firsts = [chunk.prompt.lanes[0] for chunk in chunks]
-    tables = np.zeros((count + len(chunks), max(steady.tables.shape[1], *(len(lane.blocks) for lane in firsts))), np.int32)
+    tables = np.zeros(
+        (count + len(chunks), max(steady.tables.shape[1], *(len(lane.blocks) for lane in firsts))), np.int32
+    )
     tables[:count, : steady.tables.shape[1]] = steady.tables
     for row, lane in zip(tables[count:], firsts, strict=True):
         row[: len(lane.blocks)] = lane.blocks
     sizes = [chunk.stop - chunk.start for chunk in chunks]
     starts = count + np.cumsum([0, *sizes])[:-1]
-    chosen = [start - chunk.start + np.array(chunk.chosen, np.int64) for start, chunk in zip(starts, chunks, strict=True)]
+    chosen = [
+        start - chunk.start + np.array(chunk.chosen, np.int64) for start, chunk in zip(starts, chunks, strict=True)
+    ]
     prompts = [chunk.prompt.job.spec.prompt[chunk.start : chunk.stop] for chunk in chunks]
     return TokenBatch(
         np.concatenate([steady.tokens, *prompts]),

@@ -100,9 +100,7 @@ class Station:
             self.pool.remember(first.weights, spec.prompt, first.blocks)
             prompt.computed = True
         self._computing = {
-            name: prompt
-            for name, prompt in self._computing.items()
-            if not (prompt.computed or prompt.job.cancelled)
+            name: prompt for name, prompt in self._computing.items() if not (prompt.computed or prompt.job.cancelled)
         }
         failed = part.all_lanes() if turn.error is not None else []
         for lane in turn.ended + failed:
@@ -145,9 +143,7 @@ class Station:
                 break
         self.waiting.extendleft(reversed(later))
 
-    def _begin(
-        self, weights: Weights, job: SampleJob, room: int, network: Callable[[Weights], Network]
-    ) -> int | None:
+    def _begin(self, weights: Weights, job: SampleJob, room: int, network: Callable[[Weights], Network]) -> int | None:
         """Starts as many of a request's samples as there is room for.
 
         Returns:
@@ -180,9 +176,7 @@ class Station:
             self.pool.share(shared)
             lists.append(shared + self.pool.lend(total - full))
         weights_network = network(weights)
-        lanes = [
-            Lane(job, job.begun + number, weights.key, weights_network, some) for number, some in enumerate(lists)
-        ]
+        lanes = [Lane(job, job.begun + number, weights.key, weights_network, some) for number, some in enumerate(lists)]
         prompt = Prompt(lanes, len(found) * BLOCK, first)
         if missing is not None:
             self._computing[missing] = prompt

@@ -50,13 +50,11 @@ def _score(logits: Tensor, first: int, spec: SampleSpec, scores: PromptScores) -
         values = logits.gather(-1, named).cpu().numpy() - norms[:, None]
         scores.targets[where - 1] = np.where(asked >= 0, values, 0.0)
     if scores.alternative_tokens is not None and scores.alternative_logprobs is not None:
-        tokens, values = _draw(logits, first, spec)
-        scores.alternative_tokens[where - 1], scores.alternative_logprobs[where - 1] = tokens, values
+        drawn, values = _draw(logits, first, spec)
+        scores.alternative_tokens[where - 1], scores.alternative_logprobs[where - 1] = drawn, values
 
 
-def likeliest(
-    logits: Tensor, norms: NDArray[np.float32], count: int
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+def likeliest(logits: Tensor, norms: NDArray[np.float32], count: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The likeliest tokens [rows, count] of logits [rows, vocabulary] and their log-probs, given the logits' norms."""
     top = logits.topk(count)
     return top.indices.int().cpu().numpy(), top.values.cpu().numpy() - norms[:, None]
@@ -72,8 +70,6 @@ def _draw(logits: Tensor, first: int, spec: SampleSpec) -> tuple[NDArray[np.int6
         ]
     )
     total = rows * count
-    plain = Choices(
-        np.full(total, spec.temperature, np.float32), np.full(total, -1), np.ones(total, np.float32)
-    )
+    plain = Choices(np.full(total, spec.temperature, np.float32), np.full(total, -1), np.ones(total, np.float32))
     tokens, logprobs = choose(logits, np.repeat(np.arange(rows), count), plain, noise)
     return tokens.reshape(rows, count), logprobs.reshape(rows, count)
