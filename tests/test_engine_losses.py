@@ -279,7 +279,7 @@ def test_every_loss_that_the_sdk_names_is_offered_or_refused_with_a_reason() -> 
 
 
 WRONG = [
-    ("stable_reinforce", {}, {}, "not published"),
+    ("stable_reinforce", {}, {}, "part of the SDK"),
     ("custom", {"loss_id": "1"}, {}, "run in the client"),
     ("square", {}, {}, "'square' is not offered"),
     ("ppo", {"epsilon": 0.2}, {}, "knows no setting 'epsilon'"),

@@ -18,7 +18,6 @@ from tinker_cookbook.tokenizer_utils import get_tokenizer
 
 RENDERER = "qwen3_disable_thinking"
 LORA_RANK = 32
-_THINK = ("<think>", "</think>")
 
 
 @dataclass(frozen=True)

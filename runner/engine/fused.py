@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,6 +134,7 @@ class FusedComputer:
         self._last_epsilon = float(decoder.norm.variance_epsilon)
         self._cosines, self._sines = _rotation(decoder.rotary_emb, int(config.max_position_embeddings))
         self.parallel = sum(parameter.numel() for parameter in causal.module.parameters()) < SMALL
+        self._helpers = None if self.parallel else ThreadPoolExecutor(torch.get_num_threads(), "attention")
         shape = (len(self._norms), blocks, self._key_heads)
         self._keys = _filled((*shape, self._size, BLOCK))
         self._values = _filled((*shape, BLOCK, self._size))
@@ -192,7 +194,7 @@ class FusedComputer:
                     return states
             mixed = torch.empty(len(chosen), self._query_heads * self._size)
             by_head = mixed.view(len(chosen), self._query_heads, self._size).numpy()
-            kernels_attention.attend(heads, *places, self._scale, chosen, by_head)
+            self._attend(heads, places, chosen, by_head)
             more = _product(mixed, spans, number, "output")
             normed = torch.empty_like(states)
             kernels.add_and_normalize(states.numpy(), more.numpy(), norms.second, norms.epsilon, normed.numpy())
@@ -203,6 +205,29 @@ class FusedComputer:
         result = torch.empty_like(states)
         kernels.add_and_normalize(states.numpy(), more.numpy(), self._last_norm, self._last_epsilon, result.numpy())
         return result
+
+    def _attend(
+        self, heads: NDArray[Any], places: tuple[NDArray[Any], ...], chosen: NDArray[np.int64], result: NDArray[Any]
+    ) -> None:
+        """Attention of the chosen tokens, shared among threads where the model's sequences are not."""
+        if self._helpers is None:
+            kernels_attention.attend(heads, *places, self._scale, chosen, result)
+            return
+        parts = np.array_split(np.arange(len(chosen)), torch.get_num_threads())
+        done = [
+            self._helpers.submit(
+                kernels_attention.attend,
+                heads,
+                *places,
+                self._scale,
+                chosen[part[0] : part[-1] + 1],
+                result[part[0] : part[-1] + 1],
+            )
+            for part in parts
+            if len(part)
+        ]
+        for each in done:
+            each.result()
 
 
 def _product(inputs: Tensor, spans: Sequence[tuple[FusedNetwork, int]], layer: int, part: str) -> Tensor:

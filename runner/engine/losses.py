@@ -152,7 +152,7 @@ LOSSES: Mapping[str, tuple[Callable[[Config], Loss], Mapping[str, tuple[float, f
 """Each loss by name: how it is made from a request's settings, and the least and largest value of each setting."""
 
 REFUSED = {
-    "stable_reinforce": "its formula and what it records while sampling are not published",
+    "stable_reinforce": "neither its formula nor what it records while sampling is part of the SDK",
     "custom": "losses made with create_custom_loss run in the client: the SDK sends them as cross_entropy",
 }
 """Names that the SDK knows and this engine does not offer, each with the reason."""
