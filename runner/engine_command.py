@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
 import sys
@@ -146,7 +145,6 @@ def serve(
     )
     _log(logging.WARNING if quiet else logging.INFO)
     click.echo(f"loading {len(facts)} model{'s' if len(facts) > 1 else ''} ...", err=True)
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is first imported
     from charrun.engine import server
 
     try:

@@ -1,7 +1,8 @@
 """Llama-like models on a CPU in fp32, computed by oneDNN's products and compiled loops between them.
 
 Every token's numbers come out the same to the bit whatever else is computed with it: the loops treat rows separately,
-and oneDNN's product of a row does not depend on the other rows as long as there are at least two.
+and oneDNN's product of a row does not depend on the other rows as long as there are at least two (a single row is
+multiplied by other instructions, which round differently).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from charrun.engine import kernels, kernels_attention
 from charrun.engine.blocks import BLOCK
@@ -24,8 +26,6 @@ from charrun.engine.linear import multiply, onednn_multiplies
 from charrun.engine.packed_batch import TokenBatch
 from charrun.engine.packed_decoder import ATTENTION, DOWN, GATES, OUTPUT, is_llama_like
 
-FEWEST_ROWS = 2
-"""oneDNN multiplies a single row by other instructions, which round differently."""
 SMALL = 64_000_000
 """Parameters of a model whose products are too small to share among threads."""
 
@@ -87,7 +87,7 @@ class FusedNetwork:
     def logits(self, hidden: Tensor) -> Tensor:
         """fp32 logits [rows, vocabulary] of hidden states [rows, width]."""
         with torch.inference_mode():
-            return self._causal.logits(_enough(hidden))[: len(hidden)]
+            return self._causal.logits(_rounded(hidden))[: len(hidden)]
 
 
 @dataclass(frozen=True)
@@ -174,27 +174,27 @@ class FusedComputer:
     @torch.inference_mode()
     def hidden(self, batch: TokenBatch) -> Tensor:
         """Stores the batch's keys and values; returns the last hidden states [m, width] of the chosen tokens."""
-        states = self._embedding[torch.from_numpy(batch.tokens)]
+        spans, padded = batch.spans, len(batch.spans) == 1
+        chosen = np.arange(len(batch.tokens))
+        states = self._embedding[torch.from_numpy(_padded(batch.tokens, padded))]
         more = states[:0]
-        every = np.arange(len(batch.tokens))
-        spans = batch.spans
         for number, norms in enumerate(self._norms):
-            last = number == len(self._norms) - 1
             normed = torch.empty_like(states)
             kernels.add_and_normalize(states.numpy(), more.numpy(), norms.first, norms.epsilon, normed.numpy())
-            heads = _product(normed, spans, number, "qkv").view(len(states), -1, self._size).numpy()
+            projected = _product(normed, spans, number, "qkv")[: len(batch.tokens)]
+            heads = projected.view(len(projected), -1, self._size).numpy()
             places = (batch.positions, batch.rows, batch.tables, self._keys[number], self._values[number])
-            kernels_attention.place_heads(
-                heads, norms.query, norms.key, norms.head_epsilon, self._cosines, self._sines, *places
-            )
-            chosen = batch.chosen if last else every
-            if last:
-                states, spans = states[torch.from_numpy(chosen)], batch.chosen_spans
+            turns = (self._cosines, self._sines)
+            kernels_attention.place_heads(heads, norms.query, norms.key, norms.head_epsilon, *turns, *places)
+            if number == len(self._norms) - 1:
+                chosen, spans = batch.chosen, batch.chosen_spans
+                states = states[torch.from_numpy(_padded(chosen, padded))]
                 if not len(chosen):
-                    return states
-            mixed = torch.empty(len(chosen), self._query_heads * self._size)
-            by_head = mixed.view(len(chosen), self._query_heads, self._size).numpy()
-            self._attend(heads, places, chosen, by_head)
+                    return states[:0]
+            mixed = torch.empty(len(states), self._query_heads * self._size)
+            mixed[len(chosen) :] = 0
+            by_head = mixed.view(len(states), self._query_heads, self._size).numpy()
+            self._attend(heads, places, chosen, by_head[: len(chosen)])
             more = _product(mixed, spans, number, "output")
             normed = torch.empty_like(states)
             kernels.add_and_normalize(states.numpy(), more.numpy(), norms.second, norms.epsilon, normed.numpy())
@@ -204,7 +204,7 @@ class FusedComputer:
             more = _product(inner, spans, number, "down")
         result = torch.empty_like(states)
         kernels.add_and_normalize(states.numpy(), more.numpy(), self._last_norm, self._last_epsilon, result.numpy())
-        return result
+        return result[: len(chosen)]
 
     def _attend(
         self, heads: NDArray[Any], places: tuple[NDArray[Any], ...], chosen: NDArray[np.int64], result: NDArray[Any]
@@ -231,19 +231,33 @@ class FusedComputer:
 
 
 def _product(inputs: Tensor, spans: Sequence[tuple[FusedNetwork, int]], layer: int, part: str) -> Tensor:
-    """A linear layer's outputs; each network computes its own rows."""
+    """A linear layer's outputs; each network computes its own rows, a single one all of them."""
+    if len(spans) == 1:
+        stacked: Stacked = getattr(spans[0][0].layers[layer], part)
+        return multiply(inputs, stacked.weight, stacked.bias)
     results, start = [], 0
     for network, end in spans:
         if end > start:
-            stacked: Stacked = getattr(network.layers[layer], part)
-            rows = inputs[start:end]
-            results.append(multiply(_enough(rows), stacked.weight, stacked.bias)[: end - start])
+            stacked = getattr(network.layers[layer], part)
+            results.append(multiply(_rounded(inputs[start:end]), stacked.weight, stacked.bias)[: end - start])
             start = end
-    return results[0] if len(results) == 1 else torch.cat(results)
+    return torch.cat(results)
 
 
-def _enough(rows: Tensor) -> Tensor:
-    return rows if len(rows) >= FEWEST_ROWS else rows.expand(FEWEST_ROWS, -1).contiguous()
+def round_rows(rows: int) -> int:
+    """At least so many rows, and one of few numbers: oneDNN makes and keeps a program for each number of rows."""
+    step = 8 if rows <= 64 else 16 if rows <= 256 else 64
+    return -(-rows // step) * step
+
+
+def _padded(numbers: NDArray[np.int64], wanted: bool) -> NDArray[np.int64]:
+    """The numbers and, if wanted, as many zeros as make their number round."""
+    return np.pad(numbers, (0, round_rows(len(numbers)) - len(numbers))) if wanted else numbers
+
+
+def _rounded(rows: Tensor) -> Tensor:
+    """The rows and, if their number is not round, zeros."""
+    return functional.pad(rows, (0, 0, 0, round_rows(len(rows)) - len(rows)))
 
 
 def _rotation(module: Any, positions: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import logging
 import os
 import signal
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from charrun.engine.desk import Desk
 
 BACKLOG = 2048
+M_ARENA_MAX = -8
 CUT_OFF = 130
 """Exit code after a second signal."""
 DELIVERY_SECONDS = 2.0
@@ -87,9 +89,7 @@ def run(
         ValueError: A folder that is not a model's, a model that cannot be loaded, or a device that is not there.
         OSError: A storage folder or an address that cannot be used.
     """
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    warnings.simplefilter("ignore")
+    _set_up_process()
     from transformers.utils import logging as transformers_logging
 
     from charrun.engine.app import open_desk
@@ -100,6 +100,18 @@ def run(
         desk.shelf.load()
     listener.listen(BACKLOG)
     return asyncio.run(_serve(desk, listener, ready, stops, access_log))
+
+
+def _set_up_process() -> None:
+    """What must be settled before torch is imported and the first thread starts."""
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads take the cores from the clients
+    # torch keeps what it prepared for the last 1,024 shapes of matrix product, and each thread its own heap: with
+    # shapes that change all the time these grow to gigabytes and save nothing, for oneDNN itself remembers too.
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
+    warnings.simplefilter("ignore")
 
 
 async def _serve(
