@@ -157,7 +157,7 @@ def load_causal(folder: Path, device: torch.device, dtype: torch.dtype) -> Causa
         RequestRefused: The architecture is not one that this engine computes rightly.
     """
     module = AutoModelForCausalLM.from_pretrained(
-        str(folder), local_files_only=True, dtype=dtype, trust_remote_code=False
+        str(folder), local_files_only=True, dtype=dtype, trust_remote_code=False, use_safetensors=True
     )
     module.to(device).eval().requires_grad_(False)
     kind = type(module).__name__

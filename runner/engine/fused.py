@@ -30,6 +30,10 @@ SMALL = 64_000_000
 """Parameters of a model whose products are too small to share among threads."""
 
 
+Places = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]
+"""Positions, rows, tables, and a layer's keys and values, as the kernels take them."""
+
+
 class Stacked:
     """Linear layers of the same input as one product; the modules keep views of the stacked weights."""
 
@@ -183,7 +187,7 @@ class FusedComputer:
             kernels.add_and_normalize(states.numpy(), more.numpy(), norms.first, norms.epsilon, normed.numpy())
             projected = _product(normed, spans, number, "qkv")[: len(batch.tokens)]
             heads = projected.view(len(projected), -1, self._size).numpy()
-            places = (batch.positions, batch.rows, batch.tables, self._keys[number], self._values[number])
+            places: Places = (batch.positions, batch.rows, batch.tables, self._keys[number], self._values[number])
             turns = (self._cosines, self._sines)
             kernels_attention.place_heads(heads, norms.query, norms.key, norms.head_epsilon, *turns, *places)
             if number == len(self._norms) - 1:
@@ -206,9 +210,7 @@ class FusedComputer:
         kernels.add_and_normalize(states.numpy(), more.numpy(), self._last_norm, self._last_epsilon, result.numpy())
         return result[: len(chosen)]
 
-    def _attend(
-        self, heads: NDArray[Any], places: tuple[NDArray[Any], ...], chosen: NDArray[np.int64], result: NDArray[Any]
-    ) -> None:
+    def _attend(self, heads: NDArray[Any], places: Places, chosen: NDArray[np.int64], result: NDArray[Any]) -> None:
         """Attention of the chosen tokens, shared among threads where the model's sequences are not."""
         if self._helpers is None:
             kernels_attention.attend(heads, *places, self._scale, chosen, result)
