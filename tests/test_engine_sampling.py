@@ -385,3 +385,43 @@ def test_blocks_are_never_lent_twice_and_never_found_under_another_name(data: st
     for _, _, blocks in held:
         pool.give_back(blocks)
     assert pool.available == count
+
+
+def outcomes(sampler: SamplingScheduler, entries: Sequence[tuple[Weights, SampleSpec]]) -> list[Any]:
+    """A result or an error for each request."""
+    found: dict[int, Any] = {}
+    for number, (weights, spec) in enumerate(entries):
+        put = partial(found.__setitem__, number)
+        sampler.add(weights, SampleJob(spec, put, put))
+    while sampler.has_work:
+        sampler.work(0.05)
+    return [found[number] for number in range(len(entries))]
+
+
+def test_weights_that_give_no_distribution_fail_their_own_requests_alone(student: HostedModel) -> None:
+    (good,) = adapters(student, 1)
+    assert good.adapter is not None
+    layers = {name: (first * float("nan"), second) for name, (first, second) in good.adapter().layers.items()}
+    broken = Weights("broken", student, lambda: Adapter(LoraSpec(4, True, True, False, 0), layers))
+    spec = request(range(10, 90), 20)
+    first, failed, last = outcomes(scheduler(), [(good, spec), (broken, spec), (Weights(STUDENT, student), spec)])
+    assert isinstance(failed, RequestRefused) and "not finite" in failed.message
+    assert contents([first, last]) == contents(serve(scheduler(), [good, Weights(STUDENT, student)], [spec, spec]))
+
+
+def test_after_a_failure_within_the_sampler_waiting_requests_are_answered_and_later_ones_served(
+    student: HostedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler, weights, spec = scheduler(), Weights(STUDENT, student), request(range(10, 90), 20)
+    expected = contents(serve(sampler, weights, [spec]))
+    for method in ("hidden", "copy_block"):
+        with monkeypatch.context() as patch:
+            patch.setattr(FusedComputer, method, lambda *_: 1 / 0)
+            (failed,) = outcomes(sampler, [(weights, replace(spec, samples=2))])
+        assert isinstance(failed, ZeroDivisionError)
+        assert contents(serve(sampler, weights, [spec])) == expected
+    with monkeypatch.context() as patch:
+        patch.setattr(BlockPool, "give_back", lambda *_: 1 / 0)
+        answers = outcomes(sampler, [(weights, spec), (weights, replace(spec, seed=2, max_tokens=90))])
+    assert any(isinstance(answer, ZeroDivisionError) for answer in answers)
+    assert contents(serve(sampler, weights, [spec])) == expected

@@ -19,7 +19,10 @@ PATIENCE_SECONDS = 240
 
 def journal(runs_dir: Path) -> list[dict[str, object]]:
     path = runs_dir / "pirate-smoke" / "1" / "journal.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    if not path.exists():
+        return []
+    # What follows the last line break is still being written.
+    return [json.loads(line) for line in path.read_text().rpartition("\n")[0].splitlines()]
 
 
 def started(runs_dir: Path, stage: str, after: int) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from charrun.engine.blocks import BLOCK
 from charrun.engine.choosing import Choices, Noise, choose
+from charrun.engine.errors import RequestRefused
 from charrun.engine.packed_batch import Computer, Network, TokenBatch
 from charrun.engine.requests import PromptScores, SampleJob
 from charrun.engine.requests import Sequence as Sampled
@@ -241,6 +242,11 @@ class Lanes:
         for lane, token, logprob in zip(lanes, tokens.tolist(), logprobs.tolist(), strict=True):
             lane.tokens.append(token)
             lane.logprobs.append(logprob)
+        for number in np.flatnonzero(~np.isfinite(logprobs)):
+            job = lanes[number].job
+            if not job.cancelled:
+                job.cancelled = True
+                job.fail(RequestRefused("The model gives no distribution here: its logits are not finite numbers."))
         for lane, source in zip(lanes, sources, strict=True):
             if lane.job.spec.top_sample:
                 self._add_top(lane, logits[source])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from charrun.engine.models import HostedModel
 from charrun.engine.packed_batch import Computer, Network
 from charrun.engine.requests import SampleJob
 from charrun.engine.settings import EngineSettings
+
+logger = logging.getLogger(__name__)
 
 STEPS_PER_TURN = 4
 """Decoding steps before finished sequences are handed over and new requests let in."""
@@ -95,24 +98,35 @@ class Station:
             self._collect(part, turn)
 
     def _collect(self, part: Lanes, turn: Turn) -> None:
-        for prompt in turn.completed:
-            first, spec = prompt.lanes[0], prompt.job.spec
-            self.pool.remember(first.weights, spec.prompt, first.blocks)
-            prompt.computed = True
-        self._computing = {
-            name: prompt for name, prompt in self._computing.items() if not (prompt.computed or prompt.job.cancelled)
-        }
+        """Hands over what a turn gave, and only then looks after the blocks."""
         failed = part.all_lanes() if turn.error is not None else []
-        for lane in turn.ended + failed:
-            self._free(lane)
         for lane in turn.ended:
             if not lane.job.cancelled:
                 lane.job.add(lane.index, lane.result())
-        if turn.error is not None:
+        for job in {id(lane.job): lane.job for lane in failed}.values():
+            assert turn.error is not None
+            job.cancelled = True  # samples of it that wait need not begin
+            job.fail(turn.error)
+        for prompt in turn.completed:
+            self.pool.remember(prompt.lanes[0].weights, prompt.job.spec.prompt, prompt.lanes[0].blocks)
+            prompt.computed = True
+        for lane in turn.ended + failed:
+            self._free(lane)
+        if failed:
             part.clear()
-            self._computing.clear()
-            for job in {id(lane.job): lane.job for lane in failed}.values():
-                job.fail(turn.error)
+        over = {id(lane.job) for lane in failed}
+        self._computing = {
+            name: prompt
+            for name, prompt in self._computing.items()
+            if not (prompt.computed or prompt.job.cancelled or id(prompt.job) in over)
+        }
+
+    def fail(self, error: Exception) -> None:
+        """Answers every request that runs or waits with an error."""
+        running = [lane.job for part in self._parts for lane in part.all_lanes()]
+        for job in {id(job): job for job in [*running, *(job for _, job in self.waiting)]}.values():
+            if len(job.sequences) < job.spec.samples:
+                job.fail(error)
 
     def _free(self, lane: Lane) -> None:
         """Gives a lane's blocks back; what they hold stays findable."""
@@ -210,9 +224,15 @@ class SamplingScheduler:
         deadline = time.monotonic() + seconds
         while self.has_work and time.monotonic() < deadline:
             self._distribute()
-            for station in self._stations.values():
-                if station.busy:
+            for name, station in list(self._stations.items()):
+                if not station.busy:
+                    continue
+                try:
                     station.turn(self._network)
+                except Exception as error:  # nothing is known of its state: the next request gets a new one
+                    logger.exception("sampling from %s failed", name)
+                    del self._stations[name]
+                    station.fail(error)
 
     def _distribute(self) -> None:
         """Brings arrivals to their stations; the first request for a model loads it."""
