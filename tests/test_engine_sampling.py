@@ -80,16 +80,16 @@ def serve(
     """Results in the order of the requests, of which so many arrive at a time."""
     results: dict[int, SampleResult] = {}
 
-    def fail(error: Exception) -> None:
-        raise error
-
+    errors: list[Exception] = []
     each = [weights] * len(specs) if isinstance(weights, Weights) else weights
     entries = list(enumerate(zip(each, specs, strict=True)))
     while entries or sampler.has_work:
         for number, (own, spec) in entries[:at_once]:
-            sampler.add(own, SampleJob(spec, partial(results.__setitem__, number), fail))
+            sampler.add(own, SampleJob(spec, partial(results.__setitem__, number), errors.append))
         entries = entries[at_once:]
         sampler.work(0.02)
+        if errors:
+            raise errors[0]
     return [results[number] for number in range(len(specs))]
 
 
