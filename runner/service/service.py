@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -130,6 +131,8 @@ class Service:
 
     async def close(self, status: str = "success") -> None:
         """End the session at the engine; an engine that is gone already is no error."""
+        # Requests that an interruption gave up fail within the SDK now, and nobody is left to hear of it.
+        logging.getLogger("asyncio").addFilter(_is_news)
         with contextlib.suppress(Exception):
             await asyncio.wait_for(asyncio.shield(self._client.close(status).coroutine()), timeout=5)  # type: ignore[arg-type]
 
@@ -178,3 +181,9 @@ def explained() -> Iterator[None]:
         raise StageFailed(
             f"the engine failed: {error}", "what is recorded stays; run the same command again"
         ) from error
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a message of asyncio's is about more than a task that was given up."""
+    message = record.getMessage()
+    return "was never retrieved" not in message and "was destroyed but it is pending" not in message
