@@ -409,6 +409,17 @@ def test_weights_that_give_no_distribution_fail_their_own_requests_alone(student
     assert contents([first, last]) == contents(serve(scheduler(), [good, Weights(STUDENT, student)], [spec, spec]))
 
 
+def test_an_adapter_that_cannot_be_read_costs_no_room(student: HostedModel) -> None:
+    def read() -> Adapter:
+        raise FileNotFoundError("adapter_model.safetensors")
+
+    sampler, spec = scheduler(), request(range(10, 90), 20)
+    answers = outcomes(sampler, [(Weights("gone", student, read), spec)] * 5)
+    assert all(isinstance(answer, FileNotFoundError) for answer in answers)
+    (station,) = sampler._stations.values()
+    assert station.pool.available == station.pool.count
+
+
 def test_after_a_failure_within_the_sampler_waiting_requests_are_answered_and_later_ones_served(
     student: HostedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,13 +112,6 @@ class BlockPool:
                 self._next += 1
             parent = self._numbers[known]
 
-    def forget_all(self) -> None:
-        """Makes nothing findable any more."""
-        for block in list(self._names):
-            self._forget(block)
-        self._free += self._unused
-        self._unused.clear()
-
     def _forget(self, block: int) -> None:
         del self._found[self._names.pop(block)]
         del self._numbers[block]

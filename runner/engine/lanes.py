@@ -52,7 +52,7 @@ class Lane:
         return len(self.job.spec.prompt) + len(self.tokens) - 1
 
     def ended(self) -> bool:
-        """Whether it is over; hands a finished sequence to its request's keeping, to be collected later."""
+        """Whether it stopped, reached its limit, or is no longer wanted."""
         spec = self.job.spec
         return self.job.cancelled or len(self.tokens) >= spec.max_tokens or spec.stop.ends(self.tokens)
 

@@ -131,14 +131,11 @@ class TrainingActions:
         ticket = self._desk.office.create(f"{run.id}:open")
 
         def operation() -> Outcome:
-            weights = run.model.weights()
-            run.training = TrainingRun(weights, run.lora, run.model.folder, self._desk.settings.training_bytes)
+            settings = self._desk.settings
+            training = TrainingRun(run.model.weights(), run.lora, run.model.folder, settings.training_bytes)
             if checkpoint is not None:
-                try:
-                    self._restore(run, checkpoint, optimizer, run.training)
-                except Exception:
-                    run.training = None
-                    raise
+                self._restore(run, checkpoint, optimizer, training)
+            run.training = training
             path = {"path": checkpoint.place.path} if checkpoint is not None else {}
             return {"type": kind, "model_id": run.id, **path}
 

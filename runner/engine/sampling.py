@@ -55,8 +55,6 @@ class Crew:
 
     def turns(self, several: list[Lanes], steps: int) -> list[Turn]:
         """A turn of each, side by side."""
-        if len(several) == 1:
-            return [self._threads.submit(several[0].turn, steps).result()]
         return list(self._threads.map(lambda lanes: lanes.turn(steps), several))
 
 
@@ -114,11 +112,8 @@ class Station:
             self._free(lane)
         if failed:
             part.clear()
-        over = {id(lane.job) for lane in failed}
         self._computing = {
-            name: prompt
-            for name, prompt in self._computing.items()
-            if not (prompt.computed or prompt.job.cancelled or id(prompt.job) in over)
+            name: prompt for name, prompt in self._computing.items() if not (prompt.computed or prompt.job.cancelled)
         }
 
     def fail(self, error: Exception) -> None:
@@ -177,6 +172,7 @@ class Station:
                 f"The prompt and max_tokens take {spec.positions} positions; the engine has memory for keys and values "
                 f"of {self.pool.count * BLOCK}."
             )
+        own = network(weights)  # before blocks are lent: an adapter that cannot be read must not cost any
         self.pool.share(found)
         fits = 1 + (self.pool.available - (total - len(found))) // max(1, total - full)
         samples = min(spec.samples - job.begun, room, fits) if self.pool.available >= total - len(found) else 0
@@ -189,8 +185,7 @@ class Station:
         for _ in range(samples - 1):
             self.pool.share(shared)
             lists.append(shared + self.pool.lend(total - full))
-        weights_network = network(weights)
-        lanes = [Lane(job, job.begun + number, weights.key, weights_network, some) for number, some in enumerate(lists)]
+        lanes = [Lane(job, job.begun + number, weights.key, own, some) for number, some in enumerate(lists)]
         prompt = Prompt(lanes, len(found) * BLOCK, first)
         if missing is not None:
             self._computing[missing] = prompt
@@ -248,29 +243,15 @@ class SamplingScheduler:
 
     def _network(self, weights: Weights) -> Network:
         """The base weights, or those with the adapter merged in, of which the latest ones are kept."""
-        computer = self._stations[weights.model.name].computer
-        base = weights.model.weights()
-        if weights.adapter is None:
-            return self._shelve(weights.key, lambda: computer.network(base))
-        adapter = weights.adapter
-        return self._shelve(weights.key, lambda: computer.network(merged(base, adapter())))
-
-    def _shelve(self, key: str, make: Callable[[], Network]) -> Network:
-        if key not in self._shelf:
-            self._shelf[key] = make()
-        self._shelf.move_to_end(key)
-        while len(self._shelf) > 1 and sum(each.own_bytes for each in self._shelf.values()) > self._limit:
+        if weights.key not in self._shelf:
+            causal = weights.model.weights()
+            if weights.adapter is not None:
+                causal = merged(causal, weights.adapter())
+            self._shelf[weights.key] = self._stations[weights.model.name].computer.network(causal)
+        self._shelf.move_to_end(weights.key)
+        while len(self._shelf) > 1 and self._shelf_bytes() > self._settings.sampler_bytes:
             self._shelf.popitem(last=False)
-        return self._shelf[key]
+        return self._shelf[weights.key]
 
-    @property
-    def _limit(self) -> int:
-        return self._settings.sampler_bytes
-
-    def forget(self, key: str) -> None:
-        """Drops merged weights that nobody will ask for again and refuses what still waits for them."""
-        self._shelf.pop(key, None)
-        for station in self._stations.values():
-            for weights, job in [entry for entry in station.waiting if entry[0].key == key]:
-                job.fail(RequestRefused("The session of this sampler was finished."))
-                station.waiting.remove((weights, job))
+    def _shelf_bytes(self) -> int:
+        return sum(network.own_bytes for network in self._shelf.values())

@@ -68,10 +68,6 @@ class Worker:
         with self._wake:
             self._open -= job.spec.samples
 
-    def forget(self, key: str) -> None:
-        """Drops weights that nobody samples from any more."""
-        self.run_soon(lambda: self._scheduler.forget(key))
-
     def _run(self) -> None:
         torch.set_num_threads(self._threads)
         while self._wait():
