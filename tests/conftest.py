@@ -9,9 +9,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    import httpx
+    import tinker
 
 REPOSITORY = Path(__file__).parent.parent
 SPECS = REPOSITORY / "specs"
@@ -112,3 +116,22 @@ def demo_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEng
     folder = tmp_path_factory.mktemp("engine")
     with EngineProcess.start(MODELS, folder / "storage", log=folder / "engine.log") as process:
         yield RunningEngine(process.base_url, process.api_key)
+
+
+@pytest.fixture(scope="module")
+def service(demo_engine: RunningEngine) -> Iterator[tinker.ServiceClient]:
+    """The SDK's client of the shared engine."""
+    import tinker
+
+    with tinker.ServiceClient(**demo_engine.address) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def http(demo_engine: RunningEngine) -> Iterator[httpx.Client]:
+    """A client of the shared engine that speaks HTTP alone."""
+    import httpx
+
+    headers = {"X-API-Key": demo_engine.api_key}
+    with httpx.Client(base_url=demo_engine.base_url, headers=headers, timeout=60) as client:
+        yield client

@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import tinker
 import zstandard
-from conftest import REPOSITORY, RunningEngine
+from conftest import REPOSITORY
 from tinker import types
 from tinker.proto import tinker_public_pb2 as pb
 
@@ -27,11 +27,6 @@ def section(title: str) -> str:
     rest = PAGE[rank.end() :]
     end = re.search(rf"^#{{1,{len(rank[1])}}} ", rest, re.MULTILINE)
     return rest[: end.start()] if end else rest
-
-
-def connect(engine: RunningEngine) -> httpx.Client:
-    """A client that speaks HTTP alone."""
-    return httpx.Client(base_url=engine.base_url, headers={"X-API-Key": engine.api_key}, timeout=60)
 
 
 def ints(tokens: list[int]) -> types.ModelInput:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,12 +15,6 @@ from charrun.demo import MODELS
 
 pyrage = pytest.importorskip("pyrage")
 FILES = {"adapter_config.json.age", "adapter_model.safetensors.age"}
-
-
-@pytest.fixture(scope="module")
-def service(demo_engine: RunningEngine) -> Iterator[tinker.ServiceClient]:
-    with tinker.ServiceClient(**demo_engine.address) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

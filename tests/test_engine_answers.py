@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import httpx
 import numpy as np
 import pytest
 import tinker
 import torch
-from conftest import RunningEngine
-from engine_messages import MODEL, PROMPT, connect, fresh, ints, message, result, submit
+from engine_messages import MODEL, PROMPT, fresh, ints, message, result, submit
 from tinker import types
 from tinker.proto import tinker_public_pb2 as pb
 from transformers import AutoModelForCausalLM
 
 from charrun.demo import MODELS
-
-
-@pytest.fixture(scope="module")
-def service(demo_engine: RunningEngine) -> Iterator[tinker.ServiceClient]:
-    with tinker.ServiceClient(**demo_engine.address) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def http(demo_engine: RunningEngine) -> Iterator[httpx.Client]:
-    with connect(demo_engine) as client:
-        yield client
-
 
 # Log-probs beside the sampled ones
 

@@ -30,12 +30,6 @@ Formula = Callable[[torch.Tensor, Tensors], torch.Tensor]
 
 
 @pytest.fixture(scope="module")
-def service(demo_engine: RunningEngine) -> Iterator[tinker.ServiceClient]:
-    with tinker.ServiceClient(**demo_engine.address) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
 def rest(demo_engine: RunningEngine) -> tinker.RestClient:
     return tinker.RestClient(**demo_engine.address)
 

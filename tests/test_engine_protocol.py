@@ -16,7 +16,7 @@ import httpx
 import pytest
 import tinker
 from conftest import RunningEngine
-from engine_messages import MODEL, PROMPT, connect, fresh, ints, row, section, step
+from engine_messages import MODEL, PROMPT, fresh, ints, row, section, step
 from peft import PeftConfig
 from tinker import types
 
@@ -63,12 +63,6 @@ def service(demo_engine: RunningEngine) -> Iterator[tinker.ServiceClient]:
 @pytest.fixture(scope="module")
 def rest(demo_engine: RunningEngine) -> tinker.RestClient:
     return tinker.RestClient(**demo_engine.address)
-
-
-@pytest.fixture(scope="module")
-def http(demo_engine: RunningEngine) -> Iterator[httpx.Client]:
-    with connect(demo_engine) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

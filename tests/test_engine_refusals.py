@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tinker
 from conftest import RunningEngine
-from engine_messages import MODEL, PROMPT, connect, message, result, section, submit
+from engine_messages import MODEL, PROMPT, message, result, section, submit
 from tinker.proto import tinker_public_pb2 as pb
 
 JUNK: list[Any] = [None, [], {}, "x", 7, {"model_id": 3}, {"path": None}, {"session_id": "../../etc"}, {"x": "\u0000"}]
@@ -47,18 +47,6 @@ BAD_PATHS = [
     "tinker://" + "a" * 100_000,
     "tinker://a:train:0/weights/none",
 ]
-
-
-@pytest.fixture(scope="module")
-def service(demo_engine: RunningEngine) -> Iterator[tinker.ServiceClient]:
-    with tinker.ServiceClient(**demo_engine.address) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def http(demo_engine: RunningEngine) -> Iterator[httpx.Client]:
-    with connect(demo_engine) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,7 @@
-"""The engine as a server of its own: how it is started and stopped, what it bounds, what survives its death."""
+"""The engine as a server of its own: how it is started and stopped, and what survives its death."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import random
 import re
@@ -13,113 +11,30 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
 import pytest
 import tinker
-import zstandard
 from conftest import charrun
 from safetensors import safe_open
+from served_engine import (
+    FOLDER,
+    NAME,
+    STEP,
+    TOKENS,
+    ask_for_much,
+    datum,
+    post,
+    serve,
+    start,
+)
 from tinker import types
 
 from charrun.demo import MODELS
 from charrun.engine.checkpoints import CheckpointStore
 from charrun.engine.drafts import Drafts
-from charrun.engine.errors import RequestRefused
-from charrun.engine.futures import TicketOffice
-from charrun.engine.process import EngineProcess
-
-NAME = "charrun/demo-student-small"
-FOLDER = MODELS[NAME]
-TOKENS = types.ModelInput.from_ints([10, 20, 30, 40, 50])
-STEP = types.AdamParams(learning_rate=1e-3)
-RAW_SAMPLE = {"num_samples": 1, "prompt": {"chunks": [{"type": "encoded_text", "tokens": [5, 6, 7]}]}}
-
-
-class Served:
-    """A running `charrun engine serve` and what it printed."""
-
-    def __init__(self, process: subprocess.Popen[str], out: str, log: Path) -> None:
-        self.process = process
-        self.out = out
-        self.log = log
-        self.variables = dict(re.findall(r"^export (\w+)=(.*)$", out, re.MULTILINE))
-
-    @property
-    def base_url(self) -> str:
-        return self.variables["TINKER_BASE_URL"]
-
-    @property
-    def api_key(self) -> str:
-        return self.variables["TINKER_API_KEY"]
-
-    def connect(self) -> tinker.ServiceClient:
-        return tinker.ServiceClient(base_url=self.base_url, api_key=self.api_key)
-
-    def end(self, number: signal.Signals) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(60)
-
-
-@contextmanager
-def serve(folder: Path, *args: str | Path, env: dict[str, str] | None = None) -> Iterator[Served]:
-    """`charrun engine serve` in a process of its own, once it has printed its variables."""
-    log = folder / "log"
-    common = ["--port", 0, "--storage", folder / "storage", "--threads", 1]
-    with log.open("a") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "charrun", "engine", "serve", *map(str, [*common, *args])],
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            env={**os.environ, **(env or {})},
-        )
-    assert process.stdout is not None
-    try:
-        lines = [process.stdout.readline(), process.stdout.readline()]
-        assert all(lines), log.read_text()
-        yield Served(process, "".join(lines), log)
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-def start(folder: Path, **options: Any) -> EngineProcess:
-    """An embedded engine, for what has no option on the command line."""
-    return EngineProcess.start(
-        {NAME: FOLDER}, folder / "storage", log=folder / "log", device="cpu", threads=1, **options
-    )
-
-
-def post(engine: EngineProcess | Served, route: str, body: Any = None, **options: Any) -> httpx.Response:
-    headers = {"X-API-Key": engine.api_key, **options.pop("headers", {})}
-    return httpx.post(f"{engine.base_url}/api/v1/{route}", json=body, headers=headers, **{"timeout": 60, **options})
-
-
-def open_session(engine: EngineProcess | Served, **fields: Any) -> str:
-    body = {"tags": [], "user_metadata": {}, "sdk_version": "0.38.0", **fields}
-    return str(post(engine, "create_session", body).json()["session_id"])
-
-
-def ask_for_much(engine: EngineProcess | Served) -> str:
-    """A sampling request that takes long; returns its id."""
-    params = {"max_tokens": 4000, "stop": []}
-    body = {**RAW_SAMPLE, "base_model": NAME, "num_samples": 64, "sampling_params": params}
-    return str(post(engine, "asample", body).json()["request_id"])
-
-
-def datum(length: int = 32) -> types.Datum:
-    tokens = list(range(20, 20 + length + 1))
-    return types.Datum(
-        model_input=types.ModelInput.from_ints(tokens[:-1]), loss_fn_inputs={"target_tokens": tokens[1:]}
-    )
-
 
 # Starting
 
@@ -341,122 +256,3 @@ def test_a_second_engine_leaves_the_drafts_of_a_living_one_alone(tmp_path: Path)
     owner.stdout.close()
     Drafts(tmp_path)
     assert [each.name for each in place.iterdir()] == ["kept"]
-
-
-# Bounds
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    """An engine with little room."""
-    with start(
-        tmp_path_factory.mktemp("small"), max_sessions=4, max_runs=2, max_samplers=3, session_seconds=1.0
-    ) as process:
-        yield process
-
-
-def test_the_number_of_sessions_runs_and_samplers_is_bounded(small: EngineProcess) -> None:
-    session = open_session(small)
-    base = {"session_id": session, "base_model": NAME}
-    lora = {"lora_config": {"rank": 4}}
-    for number in range(2):
-        assert post(small, "create_model", {**base, **lora, "model_seq_id": number}).status_code == 200
-    refused = post(small, "create_model", {**base, **lora, "model_seq_id": 2})
-    assert refused.status_code == 400 and "2 training runs, as many as it may" in refused.json()["error"]
-    answers = [
-        post(small, "create_sampling_session", {**base, "sampling_session_seq_id": number}).status_code
-        for number in range(4)
-    ]
-    assert answers == [200, 200, 200, 400]
-    large = {"tags": [], "user_metadata": {"a": "x" * 70_000}, "sdk_version": "0"}
-    assert "user_metadata holds more" in post(small, "create_session", large).json()["error"]
-    more = [post(small, "create_session", {"tags": [], "user_metadata": {}, "sdk_version": "0"}) for _ in range(5)]
-    assert {each.status_code for each in more} >= {400} and "open sessions" in more[-1].json()["error"]
-
-
-def test_the_session_of_a_vanished_client_is_closed(small: EngineProcess) -> None:
-    vanished = living = ""
-    while not living:  # sessions of other tests go first
-        answers = [post(small, "create_session", {"tags": [], "user_metadata": {}, "sdk_version": "0"}) for _ in "ab"]
-        if all(each.status_code == 200 for each in answers):
-            vanished, living = (str(each.json()["session_id"]) for each in answers)
-    base = {"base_model": NAME, "session_id": vanished, "sampling_session_seq_id": 0}
-    sampler = post(small, "create_sampling_session", base).json()["sampling_session_id"]
-    params = {"max_tokens": 4000, "stop": []}
-    body = {**RAW_SAMPLE, "sampling_session_id": sampler, "seq_id": 1, "num_samples": 64, "sampling_params": params}
-    ticket = post(small, "asample", body).json()
-    answer = None
-    while answer is None or answer.status_code == 408:
-        assert post(small, "session_heartbeat", {"session_id": living}).status_code == 200
-        with contextlib.suppress(httpx.ReadTimeout):  # the one that lives has to give signs of life meanwhile
-            answer = post(small, "retrieve_future", {"request_id": ticket["request_id"]}, timeout=0.2)
-    assert "session" in answer.json()["error"] and "over" in answer.json()["error"]
-    assert post(small, "session_heartbeat", {"session_id": living}).status_code == 200
-    assert post(small, "session_heartbeat", {"session_id": vanished}).status_code == 410
-
-
-def test_a_body_is_bounded_while_it_arrives_and_while_it_unpacks(small: EngineProcess) -> None:
-    bomb = zstandard.ZstdCompressor().compress(bytes(600 * 1024 * 1024))
-    before = psutil.Process(small.pid).memory_info().rss
-    answer = post(small, "forward_backward", content=bomb, headers={"Content-Encoding": "zstd"})
-    assert answer.status_code == 413 and "unpacks to more" in answer.json()["error"]
-    assert psutil.Process(small.pid).memory_info().rss - before < 500 * 1024 * 1024
-    with socket.create_connection(("127.0.0.1", httpx.URL(small.base_url).port or 0)) as client:
-        lines = ["POST /api/v1/asample HTTP/1.1", "Host: x", f"X-API-Key: {small.api_key}", f"Content-Length: {2**40}"]
-        client.sendall("\r\n".join([*lines, "", ""]).encode())
-        assert client.recv(4096).startswith(b"HTTP/1.1 413 ")
-
-    def endless() -> Iterator[bytes]:
-        while True:
-            yield bytes(1024 * 1024)
-
-    with contextlib.suppress(httpx.TransportError):  # it is answered and hung up on before the client has sent all
-        assert post(small, "asample", content=endless()).status_code == 413
-    assert post(small, "asample", content=bomb[:-2], headers={"Content-Encoding": "zstd"}).status_code in (400, 413)
-    assert httpx.get(f"{small.base_url}/api/v1/healthz", headers={"X-API-Key": small.api_key}).status_code == 200
-
-
-def test_too_much_waiting_is_told_to_come_back_and_the_sdk_does(tmp_path: Path) -> None:
-    with start(tmp_path, waiting_bytes=40_000, result_bytes=1_000_000) as engine:
-        raw = {**RAW_SAMPLE, "base_model": NAME, "sampling_params": {"max_tokens": 1500, "stop": []}}
-        answers = [post(engine, "asample", raw) for _ in range(60)]
-        busy = [each for each in answers if each.status_code == 429]
-        assert busy and {each.headers["Retry-After"] for each in busy} == {"2"}
-        with tinker.ServiceClient(base_url=engine.base_url, api_key=engine.api_key) as service:
-            sampler = service.create_sampling_client(base_model=NAME).result()
-            params = types.SamplingParams(max_tokens=20, stop=[])
-            crowd = [sampler.sample(TOKENS, 1, params) for _ in range(40)]
-            assert all(len(future.result().sequences[0].tokens) == 20 for future in crowd)
-            trainer = service.create_lora_training_client(NAME, rank=4).result()
-            steps = [trainer.forward_backward([datum(200)] * 8, "cross_entropy") for _ in range(12)]
-            assert len({future.result().metrics["loss:sum"] for future in steps}) == 1
-
-
-def test_results_that_nobody_fetches_are_dropped_before_they_fill_the_memory() -> None:
-    async def many() -> list[str]:
-        office, answers = TicketOffice(waiting_bytes=100_000, result_bytes=100_000), []
-        for number in range(60):
-            office.create(f"a:{number}").settle_now(bytes(10_000))
-        assert office.crowded and not office.open
-        for number in range(60):
-            try:
-                answers.append(f"{len(await office.fetch(f'a:{number}', 1) or b'')}")  # type: ignore[arg-type]
-            except RequestRefused as error:
-                answers.append(f"{error.status} {error.message}")
-        assert not office.crowded
-        return answers
-
-    answers = asyncio.run(many())
-    assert answers[0].startswith("410 ") and "was dropped" in answers[0]
-    assert {answer[:5] for answer in answers} == {"410 T", "10000"} and answers[-1] == "10000"
-
-
-def test_samplers_in_memory_give_way_to_newer_ones(tmp_path: Path) -> None:
-    with start(tmp_path, snapshot_bytes=1_000_000) as engine:
-        service = tinker.ServiceClient(base_url=engine.base_url, api_key=engine.api_key)
-        trainer = service.create_lora_training_client(NAME, rank=16).result()
-        samplers = [trainer.save_weights_and_get_sampling_client().result() for _ in range(8)]
-        assert len(samplers[-1].compute_logprobs(TOKENS).result()) == 5
-        with pytest.raises(tinker.APIStatusError, match="newer ones needed it") as caught:
-            samplers[0].compute_logprobs(TOKENS).result()
-        assert caught.value.status_code == 410

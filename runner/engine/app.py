@@ -91,7 +91,7 @@ def open_desk(settings: EngineSettings) -> Desk:
         store=CheckpointStore(settings.storage),
         worker=worker,
         sessions=sessions,
-        snapshots=Snapshots(sessions, settings.snapshot_bytes, worker.forget),
+        snapshots=Snapshots(sessions, settings.snapshot_bytes),
         office=TicketOffice(settings.waiting_bytes, settings.result_bytes),
     )
 

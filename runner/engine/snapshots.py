@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
 
 from charrun.engine.lora import Adapter
 from charrun.engine.sampling import Weights
@@ -17,13 +16,11 @@ class Snapshots:
     Args:
         sessions: Where they are entered.
         limit: Bytes that their adapters may hold together; the newest may be larger.
-        forget: Told the key of weights that were dropped.
     """
 
-    def __init__(self, sessions: Sessions, limit: int, forget: Callable[[str], None]) -> None:
+    def __init__(self, sessions: Sessions, limit: int) -> None:
         self._sessions = sessions
         self._limit = limit
-        self._forget = forget
         self._held: OrderedDict[str, tuple[Session, int]] = OrderedDict()
         self._lock = threading.Lock()  # made on the compute thread, used and dropped on the event loop
 
@@ -59,4 +56,3 @@ class Snapshots:
         sampler = session.samplers.pop(sampler_id, None)
         if sampler is not None:
             session.dropped.add(sampler_id)
-            self._forget(sampler.weights.key)
