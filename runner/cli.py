@@ -1,102 +1,75 @@
-"""The command line: `charrun SPEC`, `charrun run`, `charrun validate`, `charrun engine`."""
+"""The command line: a table of commands that are imported when they run, and what every one of them may end with."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from importlib.metadata import EntryPoint
+from typing import Any
 
 import click
 
 from charrun import __version__
-from charrun.engine_command import engine
-from charrun.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_SPEC, CharrunError, EnvironmentProblem, SpecError
+from charrun.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_SPEC, CharrunError, PluginError, SpecError
 
-if TYPE_CHECKING:
-    from charrun.plugin_manager import Registry
-    from charrun.spec import Spec
+DEFAULT = "run"
+COMMANDS_GROUP = "charrun.commands"
+
+COMMANDS = {
+    "run": ("charrun.commands.run:run", "Run SPEC, or continue its run."),
+    "validate": ("charrun.commands.validate:validate", "Check specs; every problem at once."),
+    "engine": ("charrun.commands.engine:engine", "The local engine: Tinker on this machine."),
+}
+"""Each command's home and one-line help. A test holds them to the commands' own docstrings."""
 
 
-class SpecGroup(click.Group):
-    """A group whose default command is `run` where the first word is a spec, not a command."""
+class Commands(click.Group):
+    """charrun's own commands and those of plugins; `run` is meant where the first word is a spec."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Own commands in the table's order, then those of plugins, read from metadata alone."""
+        return [*COMMANDS, *sorted(point.name for point in _further_commands() if point.name not in COMMANDS)]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The command, imported now.
+
+        Raises:
+            PluginError: A plugin's command cannot be imported, or two plugins have one of this name.
+        """
+        if name in COMMANDS:
+            module, _, attribute = COMMANDS[name][0].partition(":")
+            own: click.Command = getattr(importlib.import_module(module), attribute)
+            return own
+        points = [point for point in _further_commands() if point.name == name]
+        return _plugin_command(name, points) if points else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Put `run` before a word that looks like a file; anything else must be a command."""
-        if args and self.get_command(ctx, args[0]) is None and _looks_like_spec(args[0]):
-            args = ["run", *args]
+        if args and args[0] not in self.list_commands(ctx) and _looks_like_spec(args[0]):
+            args = [DEFAULT, *args]
         return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List names with their one-line help; a plugin's command is not imported for that."""
+        rows = [(name, text) for name, (_, text) in COMMANDS.items()]
+        rows += [(point.name, f"(of {_owner(point)})") for point in _further_commands() if point.name not in COMMANDS]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
 
 @click.group(
-    cls=SpecGroup,
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="`charrun SPEC` is short for `charrun run SPEC`.",
 )
 @click.version_option(__version__, prog_name="charrun")
 def cli() -> None:
     """Train a character into a language model from one YAML file."""
-
-
-@cli.command()
-@click.argument("spec", type=click.Path(path_type=str))
-@click.option(
-    "--runs-dir",
-    type=click.Path(path_type=Path),
-    default=Path("runs"),
-    show_default=True,
-    help="Where runs and their rows are kept.",
-)
-@click.option("--yes", is_flag=True, help="Do not ask before a run on a hosted engine.")
-def run(spec: str, runs_dir: Path, yes: bool) -> None:
-    """Run SPEC, or continue its run.
-
-    SPEC is a file, or builtin:NAME for a spec that ships with charrun. Without Tinker credentials a spec's stand-ins
-    run on this machine.
-    """
-    from charrun.pipeline.choice import choose
-    from charrun.pipeline.run import check_cells, plan_cells, run_choice
-    from charrun.report.console import ConsoleReporter
-    from charrun.report.summary import print_plan, print_start, print_summary, report_markdown
-    from charrun.store.files import write_atomic
-
-    registry = _registry()
-    choice = choose(_load(spec, registry), registry)
-    cells = plan_cells(choice, registry, runs_dir, _Silent())
-    check_cells(cells)
-    console = _console()
-    print_start(console, choice)
-    if choice.engine.hosted:
-        print_plan(console, choice, cells)
-        _confirm(yes)
-    with ConsoleReporter(console) as reporter:
-        result = run_choice(choice, registry, runs_dir, reporter)
-    write_atomic(result.folder / "report.md", report_markdown(result))
-    print_summary(console, result)
-
-
-@cli.command()
-@click.argument("specs", nargs=-1, required=True, type=click.Path(path_type=str))
-def validate(specs: Sequence[str]) -> None:
-    """Check specs and the files that they name; every problem at once."""
-    registry = _registry()
-    problems = []
-    for spec in specs:
-        try:
-            _check(_load(spec, registry), registry)
-        except SpecError as error:
-            problems += list(error.problems)
-        else:
-            click.echo(f"{spec} is valid")
-    if problems:
-        raise SpecError(problems)
-
-
-cli.add_command(engine)
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -137,64 +110,26 @@ def _looks_like_spec(word: str) -> bool:
     return word.endswith((".yaml", ".yml")) or os.sep in word or "/" in word or word.startswith("builtin:")
 
 
-def _registry() -> Registry:
-    from charrun.plugin_manager import load_registry
+def _further_commands() -> Iterable[EntryPoint]:
+    from importlib.metadata import entry_points
 
-    registry = load_registry()
-    for warning in registry.warnings:
-        click.echo(f"warning: {warning}", err=True)
-    return registry
+    return entry_points(group=COMMANDS_GROUP)
 
 
-def _load(path: str, registry: Registry) -> Spec:
-    from charrun.spec import StageInfo, load_spec
-
-    return load_spec(
-        path,
-        stages={
-            name: StageInfo(stage.options_schema, stage.consumes, stage.optional, stage.produces)
-            for name, stage in registry.stages.items()
-        },
-        engines={name: engine.options_schema for name, engine in registry.engines.items()},
-        templates=set(registry.templates),
-    )
+def _owner(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else point.value
 
 
-def _check(spec: Spec, registry: Registry) -> None:
-    """What the stages say of a spec; the engine does not matter to it."""
-    from charrun.pipeline.choice import Choice
-    from charrun.pipeline.run import check_cells, plan_cells
-
-    engine = next(iter(registry.engines.values()))()
-    check_cells(plan_cells(Choice(engine, spec), registry, Path("runs"), _Silent()))
-
-
-def _confirm(yes: bool) -> None:
-    """Ask once.
-
-    Raises:
-        EnvironmentProblem: There is no terminal to ask at, and no --yes.
-    """
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise EnvironmentProblem("a run on a hosted engine must be confirmed, and there is no terminal", "add --yes")
-    click.confirm("Run it?", abort=True)
-
-
-class _Silent:
-    """A reporter that shows nothing."""
-
-    def message(self, text: str) -> None: ...
-
-    def stage_started(self, cell: str, id: str, summary: str) -> None: ...
-
-    def progress(self, cell: str, id: str, done: int, total: int, usage: Any) -> None: ...
-
-    def stage_finished(self, cell: str, result: Any) -> None: ...
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(highlight=False)
+def _plugin_command(name: str, points: Sequence[EntryPoint]) -> click.Command:
+    if len(points) > 1:
+        owners = " and ".join(sorted(_owner(point) for point in points))
+        raise PluginError(f"the command '{name}' is registered by both {owners}", "uninstall one of them")
+    try:
+        loaded: Any = points[0].load()
+    except Exception as error:  # whatever a stranger's module raises is told, not thrown
+        raise PluginError(
+            f"the command '{name}' of {_owner(points[0])} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(loaded, click.Command):
+        raise PluginError(f"the command '{name}' of {_owner(points[0])} is no click command")
+    return loaded

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import click
 
+from charrun.commands.engine_options import KEY_VARIABLE, Key, check_exposure, key_of, models_of
 from charrun.demo import MODELS
 from charrun.engine.folders import ModelFacts, describe, parameter_count
 from charrun.engine.settings import MEGABYTE, EngineSettings
-from charrun.engine_options import KEY_VARIABLE, Key, check_exposure, key_of, models_of
 from charrun.errors import EnvironmentProblem, Interrupted
 
 
