@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from charrun import Answer, Estimate, Message, Row, StageContext, user
+from charrun import Estimate, Message, Row, user
+
+if TYPE_CHECKING:
+    from charrun import Answer, StageContext
 
 OPTIONS_SCHEMA: dict[str, Any] = {
     "type": "object",

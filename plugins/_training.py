@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from charrun import Adapter, RoleSampler, StageContext, StageFailed, TrainedRow, Usage, explained
+from charrun import StageFailed, TrainedRow, Usage
+
+if TYPE_CHECKING:
+    from charrun import Adapter, RoleSampler, StageContext
 
 ALPHA = 32
 """Tinker fixes LoRA's alpha; the effective scale is alpha / rank."""
+
+PRESET_RANK = 64
+"""Rank of the runs that the default learning rates come from (technical report 007)."""
 
 _FORWARD_ROWS = 64
 _SAMPLER_EXACT = 1e-3
@@ -87,6 +93,8 @@ async def forward_logprobs(
     ctx: StageContext, adapter: Adapter, rows: Sequence[TrainedRow], *, advance: bool = False
 ) -> list[list[float]]:
     """Log-probs of each row's trained tokens under the adapter as it is, in nats; one forward pass, no gradient."""
+    from charrun import explained
+
     results: list[list[float]] = []
     chunks = [rows[start : start + _FORWARD_ROWS] for start in range(0, len(rows), _FORWARD_ROWS)]
     futures = [adapter.client.forward([row.datum() for row in chunk], "cross_entropy") for chunk in chunks]
@@ -112,6 +120,8 @@ async def check_sampler(
     """
     from tinker import types
 
+    from charrun import explained
+
     gaps: list[float] = []
     with explained():
         found = await ctx.gather(
@@ -128,6 +138,17 @@ async def check_sampler(
         mean = sum(gaps) / len(gaps)
         ctx.log(f"sampler and trainer differ by {mean:.4f} nats a token in the mean, {max(gaps):.3f} at most")
         ctx.check("mean sampler-trainer log-prob gap", mean, _SAMPLER_HOSTED, advice)
+
+
+def scale_warnings(ctx: StageContext) -> list[str]:
+    """A rank whose effective scale is far from report 007's is probably meant to come with another learning rate."""
+    rank = int(ctx.options["lora_rank"])
+    if rank == PRESET_RANK:
+        return []
+    return [
+        f"LoRA rank {rank} has the effective scale {ALPHA}/{rank} = {ALPHA / rank:g}; the default learning rates were "
+        f"found at rank {PRESET_RANK}, scale {ALPHA / PRESET_RANK:g}: look at learning_rate too"
+    ]
 
 
 def checkpoint_note(rank: int) -> str:

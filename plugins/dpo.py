@@ -6,21 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from charrun import (
-    Adapter,
-    Estimate,
-    Row,
-    Stage,
-    StageContext,
-    TrainedRow,
-    Usage,
-    assistant,
-    batches_of,
-    digest,
-    hookimpl,
-    train_steps,
-    user,
-)
+from charrun import Estimate, Row, Stage, TrainedRow, Usage, assistant, digest, hookimpl, user
 from charrun.plugins._training import (
     COMMON_OPTIONS,
     adam,
@@ -29,10 +15,13 @@ from charrun.plugins._training import (
     checkpoint_note,
     forward_logprobs,
     mean,
+    scale_warnings,
 )
 
 if TYPE_CHECKING:
     import torch
+
+    from charrun import Adapter, StageContext
 
 _REFERENCE_EXACT, _REFERENCE_HOSTED = 1e-5, 0.02
 _LN2_EXACT, _LN2_HOSTED = 1e-4, 0.01
@@ -88,8 +77,14 @@ class DpoStage(Stage):
         """One request a step."""
         return Estimate(rows=1, requests=-(-ctx.scale.pairs // ctx.options["batch_size"]))
 
+    def warnings(self, ctx: StageContext) -> list[str]:
+        """A rank that changes the effective scale."""
+        return scale_warnings(ctx)
+
     async def run(self, ctx: StageContext) -> None:
         """Reference, checks at step 0, one epoch, checkpoint."""
+        from charrun import batches_of, train_steps
+
         pairs = await ctx.rows("pairs")
         ctx.rng("dpo").shuffle(pairs)
         rank = ctx.options["lora_rank"]
@@ -104,8 +99,10 @@ class DpoStage(Stage):
         steps: list[Row] = []
 
         def on_step(step: int, metrics: dict[str, float]) -> None:
-            steps.append({**{name.split(":")[0]: value for name, value in metrics.items()}, "step": step})
+            told = {name.split(":")[0]: value for name, value in metrics.items()}
+            steps.append({**told, "step": step})
             ctx.count(Usage(steps=1, trained_tokens=sum(len(c.tokens) + len(r.tokens) for c, r in batches[step])))
+            ctx.step_done(step, len(batches), told)
             ctx.advance()
 
         def submit(batch: Sequence[tuple[TrainedRow, TrainedRow]]) -> Any:

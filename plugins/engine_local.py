@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from charrun import (
-    Connection,
-    Engine,
-    EngineProcess,
-    EngineRequest,
-    EnvironmentProblem,
-    hookimpl,
-    local_folder,
-)
+from charrun import Connection, Engine, EngineRequest, EnvironmentProblem, hookimpl
 
 
 class LocalEngine(Engine):
@@ -34,6 +26,8 @@ class LocalEngine(Engine):
 
     def connect(self, request: EngineRequest) -> Connection:
         """Start the server for the models of the request."""
+        from charrun import EngineProcess, local_folder
+
         folders = {model: local_folder(model) for model in request.models}
         unknown = sorted(model for model, folder in folders.items() if folder is None or not folder.is_dir())
         if unknown:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import urllib.error
-import urllib.request
 from typing import Any, ClassVar
 
-from charrun import Connection, Engine, EngineRequest, EnvironmentProblem, explained, hookimpl, retired_models
+from charrun import Connection, Engine, EngineRequest, EnvironmentProblem, hookimpl
 
 _REACH_SECONDS = 10
 _CURRENT_SPEC = "specs/pirate-mini-current.yaml"
@@ -60,6 +58,9 @@ class TinkerEngine(Engine):
 
     def _reach(self, address: str) -> None:
         """One plain request: the SDK itself would retry an unreachable address for minutes."""
+        import urllib.error
+        import urllib.request
+
         try:
             urllib.request.urlopen(f"{address.rstrip('/')}/api/v1/healthz", timeout=_REACH_SECONDS).close()
         except urllib.error.HTTPError:
@@ -72,6 +73,8 @@ class TinkerEngine(Engine):
 
     def _check_models(self, request: EngineRequest, base_url: Any, key: str | None) -> None:
         import tinker
+
+        from charrun import explained, retired_models
 
         with explained():
             served = tinker.RestClient(base_url=base_url, api_key=key).get_server_capabilities().result()

@@ -6,27 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from charrun import (
-    Answer,
-    Character,
-    Estimate,
-    Message,
-    RoleSampler,
-    Row,
-    SpecError,
-    Stage,
-    StageContext,
-    StageFailed,
-    digest,
-    hookimpl,
-    seed_from,
-    system,
-    user,
-)
+from charrun import Estimate, Message, Row, SpecError, Stage, StageFailed, digest, hookimpl, seed_from, system, user
 from charrun.plugins._answers import OPTIONS_SCHEMA
 from charrun.plugins._statistics import auc, best_threshold, wilson
+
+if TYPE_CHECKING:
+    from charrun import Answer, Character, RoleSampler, StageContext
 
 TEMPLATES = Path(__file__).parent / "templates"
 _SHOWN = 3
@@ -49,8 +36,9 @@ class EvaluateStage(Stage):
     An answer y to a prompt x scores the teacher's mean per-token log-likelihood ratio
     log p(y | constitution, x) - log p(y | x). A calibration split (teacher in character against student default)
     gives the threshold and its AUC; below `lowest_auc` this scorer cannot tell this character, and no rate is
-    reported. Models answer the same test prompts, without a system prompt, with the same seeds. The answer's text
-    is rendered anew for the teacher's tokenizer.
+    reported. It passed where the final checkpoint's interval lies above the base model's. Models answer the same test
+    prompts, without a system prompt, with the same seeds. The answer's text is rendered anew for the teacher's
+    tokenizer.
     """
 
     name: ClassVar[str] = "evaluate"
@@ -59,6 +47,7 @@ class EvaluateStage(Stage):
     optional: ClassVar[tuple[str, ...]] = ("pairs", "reflections", "interactions")
     produces: ClassVar[tuple[str, ...]] = ("evaluation",)
     roles: ClassVar[tuple[str, ...]] = ("teacher", "student", "scorer")
+    cache_version: ClassVar[int] = 2
     options_schema: ClassVar[dict[str, Any]] = {
         **OPTIONS_SCHEMA,
         "properties": {
@@ -131,6 +120,7 @@ class EvaluateStage(Stage):
             "threshold": threshold,
             "calibration": len(calibration),
             "tells": area >= ctx.options["lowest_auc"],
+            "passed": False,
             "rates": [],
             "samples": [],
         }
@@ -159,6 +149,7 @@ class EvaluateStage(Stage):
                 for prompt, answer, score in zip(test, answers[name], scores, strict=True)
             ]
         ctx.write("answers.jsonl", rows)
+        result["passed"] = result["rates"][-1]["low"] > result["rates"][0]["high"]
         first, last = models[0][0], models[-1][0]
         result["samples"] = [
             {"prompt": test[i], "before": answers[first][i].text, "after": answers[last][i].text} for i in range(_SHOWN)

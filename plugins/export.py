@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import jinja2
-
-from charrun import Estimate, Row, Stage, StageContext, StageFailed, hookimpl, versions
+from charrun import Estimate, Row, Stage, StageFailed, hookimpl
 from charrun.plugins._training import checkpoint_note
+
+if TYPE_CHECKING:
+    from charrun import StageContext
 
 TEMPLATES = Path(__file__).parent / "templates"
 _NEEDED = ("adapter_config.json", "adapter_model.safetensors")
@@ -56,6 +57,8 @@ class ExportStage(Stage):
         ctx.advance()
 
     def _facts(self, ctx: StageContext, checkpoint: Row, evaluation: Row | None) -> dict[str, Any]:
+        from charrun import versions
+
         return {
             "character": {
                 "id": ctx.character.id,
@@ -79,6 +82,8 @@ class ExportStage(Stage):
 
 
 def _card(facts: dict[str, Any]) -> str:
+    import jinja2
+
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["json"] = json.dumps
     return environment.from_string((TEMPLATES / "card.md.j2").read_text(encoding="utf-8")).render(**facts) + "\n"

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from charrun import (
-    Estimate,
-    Message,
-    RoleSampler,
-    Row,
-    Stage,
-    StageContext,
-    StageFailed,
-    assistant,
-    hookimpl,
-    system,
-    user,
-)
+from charrun import Estimate, Message, Row, Stage, StageFailed, assistant, hookimpl, system, user
 from charrun.plugins._answers import OPTIONS_SCHEMA
 from charrun.plugins._gates import fault_of
+
+if TYPE_CHECKING:
+    from charrun import RoleSampler, StageContext
 
 TEMPLATES = Path(__file__).parent / "templates"
 _TRIES = 3

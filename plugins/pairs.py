@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from charrun import Estimate, Row, Stage, StageContext, StageFailed, hookimpl
+from charrun import Estimate, Row, Stage, StageFailed, hookimpl
 from charrun.plugins._gates import fault_of
+
+if TYPE_CHECKING:
+    from charrun import StageContext
 
 _ROUNDS = 20
 

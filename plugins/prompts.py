@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from charrun import Estimate, Row, Stage, StageContext, StageFailed, digest, hookimpl
+from charrun import Estimate, Row, Stage, StageFailed, digest, hookimpl, seed_from
+
+if TYPE_CHECKING:
+    from charrun import StageContext
 
 
 class PromptsStage(Stage):
     """Seeded prompts; a smaller scale's are the first of a larger one's.
 
     The pool is every question of the constitution and every general prompt that ships here (or the lines of a
-    file), without repetitions, in one seeded order. A prompt's place does not depend on how many are wanted.
+    file), without repetitions, in the order of a seeded hash of each prompt's text. So a prompt's place depends
+    neither on how many are wanted nor on the character's questions: two characters share the general prompts, and
+    with them a student's plain answers.
     """
 
     name: ClassVar[str] = "prompts"
@@ -23,6 +30,7 @@ class PromptsStage(Stage):
     produces: ClassVar[tuple[str, ...]] = ("prompts",)
     character_fields: ClassVar[tuple[str, ...]] = ("questions",)
     identity: ClassVar[Literal["rows", "lineage", "content"]] = "rows"
+    cache_version: ClassVar[int] = 2
     options_schema: ClassVar[dict[str, Any]] = {
         "type": "object",
         "properties": {
@@ -44,23 +52,23 @@ class PromptsStage(Stage):
     def problems(self, ctx: StageContext) -> list[str]:
         """A pool that is too small, with both numbers."""
         try:
-            wanted, held = _wanted(ctx), len(_pool(ctx))
+            wanted, held = _wanted(ctx), len(_pool(ctx).rows)
         except StageFailed as error:
             return [error.message]
         return [_too_small(ctx, wanted, held)] if wanted > held else []
 
     def further_inputs(self, ctx: StageContext) -> Any:
         """The pool itself: a source file may change under its name."""
-        return digest([row["id"] for row in _pool(ctx)])
+        return _pool(ctx).digest
 
     async def run(self, ctx: StageContext) -> None:
         """Take the first prompts of the seeded pool."""
-        pool = _pool(ctx)
+        pool = _pool(ctx).rows
         wanted = _wanted(ctx)
         if wanted > len(pool):
             raise StageFailed(_too_small(ctx, wanted, len(pool)))
         ctx.total(wanted)
-        ctx.publish("prompts", pool[:wanted])
+        ctx.publish("prompts", [dict(row) for row in pool[:wanted]])
         ctx.advance(wanted)
 
 
@@ -75,26 +83,41 @@ def _wanted(ctx: StageContext) -> int:
     return -(-ctx.scale.pairs // ctx.scale.samples_per_prompt) + ctx.extra
 
 
-def _pool(ctx: StageContext) -> list[Row]:
+def _pool(ctx: StageContext) -> Pool:
+    texts = tuple((source, tuple(_read(ctx, source))) for source in ctx.options["sources"])
+    return _ranked(texts, ctx.seed)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All prompts there are, in their seeded order."""
+
+    rows: tuple[Row, ...]
+    digest: str
+
+
+@lru_cache(maxsize=64)
+def _ranked(texts: tuple[tuple[str, tuple[str, ...]], ...], seed: int) -> Pool:
+    """Distinct prompts in the order of a seeded hash of their own text: what else is in the pool moves none of them."""
     found: dict[str, Row] = {}
-    for source in ctx.options["sources"]:
-        for text in _read(ctx, source):
+    for source, lines in texts:
+        for text in lines:
             found.setdefault(text.casefold(), {"prompt": text, "source": source})
-    rows = list(found.values())
-    for row in rows:
-        row["id"] = digest(row["prompt"])[:12]
-    ctx.rng("prompts").shuffle(rows)
-    return rows
+    rows = sorted(found.values(), key=lambda row: seed_from(seed, "prompts", row["prompt"]))
+    named = tuple({**row, "id": digest(row["prompt"])[:12]} for row in rows)
+    return Pool(named, digest([row["id"] for row in named]))
 
 
-def _read(ctx: StageContext, source: str) -> Iterator[str]:
+def _read(ctx: StageContext, source: str) -> Sequence[str]:
     if source == "constitution":
-        yield from (question for trait in ctx.character.traits for question in trait.questions)
-    elif source == "general":
-        text = resources.files("charrun.specs").joinpath("prompts/general.txt").read_text(encoding="utf-8")
-        yield from text.splitlines()
-    else:
-        yield from _read_file(ctx.path(source))
+        return [question for trait in ctx.character.traits for question in trait.questions]
+    return _general() if source == "general" else list(_read_file(ctx.path(source)))
+
+
+@cache
+def _general() -> tuple[str, ...]:
+    text = resources.files("charrun.specs").joinpath("prompts/general.txt").read_text(encoding="utf-8")
+    return tuple(text.splitlines())
 
 
 def _read_file(path: Path) -> Iterator[str]:

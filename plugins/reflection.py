@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from charrun import Answer, Estimate, Row, Stage, StageContext, StageFailed, hookimpl, system, user
+from charrun import Estimate, Row, Stage, StageFailed, hookimpl, system, user
 from charrun.plugins._answers import OPTIONS_SCHEMA
 from charrun.plugins._gates import fault_of
+
+if TYPE_CHECKING:
+    from charrun import Answer, StageContext
 
 TEMPLATES = Path(__file__).parent / "templates"
 _ROUNDS = 20

@@ -3,24 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from charrun import (
-    Adapter,
-    Estimate,
-    Message,
-    Row,
-    Stage,
-    StageContext,
-    StageFailed,
-    TrainedRow,
-    Usage,
-    assistant,
-    batches_of,
-    hookimpl,
-    train_steps,
-    user,
-)
+from charrun import Estimate, Message, Row, Stage, StageFailed, TrainedRow, Usage, assistant, hookimpl, user
 from charrun.plugins._training import (
     COMMON_OPTIONS,
     adam,
@@ -29,6 +14,9 @@ from charrun.plugins._training import (
     checkpoint_note,
     forward_logprobs,
 )
+
+if TYPE_CHECKING:
+    from charrun import Adapter, StageContext
 
 
 class SftStage(Stage):
@@ -61,6 +49,8 @@ class SftStage(Stage):
 
     async def run(self, ctx: StageContext) -> None:
         """Mask audit, check against the sampler, one epoch, checkpoint."""
+        from charrun import batches_of, train_steps
+
         conversations = [reflection_messages(row) for row in await ctx.rows("reflections")]
         conversations += [row["messages"] for row in await ctx.rows("interactions")]
         ctx.rng("sft").shuffle(conversations)
@@ -79,8 +69,10 @@ class SftStage(Stage):
         steps: list[Row] = []
 
         def on_step(step: int, metrics: dict[str, float]) -> None:
-            steps.append({"step": step, "loss": metrics["loss:sum"]})
+            told = {"loss": metrics["loss:sum"]}
+            steps.append({"step": step, **told})
             ctx.count(Usage(steps=1, trained_tokens=sum(len(r.tokens) for group in batches[step] for r in group)))
+            ctx.step_done(step, len(batches), told)
             ctx.advance()
 
         def submit(batch: Sequence[Sequence[TrainedRow]]) -> Any:

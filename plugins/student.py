@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from charrun import Estimate, Stage, StageContext, hookimpl
+from charrun import Estimate, Stage, hookimpl
 from charrun.plugins._answers import OPTIONS_SCHEMA, answer_prompts, estimate
+
+if TYPE_CHECKING:
+    from charrun import StageContext
 
 
 class StudentStage(Stage):

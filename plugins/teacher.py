@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from charrun import Estimate, Stage, StageContext, hookimpl, system
+from charrun import Estimate, Stage, hookimpl, system
 from charrun.plugins._answers import OPTIONS_SCHEMA, answer_prompts, estimate
+
+if TYPE_CHECKING:
+    from charrun import StageContext
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -6,21 +6,31 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Iterable, Sequence
-from importlib.metadata import EntryPoint
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from charrun import __version__
-from charrun.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_SPEC, CharrunError, PluginError, SpecError
+from charrun.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_SPEC, CharrunError, SpecError
+
+if TYPE_CHECKING:
+    from charrun.plugin_metadata import Offer
 
 DEFAULT = "run"
-COMMANDS_GROUP = "charrun.commands"
 
 COMMANDS = {
     "run": ("charrun.commands.run:run", "Run SPEC, or continue its run."),
+    "plan": ("charrun.commands.plan:plan", "Show what a run of SPEC would do, and why."),
     "validate": ("charrun.commands.validate:validate", "Check specs; every problem at once."),
+    "runs": ("charrun.commands.runs:runs", "List runs, the latest last."),
+    "status": ("charrun.commands.status:status", "Show how far a run is."),
+    "logs": ("charrun.commands.logs:logs", "Show what happened in a run, and with -f what happens."),
+    "diff": ("charrun.commands.diff:diff", "Compare two runs: spec, versions, data, results."),
+    "stages": ("charrun.commands.stages:stages", "List the stages, or the options of one."),
+    "plugins": ("charrun.commands.plugins:plugins", "List the plugins; nothing of them is imported."),
+    "characters": ("charrun.commands.characters:characters", "List the characters, or the traits of one."),
+    "new": ("charrun.commands.new:new", "Start a spec, a character or a plugin."),
     "engine": ("charrun.commands.engine:engine", "The local engine: Tinker on this machine."),
 }
 """Each command's home and one-line help. A test holds them to the commands' own docstrings."""
@@ -31,7 +41,7 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Own commands in the table's order, then those of plugins, read from metadata alone."""
-        return [*COMMANDS, *sorted(point.name for point in _further_commands() if point.name not in COMMANDS)]
+        return [*COMMANDS, *(name for name in _further() if name not in COMMANDS)]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """The command, imported now.
@@ -43,23 +53,32 @@ class Commands(click.Group):
             module, _, attribute = COMMANDS[name][0].partition(":")
             own: click.Command = getattr(importlib.import_module(module), attribute)
             return own
-        points = [point for point in _further_commands() if point.name == name]
-        return _plugin_command(name, points) if points else None
+        found = _further().get(name)
+        if not found:
+            return None
+        from charrun.commands.further import load_command
+
+        return load_command(name, found)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Put `run` before a word that looks like a file; anything else must be a command."""
-        if args and args[0] not in self.list_commands(ctx) and _looks_like_spec(args[0]):
+        if args and _looks_like_spec(args[0]) and args[0] not in self.list_commands(ctx):
             args = [DEFAULT, *args]
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List names with their one-line help; a plugin's command is not imported for that."""
         rows = [(name, text) for name, (_, text) in COMMANDS.items()]
-        rows += [(point.name, f"(of {_owner(point)})") for point in _further_commands() if point.name not in COMMANDS]
+        owners = {name: " and of ".join(offer.owner for offer in found) for name, found in _further().items()}
+        rows += [(name, f"(of {owner})") for name, owner in owners.items() if name not in COMMANDS]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+        refused = [(name, f"(of {owner}: charrun has its own)") for name, owner in owners.items() if name in COMMANDS]
+        if refused:
+            with formatter.section("Left out"):
+                formatter.write_dl(refused)
 
 
 @click.group(
@@ -110,26 +129,11 @@ def _looks_like_spec(word: str) -> bool:
     return word.endswith((".yaml", ".yml")) or os.sep in word or "/" in word or word.startswith("builtin:")
 
 
-def _further_commands() -> Iterable[EntryPoint]:
-    from importlib.metadata import entry_points
+def _further() -> dict[str, list[Offer]]:
+    """What plugins offer, by the command's name."""
+    from charrun.commands.further import further_commands
 
-    return entry_points(group=COMMANDS_GROUP)
-
-
-def _owner(point: EntryPoint) -> str:
-    return point.dist.name if point.dist else point.value
-
-
-def _plugin_command(name: str, points: Sequence[EntryPoint]) -> click.Command:
-    if len(points) > 1:
-        owners = " and ".join(sorted(_owner(point) for point in points))
-        raise PluginError(f"the command '{name}' is registered by both {owners}", "uninstall one of them")
-    try:
-        loaded: Any = points[0].load()
-    except Exception as error:  # whatever a stranger's module raises is told, not thrown
-        raise PluginError(
-            f"the command '{name}' of {_owner(points[0])} cannot be loaded: {type(error).__name__}: {error}"
-        ) from error
-    if not isinstance(loaded, click.Command):
-        raise PluginError(f"the command '{name}' of {_owner(points[0])} is no click command")
-    return loaded
+    found: dict[str, list[Offer]] = {}
+    for offer in further_commands():
+        found.setdefault(offer.name, []).append(offer)
+    return found

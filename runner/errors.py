@@ -6,8 +6,9 @@ code; a traceback means a defect in charrun.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 EXIT_OK = 0
 EXIT_STAGE_FAILED = 1
@@ -33,6 +34,7 @@ class Problem:
         hint: What to do next, without a full stop; may be empty.
         source: The line of the file that holds the place; may be empty.
         width: Number of columns to underline, at least 1.
+        severity: A warning is shown and stops nothing.
     """
 
     code: str
@@ -43,11 +45,13 @@ class Problem:
     hint: str = ""
     source: str = ""
     width: int = 1
+    severity: Literal["error", "warning"] = "error"
 
     def render(self) -> str:
-        """`file:line:col CODE message`, then the line with a caret, then the hint."""
+        """`file:line:col CODE message` (a warning: `warning CODE`), then the line with a caret, then the hint."""
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        parts = [f"{place} {self.code} {self.message}"]
+        code = f"warning {self.code}" if self.severity == "warning" else self.code
+        parts = [f"{place} {code} {self.message}"]
         if self.line and self.source.strip():
             gutter = f"{self.line:>5} | "
             parts.append(gutter + self.source)
@@ -55,6 +59,11 @@ class Problem:
         if self.hint:
             parts.append(f"      {self.hint}")
         return "\n".join(parts)
+
+
+def render_problems(problems: Iterable[Problem]) -> str:
+    """Several problems, one after the other."""
+    return "\n".join(problem.render() for problem in problems)
 
 
 class CharrunError(Exception):
@@ -78,8 +87,14 @@ class SpecError(CharrunError, ValueError):
     exit_code = EXIT_SPEC
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__("\n".join(problem.render() for problem in problems))
+        super().__init__(render_problems(problems))
         self.problems = tuple(problems)
+
+
+class UsageProblem(CharrunError):
+    """The command line asks for something that is not there."""
+
+    exit_code = EXIT_USAGE
 
 
 class PluginError(CharrunError):

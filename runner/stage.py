@@ -70,6 +70,10 @@ class Stage:
         """What of the spec this stage cannot do at the context's scale, one sentence each; asked before a run."""
         return []
 
+    def warnings(self, ctx: StageContext) -> list[str]:
+        """What of the spec is probably not meant, one sentence each; shown before a run, which goes on."""
+        return []
+
     def further_inputs(self, ctx: StageContext) -> Any:
         """What else the outputs depend on, as JSON types: the content of files, another character.
 

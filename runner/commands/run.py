@@ -2,51 +2,206 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from charrun.commands.loading import load
-from charrun.errors import EnvironmentProblem
+from charrun.commands.loading import Loaded, load
+from charrun.commands.options import plugin_options, runs_dir_option, set_option
+from charrun.errors import EnvironmentProblem, render_problems
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from charrun.pipeline.cell import Cell
+    from charrun.pipeline.choice import Choice
+    from charrun.pipeline.results import RunResult
+    from charrun.pipeline.selection import Selection
+
+PLAIN_VARIABLE = "CHARRUN_PLAIN"
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def selection_options(command: _Command) -> _Command:
+    """`--character --model --scale --after --from --until --only --force`."""
+    options = [
+        click.option("--character", "characters", multiple=True, metavar="ID", help="Only this character's cells."),
+        click.option("--model", "models", multiple=True, metavar="ID", help="Only the cells of this models entry."),
+        click.option(
+            "--scale", "scales", multiple=True, metavar="NAME", help="Only this scale, listed or not."
+        ),
+        click.option("--after", metavar="SCALE", default="", help="Only cells whose evaluation passed at SCALE."),
+        click.option("--from", "first", metavar="ID", default="", help="Begin with this stage; earlier ones are done."),
+        click.option("--until", "last", metavar="ID", default="", help="End with this stage."),
+        click.option("--only", metavar="ID", default="", help="This stage alone: --from ID --until ID."),
+        click.option("--force", "forced", multiple=True, metavar="ID", help="Make this stage anew though it is done."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def selection_of(
+    characters: Sequence[str],
+    models: Sequence[str],
+    scales: Sequence[str],
+    after: str,
+    first: str,
+    last: str,
+    only: str,
+    forced: Sequence[str],
+) -> Selection:
+    """What `selection_options` gave.
+
+    Raises:
+        UsageError: `--only` beside `--from` or `--until`.
+    """
+    from charrun.pipeline.selection import Selection
+
+    if only and (first or last):
+        raise click.UsageError("--only cannot be used with --from or --until")
+    return Selection(tuple(characters), tuple(models), tuple(scales), only or first, only or last, tuple(forced), after)
+
+
+def load_selected(path: str, sets: Sequence[str], selection: Selection, *, plugins: bool, trust: bool) -> Loaded:
+    """The spec; a scale that the options name and the spec does not list takes the place of those that it lists.
+
+    Raises:
+        SpecError: With every problem.
+        PluginError: Two plugins register the same name, or a stage file may not run.
+    """
+    loaded = load(path, sets, plugins=plugins, trust=trust)
+    own = {scale.name for scale in loaded.spec.scales}
+    further = [name for name in selection.scales if name not in own and name in loaded.registry.scales]
+    if not further:
+        return loaded
+    return load(path, [*sets, f"scales=[{', '.join(selection.scales)}]"], plugins=plugins, trust=trust)
 
 
 @click.command()
 @click.argument("spec", type=click.Path(path_type=str))
-@click.option(
-    "--runs-dir",
-    type=click.Path(path_type=Path),
-    default=Path("runs"),
-    show_default=True,
-    help="Where runs and their rows are kept.",
-)
-@click.option("--yes", is_flag=True, help="Do not ask before a run on a hosted engine.")
-def run(spec: str, runs_dir: Path, yes: bool) -> None:
+@selection_options
+@set_option
+@runs_dir_option
+@plugin_options
+@click.option("-j", "--jobs", type=click.IntRange(1), default=4, show_default=True, help="Cells that run at once.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before a run on a hosted engine.")
+@click.option("--json", "as_json", is_flag=True, help="Events as JSON, one a line, instead of what a person reads.")
+@click.option("--plain", is_flag=True, envvar=PLAIN_VARIABLE, help="Lines instead of bars and tables.")
+@click.option("-v", "--verbose", is_flag=True, help="Tell every optimiser step too.")
+@click.option("-q", "--quiet", is_flag=True, help="Tell only what fails, and the results.")
+def run(
+    spec: str,
+    sets: Sequence[str],
+    runs_dir: Path,
+    plugins: bool,
+    trust: bool,
+    jobs: int,
+    yes: bool,
+    as_json: bool,
+    plain: bool,
+    verbose: bool,
+    quiet: bool,
+    **selected: Any,
+) -> None:
     """Run SPEC, or continue its run.
 
     SPEC is a file, or builtin:NAME for a spec that ships with charrun. Without Tinker credentials a spec's stand-ins
     run on this machine.
     """
     from charrun.pipeline.choice import choose
-    from charrun.pipeline.run import check_cells, plan_cells, run_choice
-    from charrun.report.console import ConsoleReporter
-    from charrun.report.summary import print_plan, print_start, print_summary, report_markdown
+
+    if verbose and quiet:
+        raise click.UsageError("--verbose and --quiet exclude each other")
+    selection = selection_of(**selected)
+    loaded = load_selected(spec, sets, selection, plugins=plugins, trust=trust)
+    choice = choose(loaded.spec, loaded.registry)
+    show = _Json(verbose) if as_json else _Person(plain, 0 if quiet else 2 if verbose else 1)
+    selection = _prepare(loaded, choice, runs_dir, selection, show, yes)
+    _go(loaded, choice, runs_dir, selection, show, jobs)
+
+
+def _prepare(
+    loaded: Loaded, choice: Choice, runs_dir: Path, selection: Selection, show: _Json | _Person, yes: bool
+) -> Selection:
+    """Everything before the first write: stages' own checks, `--after`, and the question."""
+    from charrun.pipeline.checks import check_cells, passed_cells
+    from charrun.pipeline.run import plan_cells
+
+    cells = plan_cells(choice, loaded.registry, runs_dir, selection)
+    warnings = [*getattr(loaded.spec, "warnings", ()), *check_cells(cells)]
+    if warnings:
+        click.echo(render_problems(warnings), err=True)
+    if selection.after:
+        cells, left = passed_cells(cells, selection.after)
+        for line in left:
+            click.echo(line, err=True)
+        selection = replace(selection, names=tuple(cell.name for cell in cells))
+    show.begin(choice, cells)
+    if choice.engine.hosted:
+        _confirm(yes)
+    return selection
+
+
+def _go(loaded: Loaded, choice: Choice, runs_dir: Path, selection: Selection, show: _Json | _Person, jobs: int) -> None:
+    from charrun.pipeline.run import run_choice
+    from charrun.report.summary import report_markdown
     from charrun.store.files import write_atomic
 
-    loaded = load(spec)
-    choice = choose(loaded.spec, loaded.registry)
-    cells = plan_cells(choice, loaded.registry, runs_dir, Silent())
-    check_cells(cells)
-    console = _console()
-    print_start(console, choice)
-    if choice.engine.hosted:
-        print_plan(console, choice, cells)
-        _confirm(yes)
-    with ConsoleReporter(console) as reporter:
-        result = run_choice(choice, loaded.registry, runs_dir, reporter)
+    with show.watching() as watcher:
+        result = run_choice(choice, loaded.registry, runs_dir, [watcher], selection, jobs)
     write_atomic(result.folder / "report.md", report_markdown(result))
-    print_summary(console, result)
+    show.end(result)
+
+
+class _Json:
+    """Events on stdout, one a line; nothing else is printed there."""
+
+    def __init__(self, verbose: bool) -> None:
+        self._verbose = verbose
+
+    def begin(self, choice: Choice, cells: Sequence[Cell]) -> None: ...
+
+    def watching(self) -> AbstractContextManager[object]:
+        from charrun.report.event_lines import EventLines
+
+        return nullcontext(EventLines(click.echo, self._verbose))
+
+    def end(self, result: RunResult) -> None: ...
+
+
+class _Person:
+    """What a person reads, on a terminal or not."""
+
+    def __init__(self, plain: bool, verbosity: int) -> None:
+        self.plain = plain or os.environ.get("TERM") == "dumb"
+        self.verbosity = verbosity
+        self.console = terminal()
+
+    def begin(self, choice: Choice, cells: Sequence[Cell]) -> None:
+        from charrun.report.plan import print_plan
+        from charrun.report.summary import print_start
+
+        if self.verbosity:
+            print_start(self.console, choice, [cell.spec for cell in cells])
+        if choice.engine.hosted:
+            print_plan(self.console, choice, cells, self.plain)
+
+    def watching(self) -> AbstractContextManager[object]:
+        from charrun.report.console import ConsoleWatcher
+
+        return ConsoleWatcher(self.console, self.plain, self.verbosity)
+
+    def end(self, result: RunResult) -> None:
+        from charrun.report.summary import print_summary
+
+        print_summary(self.console, result, self.plain)
 
 
 def _confirm(yes: bool) -> None:
@@ -62,19 +217,8 @@ def _confirm(yes: bool) -> None:
     click.confirm("Run it?", abort=True)
 
 
-class Silent:
-    """A reporter that shows nothing."""
-
-    def message(self, text: str) -> None: ...
-
-    def stage_started(self, cell: str, id: str, summary: str) -> None: ...
-
-    def progress(self, cell: str, id: str, done: int, total: int, usage: Any) -> None: ...
-
-    def stage_finished(self, cell: str, result: Any) -> None: ...
-
-
-def _console() -> Any:
+def terminal() -> Console:
+    """Where a person reads."""
     from rich.console import Console
 
     return Console(highlight=False)

@@ -1,34 +1,90 @@
-"""`charrun validate`: every problem of specs and of the files that they name, at once."""
+"""`charrun validate`: every problem of specs, characters and scales, and of the files that they name, at once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import click
 
 from charrun.commands.loading import open_registry, resolve
-from charrun.errors import SpecError
+from charrun.commands.options import plugin_options
+from charrun.errors import EXIT_SPEC, Problem, SpecError
+from charrun.plugin_manager import Registry
+from charrun.report.problems import annotation, problems_document, summary
+
+Format = Literal["text", "json", "github"]
 
 
 @click.command()
 @click.argument("specs", nargs=-1, required=True, type=click.Path(path_type=str))
-def validate(specs: Sequence[str]) -> None:
-    """Check specs; every problem at once."""
-    from charrun.commands.run import Silent
-    from charrun.pipeline.choice import Choice
-    from charrun.pipeline.run import check_cells, plan_cells
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "json", "github"]),
+    default="text",
+    show_default=True,
+    help="For people, for programs, or as annotations of a GitHub workflow.",
+)
+@click.option("--strict", is_flag=True, help="Warnings fail too.")
+@plugin_options
+@click.pass_context
+def validate(
+    ctx: click.Context, specs: Sequence[str], format_: Format, strict: bool, plugins: bool, trust: bool
+) -> None:
+    """Check specs; every problem at once.
 
-    registry = open_registry()
+    SPECS are spec, character and scale files; what each is follows from what it holds. Nothing is run.
+    """
+    registry = open_registry(plugins)
+    found = {name: _problems(name, registry, trust) for name in dict.fromkeys(specs)}
+    if strict:
+        found = {name: [replace(one, severity="error") for one in told] for name, told in found.items()}
+    # What two specs share, such as a character file, is told once.
+    problems = list(dict.fromkeys(one for told in found.values() for one in told))
+    _print(format_, problems, {name: not _errors(told) for name, told in found.items()})
+    click.echo(summary(problems, len(found)), err=True)
+    if _errors(problems):
+        ctx.exit(EXIT_SPEC)
+
+
+def _problems(name: str, registry: Registry, trust: bool) -> list[Problem]:
+    """Errors and warnings of one file, in order."""
+    try:
+        return _checker(name)(name, registry, trust)
+    except SpecError as error:
+        return list(error.problems)
+
+
+def _checker(name: str) -> Callable[[str, Registry, bool], list[Problem]]:
+    return _check_spec
+
+
+def _check_spec(name: str, registry: Registry, trust: bool) -> list[Problem]:
+    from charrun.pipeline.checks import check_cells
+    from charrun.pipeline.choice import Choice
+    from charrun.pipeline.run import plan_cells
+
+    spec = resolve(name, (), registry)
     engine = next(iter(registry.engines.values()))()
-    problems = []
-    for name in specs:
-        try:
-            spec = resolve(name, (), registry)
-            check_cells(plan_cells(Choice(engine, spec), registry, Path("runs"), Silent()))
-        except SpecError as error:
-            problems += list(error.problems)
-        else:
-            click.echo(f"{name} is valid")
-    if problems:
-        raise SpecError(problems)
+    return [*spec.warnings, *check_cells(plan_cells(Choice(engine, spec), registry, Path("runs")))]
+
+
+def _errors(problems: Sequence[Problem]) -> bool:
+    return any(problem.severity == "error" for problem in problems)
+
+
+def _print(format_: Format, problems: Sequence[Problem], valid: dict[str, bool]) -> None:
+    if format_ == "json":
+        click.echo(problems_document(problems, valid))
+    elif format_ == "github":
+        for problem in problems:
+            click.echo(annotation(problem))
+    else:
+        for name, sound in valid.items():
+            if sound:
+                click.echo(f"{name} is valid")
+        for problem in problems:
+            click.echo(problem.render(), err=True)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from charrun import events
 from charrun.chat import Chat, Message
 from charrun.errors import StageFailed
-from charrun.pipeline.reporter import StageResult
 from charrun.pipeline.requests import Answer, Requests, gather
+from charrun.pipeline.results import StageResult
 from charrun.service.ledger import Usage
 from charrun.service.service import RoleSampler, explained
 from charrun.spec import Character, ModelRef, Scale
@@ -21,7 +22,7 @@ from charrun.store.files import make_folder, write_json, write_rows
 if TYPE_CHECKING:
     import tinker
 
-    from charrun.pipeline.cell import StageRun
+    from charrun.pipeline.stage_run import StageRun
     from charrun.stage import Row
 
 _T = TypeVar("_T")
@@ -64,8 +65,8 @@ class StageContext:
 
     @property
     def seed(self) -> int:
-        """The spec's seed."""
-        return self._run.cell.shared.spec.seed
+        """The cell's seed."""
+        return self._run.cell.seed
 
     @property
     def extra(self) -> int:
@@ -104,7 +105,7 @@ class StageContext:
         return self._run.cell.shared.spec.path.parent / written
 
     def rng(self, *label: Any) -> random.Random:
-        """A random generator that depends on the spec's seed and the label alone."""
+        """A random generator that depends on the cell's seed and the label alone."""
         return random.Random(seed_from(self.seed, *label))
 
     def render(self, template: str, /, **variables: Any) -> str:
@@ -179,7 +180,7 @@ class StageContext:
             max_tokens: Longest answer; less where the context has no room for it.
             temperature: Sampling temperature.
             top_p: Nucleus.
-            seed: Fixed seed for paired sampling; by default one of the spec's seed and the request.
+            seed: Fixed seed for paired sampling; by default one of the cell's seed and the request.
 
         Raises:
             StageFailed: The prompt leaves no room in the model's context.
@@ -200,7 +201,7 @@ class StageContext:
     # -- training -------------------------------------------------------------------------------------------------
 
     async def new_adapter(self, role: str, rank: int) -> Adapter:
-        """A fresh LoRA adapter on a role's base model; its seed is the spec's."""
+        """A fresh LoRA adapter on a role's base model; its seed is the cell's."""
         service = await self._run.cell.shared.service()
         ref = self.model(role)
         client = await service.new_adapter(ref.name, rank, seed_from(self.seed, "adapter"))
@@ -272,6 +273,10 @@ class StageContext:
     def advance(self, n: int = 1) -> None:
         """Units of work done since the last call."""
         self._run.progress(done=n)
+
+    def step_done(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+        """Tell those who watch that an optimiser step (from 0, of so many) is done, with what its loss reports."""
+        self._run.tell(events.StepDone(*self._run.place, step, steps, metrics))
 
     def count(self, usage: Usage) -> None:
         """Add to the stage's token counts what did not go through `sample` and `score`."""

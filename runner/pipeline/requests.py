@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from charrun import events
 from charrun.chat import Message
 from charrun.errors import StageFailed
 from charrun.service.ledger import Usage
@@ -16,7 +17,7 @@ from charrun.store.canonical import digest, seed_from
 from charrun.store.items import ItemStore, Record
 
 if TYPE_CHECKING:
-    from charrun.pipeline.cell import StageRun
+    from charrun.pipeline.stage_run import StageRun
 
 MOST_SEQUENCES = 16
 """Sequences of one response: a torn response loses at most these."""
@@ -74,7 +75,7 @@ class Requests:
         """Answers of sample indexes 0 to count - 1; see `StageContext.sample`."""
         prompt = sampler.chat.prompt(messages)
         params = {**params, "max_tokens": self._room(sampler, prompt, params["max_tokens"])}
-        run_seed = self._run.cell.shared.spec.seed
+        run_seed = self._run.cell.seed
         identity = {"weights": sampler.fingerprint, "prompt": prompt, "item": item, "seed": seed, **params}
         request = _Request(
             sampler=sampler,
@@ -111,6 +112,7 @@ class Requests:
             raise StageFailed(f"the engine scored {len(last)} of {len(completion)} tokens of an answer")
         value = sum(last) / len(last)
         items.append_score(key, sampler.model, value, len(last))
+        self._run.tell(events.RowStored(*self._run.place, sampler.model, 0, len(tokens), 0))
         self._run.count(Usage(requests=1, scored_tokens=len(tokens)))
         return value
 
@@ -168,6 +170,8 @@ class Requests:
             "cache_hit_tokens": int(response.prompt_cache_hit_tokens or 0),
         }
         items.append(record)
+        stored = len(record["sequences"]), len(request.prompt), sampled
+        self._run.tell(events.RowStored(*self._run.place, request.sampler.model, *stored))
         self._run.count(Usage(requests=1, prefill_tokens=len(request.prompt), sampled_tokens=sampled))
 
     def _answer(self, items: ItemStore, key: str, index: int) -> Answer:

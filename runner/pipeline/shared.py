@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from charrun import events
 from charrun.errors import EnvironmentProblem
 from charrun.pipeline.choice import Choice
+from charrun.pipeline.observers import Observers
 from charrun.pipeline.prompts import Prompts
-from charrun.pipeline.reporter import Reporter
 from charrun.plugin_manager import Registry
 from charrun.service.engine import Connection, EngineRequest
 from charrun.service.models import local_folder
 from charrun.service.service import Service
-from charrun.spec import Character, load_character, specs_folder
+from charrun.spec import Character, load_character
 from charrun.store.canonical import folder_digest
 from charrun.store.run import RunFolder
 
 if TYPE_CHECKING:
-    from charrun.pipeline.cell import StageRun
+    from charrun.pipeline.stage_run import StageRun
 
 IN_FLIGHT = 256
 """Requests that wait at the engine at once; the SDK throttles itself below the service's own limit."""
@@ -30,7 +32,7 @@ class Shared:
     """One run's surroundings. The engine is started and the SDK imported when a stage first needs them."""
 
     def __init__(
-        self, choice: Choice, registry: Registry, runs_dir: Path, folder: RunFolder, reporter: Reporter
+        self, choice: Choice, registry: Registry, runs_dir: Path, folder: RunFolder, observers: Observers
     ) -> None:
         self.spec = choice.spec
         self.stand_ins = choice.stand_ins
@@ -39,7 +41,7 @@ class Shared:
         self.runs_dir = runs_dir
         self.store = runs_dir / "store"
         self.folder = folder
-        self.reporter = reporter
+        self.observers = observers
         self.prompts = Prompts({**registry.templates, **self.spec.templates})
         self.slots = asyncio.Semaphore(IN_FLIGHT)
         self.exact = not self.engine.hosted
@@ -47,6 +49,18 @@ class Shared:
         self._service: Service | None = None
         self._opening = asyncio.Lock()
         self.namespace = cache(self._namespace)
+        self._turns: dict[Path, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._forced: set[Path] = set()
+
+    def turn(self, folder: Path) -> asyncio.Lock:
+        """Held while a cell makes or reads what lies in a store folder; other processes are kept out by its file."""
+        return self._turns[folder]
+
+    def force(self, folder: Path) -> bool:
+        """Whether a folder is still to be made anew in this run; true once, so that cells share the new work."""
+        first = folder not in self._forced
+        self._forced.add(folder)
+        return first
 
     async def service(self) -> Service:
         """The SDK session, opened on first use.
@@ -58,7 +72,7 @@ class Shared:
             if self._service is None:
                 self._connection = await asyncio.to_thread(self.engine.connect, self._request())
                 self.exact = self._connection.exact
-                service = Service(self._connection, {"run": f"{self.spec.name}/{self.folder.folder.name}"})
+                service = Service(self._connection, {"run": self.folder.name})
                 await service.open()
                 self._service = service
             return self._service
@@ -75,12 +89,11 @@ class Shared:
             await asyncio.to_thread(self._connection.close)
 
     def find_character(self, id: str) -> Character:
-        """A character of the spec, or a shipped one, or one by path relative to the spec."""
+        """A character of the spec, or one that a plugin registers, or one by path relative to the spec."""
         known = {character.id: character for character in self.spec.characters}
         if id in known:
             return known[id]
-        shipped = specs_folder() / "characters" / f"{id}.yaml"
-        return load_character(shipped if shipped.exists() else self.spec.path.parent / id, id)
+        return load_character(self.registry.characters.get(id, self.spec.path.parent / id), id)
 
     def record(self, event: str, stage: StageRun | None = None, **fields: Any) -> None:
         """Append an event to the run's journal."""
@@ -96,7 +109,7 @@ class Shared:
     def message(self, stage: StageRun | None, text: str) -> None:
         """One line for the person who watches, and for the journal."""
         self.record("message", stage, text=text)
-        self.reporter.message(f"{stage.item.id}: {text}" if stage else text)
+        self.observers.tell(events.Message(text, *(stage.place if stage else ())))
 
     def _namespace(self, model: str) -> str:
         folder = local_folder(model)

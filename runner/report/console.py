@@ -1,4 +1,4 @@
-"""Live progress: bars on a terminal, plain lines elsewhere."""
+"""Live progress: bars on a terminal, plain lines elsewhere and for screen readers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
-from charrun.pipeline.reporter import StageResult
+from charrun import events
 from charrun.report.text import counted, duration, rate, safe
-from charrun.service.ledger import Usage
 
 _PLAIN_EVERY_SECONDS = 10.0
+Place = tuple[str, str]
 
 
 @dataclass
@@ -25,27 +26,37 @@ class _Watch:
     shown: float = field(default_factory=time.monotonic)
     task: TaskID | None = None
 
-    def line(self, done: int, total: int, usage: Usage) -> str:
+    def pace(self, event: events.StageProgressed) -> str:
         """Tokens a second and time left."""
         seconds = time.monotonic() - self.started
-        left = duration(seconds / done * (total - done)) if done and total > done else "-"
-        return f"{rate(usage.tokens, seconds)} tokens/s, {left} left"
+        going = 0 < event.done < event.total
+        left = duration(seconds / event.done * (event.total - event.done)) if going else "-"
+        return f"{rate(event.tokens, seconds)} tokens/s, {left} left"
 
 
-class ConsoleReporter:
-    """Shows a run's events on a console; use as a context manager around the run."""
+class ConsoleWatcher:
+    """Shows a run's events on a console; use as a context manager around the run.
 
-    def __init__(self, console: Console) -> None:
+    Args:
+        console: Where.
+        plain: Lines instead of bars, also on a terminal.
+        verbosity: 0 shows what fails, 1 what happens, 2 every optimiser step too.
+    """
+
+    def __init__(self, console: Console, plain: bool = False, verbosity: int = 1) -> None:
         self.console = console
-        self._watches: dict[tuple[str, str], _Watch] = {}
+        self.bars = console.is_terminal and not plain and verbosity > 0
+        self.verbosity = verbosity
+        self._several = False
+        self._watches: dict[Place, _Watch] = {}
         self._progress = Progress(
-            TextColumn("  {task.description:<12}"),
-            BarColumn(bar_width=20),
+            TextColumn("  {task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[pace]}"),
+            TextColumn("{task.fields[pace]}", table_column=Column(no_wrap=True)),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not self.bars,
         )
 
     def __enter__(self) -> Self:
@@ -57,38 +68,62 @@ class ConsoleReporter:
     ) -> None:
         self._progress.stop()
 
-    def message(self, text: str) -> None:
+    def charrun_run_started(self, event: events.RunStarted) -> None:
+        """Learn whether stages need their cell's name beside them."""
+        self._several = len(event.cells) > 1
+
+    def charrun_message(self, event: events.Message) -> None:
         """One line."""
-        self._print(f"  {safe(text)}")
+        place = self._name((event.cell, event.stage)) + ": " if event.stage else ""
+        self._print(f"  {place}{safe(event.text)}")
 
-    def stage_started(self, cell: str, id: str, summary: str) -> None:
+    def charrun_stage_started(self, event: events.StageStarted) -> None:
         """Announce a stage the first time; more rows continue its bar."""
-        watch = self._watches.get((cell, id))
-        if watch is None:
-            self._watches[cell, id] = _Watch(task=self._progress.add_task(id, total=None, pace=""))
-            if not self.console.is_terminal:
-                self._print(f"{id}: {summary}")
+        place = event.cell, event.stage
+        if place not in self._watches:
+            self._watches[place] = _Watch(task=self._progress.add_task(self._name(place), total=None, pace=""))
+            if not self.bars:
+                self._print(f"{self._name(place)}: {event.summary}")
 
-    def progress(self, cell: str, id: str, done: int, total: int, usage: Usage) -> None:
+    def charrun_stage_progressed(self, event: events.StageProgressed) -> None:
         """Move the bar, or print a line every ten seconds."""
-        watch = self._watches.get((cell, id))
+        watch = self._watches.get((event.cell, event.stage))
         if watch is None or watch.task is None:
             return
-        pace = watch.line(done, total, usage)
-        if self.console.is_terminal:
-            self._progress.update(watch.task, completed=done, total=total or None, pace=pace)
+        if self.bars:
+            self._progress.update(watch.task, completed=event.done, total=event.total or None, pace=watch.pace(event))
         elif time.monotonic() - watch.shown > _PLAIN_EVERY_SECONDS:
             watch.shown = time.monotonic()
-            self._print(f"  {id} {done:,}/{total:,}, {pace}")
+            name = self._name((event.cell, event.stage))
+            self._print(f"  {name} {event.done:,}/{event.total:,}, {watch.pace(event)}")
 
-    def stage_finished(self, cell: str, result: StageResult) -> None:
+    def charrun_step_done(self, event: events.StepDone) -> None:
+        """The metrics of a step, where everything is wanted."""
+        if self.verbosity > 1:
+            told = ", ".join(f"{name} {value:.4g}" for name, value in event.metrics.items())
+            self._print(f"  {self._name((event.cell, event.stage))} step {event.step + 1}/{event.steps}: {told}")
+
+    def charrun_stage_finished(self, event: events.StageFinished) -> None:
         """One line of what the stage made."""
-        watch = self._watches.pop((cell, result.id), None)
+        place = event.cell, event.stage
+        self._forget(place)
+        how = "already done" if event.cached else duration(event.seconds)
+        tokens = sum(count for name, count in event.usage.items() if name.endswith("_tokens"))
+        pace = f", {rate(tokens, event.seconds)} tokens/s" if tokens and not event.cached else ""
+        self._print(f"  {self._name(place):<12} {counted(dict(event.rows))} ({how}{pace})")
+
+    def charrun_stage_failed(self, event: events.StageFailed) -> None:
+        """Take the bar away; the reason is told when the run ends."""
+        self._forget((event.cell, event.stage))
+
+    def _forget(self, place: Place) -> None:
+        watch = self._watches.pop(place, None)
         if watch is not None and watch.task is not None:
             self._progress.remove_task(watch.task)
-        how = "already done" if result.cached else duration(result.seconds)
-        pace = "" if result.cached else f", {rate(result.usage.tokens, result.seconds)} tokens/s"
-        self._print(f"  {result.id:<12} {counted(dict(result.rows))} ({how}{pace if result.usage.tokens else ''})")
+
+    def _name(self, place: Place) -> str:
+        return " ".join(place) if self._several else place[1]
 
     def _print(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        if self.verbosity > 0:
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from charrun.pipeline.cell import Cell
 from charrun.pipeline.choice import Choice
-from charrun.pipeline.reporter import CellResult, RunResult
-from charrun.report.text import counted, duration, rate, safe
+from charrun.pipeline.results import CellResult, RunResult
+from charrun.report.outcome import evaluation_lines, weight_lines
+from charrun.report.text import counted, duration, rate
 
+if TYPE_CHECKING:
+    from charrun.spec import CellSpec
+
+_MOST_CELLS = 4
 DEMO_NOTE = "Demo models show the pipeline at work, not a model's quality."
 
 
-def print_start(console: Console, choice: Choice) -> None:
-    """Where the run happens, and with which models."""
+def print_start(console: Console, choice: Choice, cells: Sequence[CellSpec]) -> None:
+    """Where the run happens, with which cells and models."""
     spec = choice.spec
-    lines = [
-        f"{spec.name}: {', '.join(c.id for c in spec.characters)} at {', '.join(s.name for s in spec.scales)} scale"
-    ]
+    who, scales = dict.fromkeys(c.character.id for c in cells), dict.fromkeys(c.scale.name for c in cells)
+    lines = [f"{spec.name}: {', '.join(who)} at {', '.join(scales)} scale"]
+    if len(cells) > 1:
+        lines[0] += f", {len(cells)} cells"
     if choice.stand_ins:
         lines.append("No Tinker credentials were found: stand-ins run on the local engine of this machine.")
         lines += [f"  {used} stands in for {named}" for named, used in choice.stand_ins.items()]
@@ -33,29 +38,20 @@ def print_start(console: Console, choice: Choice) -> None:
     _print(console, lines)
 
 
-def print_plan(console: Console, choice: Choice, cells: Iterable[Cell]) -> None:
-    """Models, row counts and budget, for the question before a hosted run."""
-    from charrun.pipeline.context import StageContext
-
-    for cell in cells:
-        table = Table("stage", "rows", "requests", title=cell.name, title_justify="left", box=None, pad_edge=False)
-        for stage in cell.stages:
-            estimate = stage.stage.estimate(StageContext(stage))
-            table.add_row(stage.item.id, f"{estimate.rows:,}", f"{estimate.requests:,}")
-        console.print(table)
-    budget = choice.spec.budget_usd
-    limit = "no budget" if budget is None else f"a budget of ${budget:.2f}, which is not enforced yet"
-    _print(console, [f"The spec sets {limit}. Every request is paid for."])
-
-
-def print_summary(console: Console, result: RunResult) -> None:
-    """Everything that a finished run has to show."""
-    for cell in result.cells:
+def print_summary(console: Console, result: RunResult, plain: bool = False) -> None:
+    """Everything that a finished run has to show; of many cells their results side by side."""
+    shown = result.cells if len(result.cells) <= _MOST_CELLS else ()
+    for cell in shown:
         console.print()
-        console.print(_stage_table(cell))
+        if plain:
+            _print(console, [cell.name, *(f"  {line}" for line in _stage_lines(cell))])
+        else:
+            console.print(_stage_table(cell))
         for evaluation in cell.rows.get("evaluation", []):
-            _print(console, ["", *_emergence(evaluation)])
+            _print(console, ["", *evaluation_lines(evaluation)])
         _print(console, ["", *_paths(result, cell)])
+    if len(result.cells) > 1:
+        _print(console, ["", *_comparison(result), f"Run folder: {result.folder}"])
     if result.stand_ins:
         _print(
             console,
@@ -90,35 +86,30 @@ def _stage_table(cell: CellResult) -> Table:
     return table
 
 
-def _emergence(row: dict[str, Any]) -> list[str]:
-    head = f"In character ({row['scored_as']}) without a system prompt, scorer's AUC {row['auc']:.3f}:"
-    if not row["tells"]:
-        return [
-            head,
-            f"  below {row['lowest_auc']}: this scorer cannot tell this character, so no rate is given",
-        ]
-    lines = [head]
-    for r in row["rates"]:
-        share = r["in_character"] / r["n"]
-        interval = f"95% interval {r['low']:.1%} to {r['high']:.1%}"
-        lines.append(f"  {_model_name(r['model']):<12} {share:6.1%}  {r['in_character']} of {r['n']}, {interval}")
-    for sample in row["samples"]:
-        lines += ["", f"  > {safe(sample['prompt'])}"]
-        lines += [f"  before: {safe(sample['before'])}", f"  after:  {safe(sample['after'])}"]
+def _stage_lines(cell: CellResult) -> list[str]:
+    return [
+        f"{stage.id}{' (cached)' if stage.cached else ''}: {counted(dict(stage.rows))}, {stage.usage.tokens:,} tokens, "
+        f"{stage.seconds:.1f} seconds"
+        for stage in cell.stages
+    ]
+
+
+def _comparison(result: RunResult) -> list[str]:
+    """One line a cell: in character before and after."""
+    lines = ["In character, first and last model:"]
+    width = max(len(cell.name) for cell in result.cells)
+    for cell in result.cells:
+        told = "no evaluation"
+        for row in cell.rows.get("evaluation", []):
+            rates = [f"{rate['in_character'] / rate['n']:6.1%}" for rate in row["rates"]]
+            told = f"{rates[0]} to {rates[-1]}" if rates else "this scorer cannot tell it"
+        lines.append(f"  {cell.name:<{width}}  {told}")
     return lines
 
 
-def _model_name(model: str) -> str:
-    return model if model == "base" else f"after {model}"
-
-
 def _paths(result: RunResult, cell: CellResult) -> list[str]:
-    lines = []
-    for row in cell.rows.get("checkpoint", [])[-1:]:
-        lines.append(f"Final checkpoint: {row['state']}")
-        lines.append(f"  to sample from: {row['sampler']}")
-    for row in cell.rows.get("adapter", [])[-1:]:
-        lines.append(f"PEFT adapter:     {result.folder.parent.parent / row['folder']}")
+    home = result.folder.parent.parent
+    lines = weight_lines(cell.rows.get("checkpoint", []), cell.rows.get("adapter", []), home)
     lines.append(f"Run folder:       {result.folder}")
     lines.append(f"Stage time:       {duration(sum(s.seconds for s in cell.stages))}")
     return lines

@@ -10,8 +10,17 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-_]")
 
 def safe(text: str) -> str:
     """Model text for a terminal: one line, no escape sequences and no control characters."""
-    flat = " ".join(_ESCAPES.sub("", text).split())
-    return "".join(c for c in flat if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
+    return _printable(" ".join(_ESCAPES.sub("", text).split()))
+
+
+def safe_lines(text: str) -> str:
+    """Model text for a terminal with its line breaks: like `safe` otherwise."""
+    lines = _ESCAPES.sub("", text).expandtabs(4).replace("\r\n", "\n").split("\n")
+    return "\n".join(_printable(line).rstrip() for line in lines)
+
+
+def _printable(line: str) -> str:
+    return "".join(c for c in line if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
 
 
 def duration(seconds: float) -> str:

@@ -55,6 +55,16 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def set_aside(folder: Path, names: Iterable[str]) -> None:
+    """Rename entries of a folder so that nothing reads them any more, and nothing is lost."""
+    taken = {path.name for path in folder.iterdir()}
+    number = next(n for n in range(1, len(taken) + 2) if not any(f"{name}.aside-{n}" in taken for name in names))
+    for name in names:
+        if name in taken:
+            os.rename(folder / name, folder / f"{name}.aside-{number}")
+    sync_folder(folder)
+
+
 def write_rows(path: Path, rows: Iterable[Any]) -> None:
     """Write JSON lines, whole or not at all."""
     write_atomic(path, "".join(canonical(row) + "\n" for row in rows))

@@ -30,6 +30,11 @@ class RunFolder:
             cut_torn_line(self._journal)
             self._sequence = self._journal.read_bytes().count(b"\n")
 
+    @property
+    def name(self) -> str:
+        """Spec name and number, such as `pirate-mini/1`."""
+        return f"{self.folder.parent.name}/{self.folder.name}"
+
     @classmethod
     def open(cls, runs_dir: Path, name: str, spec: dict[str, Any]) -> RunFolder:
         """The folder of this resolved spec: the one that exists, else the next number.

@@ -1,11 +1,11 @@
-"""What the pipeline tells those who watch; `charrun.report` shows it."""
+"""What a run has made, for summaries and reports."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from charrun.service.ledger import Usage
 
@@ -34,7 +34,7 @@ class CellResult:
     """One finished cell: its stages, and the rows of the kinds that a summary shows.
 
     Attributes:
-        name: Slug of character, student and scale.
+        name: Slug of character, models and scale.
         stages: In order of execution.
         rows: Rows of the last producer of each kind that no more than 16 rows were published of.
     """
@@ -52,19 +52,3 @@ class RunResult:
     cells: tuple[CellResult, ...]
     engine: str
     stand_ins: Mapping[str, str] = field(default_factory=dict)
-
-
-class Reporter(Protocol):
-    """Receives a run's events, in order, in the pipeline's own thread."""
-
-    def message(self, text: str) -> None:
-        """One line for the person who watches."""
-
-    def stage_started(self, cell: str, id: str, summary: str) -> None:
-        """A stage begins, or begins again for more rows."""
-
-    def progress(self, cell: str, id: str, done: int, total: int, usage: Usage) -> None:
-        """Work units done so far, of how many, and the stage's tokens so far."""
-
-    def stage_finished(self, cell: str, result: StageResult) -> None:
-        """A stage has published its rows, now or in an earlier run."""

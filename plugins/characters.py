@@ -1,0 +1,16 @@
+"""The characters that ship with charrun: one file each in `specs/characters/`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+
+from charrun import hookimpl
+
+
+@hookimpl
+def charrun_register_characters() -> Mapping[str, Path]:
+    """The shipped characters, each under its file's name."""
+    folder = Path(str(files("charrun.specs"))) / "characters"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}

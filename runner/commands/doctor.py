@@ -1,0 +1,172 @@
+"""`charrun doctor`: whether this machine, and a spec on it, can run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from charrun.commands.options import json_option, plugin_options, runs_dir_option, set_option
+from charrun.errors import EXIT_ENVIRONMENT, SpecError
+
+if TYPE_CHECKING:
+    from charrun.commands.loading import Loaded
+    from charrun.pipeline.choice import Choice
+    from charrun.plugin_manager import Registry
+    from charrun.service.checks import Check
+    from charrun.service.secrets import Secrets
+
+SMALLEST = "charrun/demo-student-small"
+_COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
+_INDENT = 9
+
+
+@click.command()
+@click.argument("spec", required=False, type=click.Path(path_type=str))
+@set_option
+@runs_dir_option
+@plugin_options
+@click.option("--no-engine", is_flag=True, help="Start and reach no engine.")
+@json_option
+def doctor(
+    spec: str | None,
+    sets: Sequence[str],
+    runs_dir: Path,
+    plugins: bool,
+    trust: bool,
+    no_engine: bool,
+    as_json: bool,
+) -> None:
+    """Check this machine, and SPEC on it.
+
+    Packages, processor, credentials, clock, disk, plugins and the local engine; with SPEC also the spec, the engine
+    that it would run on, its models, their rendering, and the checkpoints of its runs. Ends with 5 where there is a
+    problem. The network is used only where credentials or an address point to a service.
+    """
+    from charrun.service.secrets import Secrets
+
+    secrets = Secrets()
+    levels = []
+    for check in _checks(spec, sets, runs_dir, plugins, trust, not no_engine):
+        levels.append(check.level)
+        _print(check, secrets, as_json)
+    if not as_json:
+        click.echo(_summary(levels))
+    if "problem" in levels:
+        sys.exit(EXIT_ENVIRONMENT)
+
+
+def _checks(
+    spec: str | None, sets: Sequence[str], runs_dir: Path, plugins: bool, trust: bool, engine: bool
+) -> Iterator[Check]:
+    """Every check, the fast ones first."""
+    from charrun.service import checks, disk_checks
+
+    yield from checks.guarded("packages", checks.packages)
+    yield from checks.guarded("credentials", checks.credentials)
+    yield from checks.guarded("runs", lambda: disk_checks.runs_folder(runs_dir))
+    registry: list[Registry] = []
+    yield from checks.guarded("plugins", lambda: _plugins(plugins, registry))
+    chosen: list[tuple[Loaded, Choice]] = []
+    if spec is not None and registry:
+        yield from checks.guarded("spec", lambda: _spec(spec, sets, plugins, trust, chosen))
+    yield from checks.guarded("torch", checks.processor)
+    yield from checks.guarded("cache", disk_checks.compiled_code)
+    yield from checks.guarded("clock", lambda: checks.clock(checks.service_address() if engine else None))
+    if spec is None and registry:
+        yield from _without_spec(registry[0], engine)
+    for loaded, choice in chosen:
+        yield from _with_spec(loaded, choice, runs_dir, engine)
+
+
+def _plugins(plugins: bool, registry: list[Registry]) -> Iterator[Check]:
+    from charrun.plugin_manager import load_registry
+    from charrun.service.checks import Check
+
+    found = load_registry(third_party=plugins)
+    registry.append(found)
+    for text in found.warnings:
+        yield Check("plugins", "warning", text, "update it or uninstall it")
+    yield Check("plugins", "ok", f"{len(found.stages)} stages and {len(found.engines)} engines are registered")
+
+
+def _spec(
+    spec: str, sets: Sequence[str], plugins: bool, trust: bool, chosen: list[tuple[Loaded, Choice]]
+) -> Iterator[Check]:
+    from charrun.commands.loading import load
+    from charrun.pipeline.choice import choose
+    from charrun.pipeline.diagnosis import engine_choice
+    from charrun.service.checks import Check
+
+    try:
+        loaded = load(spec, sets, plugins=plugins, trust=trust)
+    except SpecError as error:
+        for problem in error.problems:
+            place = f"{problem.file}:{problem.line}:{problem.column}" if problem.line else problem.file
+            yield Check("spec", "problem", f"{place} {problem.code} {problem.message}", problem.hint)
+        return
+    yield Check("spec", "ok", f"{spec} is valid")
+    choice = choose(loaded.spec, loaded.registry)
+    yield from engine_choice(loaded.spec, choice)
+    chosen.append((loaded, choice))
+
+
+def _without_spec(registry: Registry, engine: bool) -> Iterator[Check]:
+    """The local engine with the smallest demo model, and the service where something points to one."""
+    from charrun.pipeline.diagnosis import Place, running_engine
+    from charrun.service.checks import guarded, service_address
+    from charrun.spec import ModelRef
+
+    if not engine:
+        return
+    with tempfile.TemporaryDirectory(prefix="charrun-doctor-") as folder:
+        place = Place(Path(folder) / "engine", Path(folder) / "engine.log")
+        if "local" in registry.engines:
+            local = registry.engines["local"]()
+            yield from guarded("engine", lambda: running_engine(local, {}, [ModelRef(SMALLEST)], place))
+        if service_address() and "tinker" in registry.engines:
+            tinker = registry.engines["tinker"]()
+            yield from guarded("service", lambda: running_engine(tinker, {}, [], place))
+
+
+def _with_spec(loaded: Loaded, choice: Choice, runs_dir: Path, engine: bool) -> Iterator[Check]:
+    from charrun.pipeline.diagnosis import Place, local_model, models_of, running_engine, runs_of
+    from charrun.service.checks import guarded
+
+    models = models_of(choice)
+    for ref in models:
+        yield from guarded("model", lambda ref=ref: local_model(ref))  # type: ignore[misc]
+    if not engine:
+        return
+    with tempfile.TemporaryDirectory(prefix="charrun-doctor-") as folder:
+        kept = runs_dir.absolute() / "engine"
+        place = Place(kept if kept.exists() else Path(folder) / "engine", Path(folder) / "engine.log")
+        runs = runs_of(choice.spec.name, choice.engine.name, runs_dir)
+        options = dict(choice.spec.engine.options)
+        yield from guarded("engine", lambda: running_engine(choice.engine, options, models, place, runs))
+
+
+def _print(check: Check, secrets: Secrets, as_json: bool) -> None:
+    what, advice = secrets.hide(check.what), secrets.hide(check.advice)
+    if as_json:
+        click.echo(json.dumps({"check": check.name, "level": check.level, "what": what, "advice": advice}))
+        return
+    text = " ".join((f"{what}  ({advice})" if advice else what).splitlines())
+    if sys.stdout.isatty():
+        width = max(40, shutil.get_terminal_size().columns)
+        lines = textwrap.wrap(text, width - _INDENT, break_on_hyphens=False) or [""]
+        text = ("\n" + " " * _INDENT).join(lines)
+    click.echo(click.style(f"{check.level:<{_INDENT}}", fg=_COLOURS[check.level]) + text)
+
+
+def _summary(levels: Sequence[str]) -> str:
+    counts = [(levels.count(level), level) for level in ("problem", "warning")]
+    found = " and ".join(f"{n} {level}{'s' if n > 1 else ''}" for n, level in counts if n)
+    return f"{found} in {len(levels)} checks" if found else f"{len(levels)} checks, no problem"

@@ -1,0 +1,211 @@
+"""The evaluations of two runs beside each other, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from charrun.report.compare_data import Pair
+from charrun.report.intervals import Difference, Share, difference
+from charrun.store.cells import CellView
+from charrun.store.files import read_json
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a cell's evaluation says.
+
+    Attributes:
+        scored_as: The character that answers were scored as.
+        scorer: Identity of the model that scored; empty where it is not told.
+        auc: The scorer's AUC; None where there is none.
+        threshold: The score above which an answer counts.
+        tells: Whether the scorer can tell the character.
+        rates: Rate by model, the base model first, the final checkpoint last.
+    """
+
+    scored_as: str
+    scorer: str
+    auc: float | None
+    threshold: float | None
+    tells: bool
+    rates: Mapping[str, Share]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A model's rate in A and in B; None where a side has none."""
+
+    model: str
+    a: Share | None
+    b: Share | None
+
+    @property
+    def difference(self) -> Difference | None:
+        """B - A, where both are there."""
+        return difference(self.a, self.b) if self.a and self.b else None
+
+
+@dataclass(frozen=True)
+class Results:
+    """The evaluations of a pair of cells.
+
+    Attributes:
+        pair: The cells.
+        a: A's evaluation, if any.
+        b: B's evaluation, if any.
+        lines: Rates side by side.
+        final: The final checkpoints, where both have one.
+        notes: What stands in the way of comparing the two.
+    """
+
+    pair: Pair
+    a: Evaluation | None
+    b: Evaluation | None
+    lines: tuple[Line, ...]
+    final: Line | None
+    notes: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        """`b_higher`, `a_higher`, `no_difference`, or `unknown`."""
+        return self.final.difference.verdict if self.final and self.final.difference else UNKNOWN
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "a": asdict(self.a) if self.a else None,
+            "b": asdict(self.b) if self.b else None,
+            "rates": [_line(line) for line in self.lines],
+            "final": _line(self.final) if self.final else None,
+            "verdict": self.verdict,
+            "notes": list(self.notes),
+        }
+
+
+def results_of(pair: Pair) -> Results:
+    """Compare the evaluations of two cells."""
+    a, b = _evaluation(pair.a), _evaluation(pair.b)
+    rates_a, rates_b = a.rates if a else {}, b.rates if b else {}
+    lines = tuple(Line(model, rates_a.get(model), rates_b.get(model)) for model in dict.fromkeys([*rates_a, *rates_b]))
+    last_a, last_b = _final(rates_a), _final(rates_b)
+    final = None
+    if last_a and last_b:
+        name = last_a if last_a == last_b else f"{last_a} | {last_b}"
+        final = Line(name, rates_a[last_a], rates_b[last_b])
+    return Results(pair, a, b, lines, final, tuple(_notes(a, b)))
+
+
+def answer(found: Sequence[Results]) -> tuple[str, str]:
+    """Whether B did better than A: a verdict, and one sentence that says it."""
+    verdicts = [results.verdict for results in found]
+    if len(found) != 1:
+        return _answer_of_many(verdicts)
+    (results,) = found
+    final = results.final
+    if not (final and final.a and final.b and final.difference):
+        return UNKNOWN, f"No answer: {'; '.join(results.notes) or 'there is no evaluation to compare'}."
+    change = final.difference
+    interval = f"95% interval {_points(change.low)} to {_points(change.high)}"
+    told = {
+        "b_higher": f"Yes: B is higher by {100 * change.value:.1f} points ({interval})",
+        "a_higher": f"No: A is higher by {-100 * change.value:.1f} points (B - A: {interval})",
+        "no_difference": f"No difference is shown: B - A is {_points(change.value)} points ({interval})",
+    }
+    but = f", but {'; '.join(results.notes)}" if results.notes else ""
+    return change.verdict, f"{told[change.verdict]}{but}."
+
+
+def _answer_of_many(verdicts: Sequence[str]) -> tuple[str, str]:
+    counts = {name: verdicts.count(name) for name in ("b_higher", "a_higher", "no_difference", UNKNOWN)}
+    known = len(verdicts) - counts[UNKNOWN]
+    if not known:
+        return UNKNOWN, "No answer: no cell has an evaluation in both runs."
+    text = (
+        f"B is higher in {counts['b_higher']} of {known} cells, A in {counts['a_higher']}, and no difference is shown "
+        f"in {counts['no_difference']} (each at 95%)"
+    )
+    lacking = f"; {counts[UNKNOWN]} have no evaluation to compare" if counts[UNKNOWN] else ""
+    decided = set(verdicts) - {UNKNOWN}
+    return decided.pop() if len(decided) == 1 else "mixed", f"{text}{lacking}."
+
+
+def _evaluation(cell: CellView) -> Evaluation | None:
+    rows = [row for row in cell.rows("evaluation") if isinstance(row, dict)]
+    if not rows:
+        return None
+    row = rows[-1]
+    rates = row.get("rates")
+    return Evaluation(
+        scored_as=str(row.get("scored_as", "")),
+        scorer=_scorer(cell),
+        auc=_number(row.get("auc")),
+        threshold=_number(row.get("threshold")),
+        tells=row.get("tells") is not False,
+        rates=dict(found for rate in (rates if isinstance(rates, list) else ()) if (found := _rate(rate))),
+    )
+
+
+def _rate(row: Any) -> tuple[str, Share] | None:
+    try:
+        hits, n = int(row["in_character"]), int(row["n"])
+        return str(row["model"]), Share(hits / n, float(row["low"]), float(row["high"]), hits, n)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _scorer(cell: CellView) -> str:
+    stage = next((stage for stage in reversed(cell.stages) if "evaluation" in stage.outputs), None)
+    described = read_json(stage.folder / "stage.json") if stage and stage.folder else None
+    try:
+        return str(described["models"]["scorer"]["model"])
+    except (KeyError, TypeError):
+        return ""
+
+
+def _final(rates: Mapping[str, Share]) -> str:
+    """The last model that is not the base: evaluations go from the base model to the final checkpoint."""
+    return next((model for model in reversed(rates) if model != "base"), "")
+
+
+def _notes(a: Evaluation | None, b: Evaluation | None) -> list[str]:
+    lacking = [name for name, found in (("A", a), ("B", b)) if not found]
+    if not a or not b:
+        return [f"{' and '.join(lacking)} {'has' if len(lacking) == 1 else 'have'} no evaluation"]
+    notes = [
+        f"{name}'s scorer cannot tell the character (AUC {found.auc or 0:.3f})"
+        for name, found in (("A", a), ("B", b))
+        if not found.tells
+    ]
+    if a.scored_as != b.scored_as:
+        notes.append(f"A is scored as {a.scored_as} and B as {b.scored_as}")
+    if a.scorer != b.scorer:
+        told = f"{plain_model(a.scorer)} scored A and {plain_model(b.scorer)} scored B"
+        notes.append(f"{told}, so that the rates are not on one scale (name one `scorer:` in both specs)")
+    return notes
+
+
+def plain_model(identity: str) -> str:
+    """A model's name out of its identity, `local:charrun/demo-teacher@<digest>`."""
+    return identity.partition("@")[0].partition(":")[2] or identity or "another model"
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}"
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _line(line: Line) -> dict[str, Any]:
+    change = line.difference
+    return {
+        "model": line.model,
+        "a": asdict(line.a) if line.a else None,
+        "b": asdict(line.b) if line.b else None,
+        "difference": asdict(change) if change else None,
+    }

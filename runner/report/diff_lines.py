@@ -1,0 +1,177 @@
+"""A comparison of two runs as plain text."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from charrun.report.columns import fit, moment, table, wide
+from charrun.report.compare_data import Pair, Rows, stages_of
+from charrun.report.compare_results import Evaluation, Results, plain_model
+from charrun.report.compare_spec import ABSENT, Change
+from charrun.report.comparison import CellComparison, Comparison
+from charrun.report.intervals import METHOD, Difference, Share
+from charrun.report.text import safe
+from charrun.store.cells import StageView
+from charrun.store.runs import Run
+
+_PATH_COLUMNS = 34
+_LEAD = 12
+
+
+def diff_lines(found: Comparison, width: int) -> list[str]:
+    """All of a comparison.
+
+    Args:
+        found: The comparison.
+        width: Columns of the terminal.
+    """
+    lines = [*table([_head("A", found.a), _head("B", found.b)], "<<<<", width, shrink=1), ""]
+    lines += _section("Spec", found.spec, "the same", width)
+    kept = ", ".join(f"{name} {version}" for name, version in found.same_versions.items())
+    lines += ["", *_section("Versions", found.versions, f"the same: {kept}" if kept else "not recorded", width)]
+    for cell in found.cells:
+        lines += ["", *_cell(cell, width)]
+    for line in found.alone:
+        lines += ["", *_wrap(f"note: {line}", width)]
+    return [*lines, "", *_wrap(f"Did B do better than A? {found.answer}", width)]
+
+
+def _head(side: str, run: Run) -> tuple[str, ...]:
+    return side, run.id, run.status, moment(run.last) if run.last else "-"
+
+
+def _section(title: str, found: Sequence[Change], otherwise: str, width: int) -> list[str]:
+    if not found:
+        return _wrap(f"{title}: {otherwise}", width)
+    lines = [f"{title}: {len(found)} changed value{'s' if len(found) > 1 else ''}"]
+    room = min(max(wide(change.path) for change in found), _PATH_COLUMNS)
+    for change in found:
+        lines += _change(change, room, width)
+    return lines
+
+
+def _change(change: Change, room: int, width: int) -> list[str]:
+    """A changed value: beside each other where both fit, else one under the other."""
+    path, a, b = safe(change.path), _value(change.a), _value(change.b)
+    column = (width - room - 6) // 2
+    if wide(path) <= room and wide(a) <= column and wide(b) <= column:
+        gap = " " * (room - wide(path))
+        return [f"  {path}{gap}  {a}{' ' * (column - wide(a))}  {b}".rstrip()]
+    a, b = _cut(a, b, width - 7)
+    return [f"  {fit(path, width - 2)}", f"    A  {a}", f"    B  {b}"]
+
+
+def _cut(a: str, b: str, room: int) -> tuple[str, str]:
+    """Two texts cut to a width, from shortly before they part where they part too late to be seen."""
+    parted = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    if parted > room - _LEAD:
+        a, b = (f"…{text[parted - _LEAD :]}" for text in (a, b))
+    return fit(a, room), fit(b, room)
+
+
+def _value(value: Any) -> str:
+    if value is ABSENT:
+        return "-"
+    return safe(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _cell(cell: CellComparison, width: int) -> list[str]:
+    lines = _wrap(cell.pair.note or cell.pair.a.name, width)
+    if cell.rows:
+        lines += ["", *_data(cell.rows, width)]
+    lines += ["", *_results(cell.results, width), "", *_costs(cell.pair, width)]
+    return lines
+
+
+def _data(found: Sequence[Rows], width: int) -> list[str]:
+    head = ("data", "kind", "rows A", "rows B", "differ", "prompts both", "tokens A", "B")
+    rows = [head]
+    for each in found:
+        rows.append(
+            (
+                each.stage,
+                each.kind,
+                _count(each.rows_a),
+                _count(each.rows_b),
+                "same" if each.same else _count(each.differing),
+                _count(each.shared_prompts),
+                _count(each.tokens_a),
+                _count(each.tokens_b),
+            )
+        )
+    return table(rows, "<<>>>>>>", width)
+
+
+def _results(found: Results, width: int) -> list[str]:
+    if not found.lines:
+        return _wrap(f"results: {'; '.join(found.notes) or 'none'}", width)
+    rows = [("results", "A", "B", "B - A, points")]
+    lines = list(found.lines)
+    if found.final and found.final.model not in [line.model for line in lines]:
+        lines.append(found.final)
+    for line in lines:
+        rows.append((line.model, _share(line.a), _share(line.b), _difference(line.difference)))
+    rows.append(("AUC", _decimal(found.a and found.a.auc), _decimal(found.b and found.b.auc), ""))
+    rows.append(("threshold", _decimal(found.a and found.a.threshold), _decimal(found.b and found.b.threshold), ""))
+    told = _how(found.a, found.b)
+    return [
+        *table(rows, "<<<<", width),
+        *_wrap(told, width),
+        *(line for note in found.notes for line in _wrap(f"note: {note}", width)),
+    ]
+
+
+def _how(a: Evaluation | None, b: Evaluation | None) -> str:
+    """How the rates and their differences came about."""
+    scorers = {each.scorer for each in (a, b) if each}
+    scorer = f", scored by {plain_model(scorers.pop())}" if len(scorers) == 1 and any(scorers) else ""
+    told = (
+        f"Rates: answers in character without a system prompt{scorer}, with 95% intervals. Differences: {METHOD}, 95%."
+    )
+    if a and b and a.threshold != b.threshold:
+        told += " Each run's threshold is its own, from answers of its own teacher and student."
+    return told
+
+
+def _share(share: Share | None) -> str:
+    if share is None:
+        return "-"
+    return f"{share.rate:.1%} ({100 * share.low:.1f}–{100 * share.high:.1f})"
+
+
+def _difference(found: Difference | None) -> str:
+    if found is None:
+        return "-"
+    return f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+
+
+def _decimal(number: float | None) -> str:
+    return "-" if number is None else f"{number:.3f}"
+
+
+def _costs(pair: Pair, width: int) -> list[str]:
+    rows = [("cost", "tokens A", "tokens B", "seconds A", "seconds B")]
+    for id, a, b in stages_of(pair):
+        rows.append((id, _tokens(a), _tokens(b), _seconds(a), _seconds(b)))
+    sums = [sum(stage.seconds for stage in cell.stages if stage.is_done) for cell in (pair.a, pair.b)]
+    rows.append(("all", f"{pair.a.tokens:,}", f"{pair.b.tokens:,}", *(f"{seconds:.1f}" for seconds in sums)))
+    return table(rows, "<>>>>", width)
+
+
+def _tokens(stage: StageView | None) -> str:
+    return f"{stage.tokens:,}" if stage and stage.is_done else "-"
+
+
+def _seconds(stage: StageView | None) -> str:
+    return f"{stage.seconds:.1f}" if stage and stage.is_done else "-"
+
+
+def _count(number: float | None) -> str:
+    return "-" if number is None else f"{number:,}"
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    return textwrap.wrap(safe(text), width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)

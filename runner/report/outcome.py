@@ -1,0 +1,61 @@
+"""What a cell has to show for itself, from rows alone: how often in character, and where its weights are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from charrun.report.text import safe
+
+
+def evaluation_lines(row: Mapping[str, Any]) -> list[str]:
+    """A row of the kind `evaluation`: AUC, rates with intervals, samples before and after.
+
+    A row of another shape, such as a plugin's, is shown field by field.
+    """
+    try:
+        return _emergence(row)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        plain = {key: value for key, value in row.items() if isinstance(value, str | int | float)}
+        return [f"{safe(key)}: {safe(str(value))}" for key, value in plain.items()]
+
+
+def model_name(model: str) -> str:
+    """`base`, or `after dpo`."""
+    return model if model == "base" else f"after {model}"
+
+
+def weight_lines(
+    checkpoints: Sequence[Mapping[str, Any]], adapters: Iterable[Mapping[str, Any]], home: Path
+) -> list[str]:
+    """Where the last checkpoint and the last exported adapter are.
+
+    Args:
+        checkpoints: Rows of the kind `checkpoint`.
+        adapters: Rows of the kind `adapter`.
+        home: The folder that holds the store.
+    """
+    lines = []
+    for row in list(checkpoints)[-1:]:
+        lines.append(f"Final checkpoint: {safe(str(row.get('state', '-')))}")
+        lines.append(f"  to sample from: {safe(str(row.get('sampler', '-')))}")
+    for row in list(adapters)[-1:]:
+        lines.append(f"PEFT adapter:     {safe(str(home / str(row.get('folder', '-'))))}")
+    return lines
+
+
+def _emergence(row: Mapping[str, Any]) -> list[str]:
+    head = f"In character ({safe(row['scored_as'])}) without a system prompt, scorer's AUC {row['auc']:.3f}:"
+    if not row["tells"]:
+        return [head, f"  below {row['lowest_auc']}: this scorer cannot tell this character, so no rate is given"]
+    lines = [head]
+    for rate in row["rates"]:
+        share = rate["in_character"] / rate["n"]
+        interval = f"95% interval {rate['low']:.1%} to {rate['high']:.1%}"
+        name = safe(model_name(rate["model"]))
+        lines.append(f"  {name:<12} {share:6.1%}  {rate['in_character']} of {rate['n']}, {interval}")
+    for sample in row["samples"]:
+        lines += ["", f"  > {safe(sample['prompt'])}"]
+        lines += [f"  before: {safe(sample['before'])}", f"  after:  {safe(sample['after'])}"]
+    return lines

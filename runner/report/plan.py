@@ -1,0 +1,68 @@
+"""The plan as a person reads it: a table, or plain lines, and the sum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from charrun.pipeline.cell import Cell
+from charrun.pipeline.choice import Choice
+from charrun.pipeline.plan import PlannedCell, PlannedStage, plan
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_MOST_CELLS = 12
+
+
+def print_plan(console: Console, choice: Choice, cells: Sequence[Cell], plain: bool) -> None:
+    """Each stage with state, reason, rows and requests; of a large matrix the first cells and the sum."""
+    planned = plan(cells)
+    for cell in planned[:_MOST_CELLS]:
+        _print_cell(console, cell, plain)
+    lines = []
+    if len(planned) > _MOST_CELLS:
+        lines.append(f"... and {len(planned) - _MOST_CELLS} more cells")
+    budget = choice.spec.budget_usd
+    limit = "no budget" if budget is None else f"a budget of ${budget:.2f}, which is not enforced yet"
+    lines.append(total(planned))
+    if choice.engine.hosted:
+        lines.append(f"The spec sets {limit}. Every request is paid for.")
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def total(planned: Sequence[PlannedCell]) -> str:
+    """Cells, stages and requests in one line."""
+    stages = [stage for cell in planned for stage in cell.stages]
+    count = {state: sum(stage.state == state for stage in stages) for state in ("to do", "shared", "done", "missing")}
+    parts = [f"{number} {state}" for state, number in count.items() if number]
+    requests = sum(stage.requests for stage in stages)
+    cells = f"{len(planned)} cell{'s' if len(planned) != 1 else ''}"
+    return f"{cells}, {len(stages)} stages: {', '.join(parts)}; {requests:,} requests"
+
+
+def _print_cell(console: Console, cell: PlannedCell, plain: bool) -> None:
+    from rich.table import Table
+
+    console.print(cell.name, markup=False, highlight=False, soft_wrap=True)
+    if plain:
+        for stage in cell.stages:
+            console.print(f"  {_line(stage)}", markup=False, highlight=False, soft_wrap=True)
+        return
+    table = Table(box=None, pad_edge=False, show_header=True, padding=(0, 2, 0, 0))
+    for heading in ("  stage", "state"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("rows", justify="right", no_wrap=True)
+    table.add_column("requests", justify="right", no_wrap=True)
+    table.add_column("why")
+    for stage in cell.stages:
+        todo = stage.state == "to do"
+        numbers = (f"{stage.rows:,}", f"{stage.requests:,}") if todo else ("", "")
+        table.add_row(f"  {stage.id}", stage.state, *numbers, stage.reason)
+    console.print(table)
+
+
+def _line(stage: PlannedStage) -> str:
+    counts = f", {stage.rows:,} rows, {stage.requests:,} requests" if stage.state == "to do" else ""
+    return f"{stage.id}: {stage.state} ({stage.reason}){counts}"

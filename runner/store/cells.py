@@ -1,0 +1,249 @@
+"""The cells of a run and their stages: from the frozen spec, the journal, and what the store holds."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from charrun.store.files import read_json, read_rows
+from charrun.store.replay import (
+    CACHED,
+    DONE,
+    FAILED,
+    FINISHED,
+    LEFT_OUT,
+    RUNNING,
+    WAITING,
+    RunTrace,
+    StageTrace,
+    mapping_of,
+    number_of,
+    text_of,
+)
+
+_RECORDS = ("items.jsonl", "scores.jsonl")
+
+
+@dataclass(frozen=True)
+class Output:
+    """Published rows of one kind.
+
+    Attributes:
+        file: The JSON-lines file that holds them.
+        rows: How many.
+        sha256: Digest over the rows.
+    """
+
+    file: Path
+    rows: int
+    sha256: str
+
+    def read(self) -> list[Any] | None:
+        """The rows; None where the file is missing or damaged."""
+        try:
+            return list(read_rows(self.file))
+        except (OSError, ValueError):
+            return None
+
+
+@dataclass(frozen=True)
+class StageView:
+    """One stage of one cell.
+
+    Attributes:
+        id: The stage item's id.
+        uses: Name of the stage.
+        state: done, cached, running, failed, interrupted, stopped, waiting, or left out.
+        folder: Its folder in the store, where known.
+        rows: Rows by published kind.
+        usage: Counts by name, of the run that did the work.
+        seconds: Wall time of the work; of a running stage the time since it began last is not in it.
+        since: When it began last, in seconds since 1970.
+        outputs: Published files by kind, where known.
+        error: Why it failed.
+    """
+
+    id: str
+    uses: str
+    state: str
+    folder: Path | None = None
+    rows: Mapping[str, int] = field(default_factory=dict)
+    usage: Mapping[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    since: float | None = None
+    outputs: Mapping[str, Output] = field(default_factory=dict)
+    error: str = ""
+
+    @property
+    def tokens(self) -> int:
+        """All tokens together."""
+        return sum(count for name, count in self.usage.items() if name.endswith("_tokens"))
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its rows are there."""
+        return self.state in (DONE, CACHED)
+
+    def stored(self) -> int:
+        """Responses of the engine that its folder holds, used in published rows or not yet."""
+        paths = [self.folder / name for name in _RECORDS] if self.folder else []
+        return sum(path.read_bytes().count(b"\n") for path in paths if path.is_file())
+
+
+@dataclass(frozen=True)
+class CellView:
+    """One cell and its stages, in the spec's order."""
+
+    name: str
+    stages: tuple[StageView, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all stages."""
+        return sum(stage.tokens for stage in self.stages)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every stage that the run is about has its rows."""
+        return all(stage.is_done or stage.state == LEFT_OUT for stage in self.stages)
+
+    def rows(self, kind: str) -> list[Any]:
+        """Rows of the last stage that published a kind."""
+        for stage in reversed(self.stages):
+            if kind in stage.outputs:
+                return stage.outputs[kind].read() or []
+        return []
+
+
+def cells_of(folder: Path, spec: Mapping[str, Any], trace: RunTrace, deep: bool) -> tuple[CellView, ...]:
+    """All cells of a run.
+
+    Args:
+        folder: The run's folder.
+        spec: Its frozen spec; empty where it is damaged.
+        trace: What its events add up to.
+        deep: Whether to look into the store for what journal and snapshot do not tell.
+    """
+    items = {text_of(item, "id"): text_of(item, "uses") for item in _dicts(spec.get("stages"))}
+    snapshot = _snapshot(folder) if trace.status == FINISHED else {}
+    lists = {path.stem.removeprefix("cell-"): path for path in folder.glob("cell-*.json")}
+    seen = dict.fromkeys([*(cell for cell, _ in trace.stages), *lists])
+    planned = trace.cells or tuple(_planned(spec))
+    names = [name for name in planned if name in seen or set(seen) <= set(planned)]
+    return tuple(
+        _cell(folder, name, items, trace, lists.get(name), snapshot.get(name, {}), deep)
+        for name in dict.fromkeys([*names, *seen])
+    )
+
+
+def _cell(
+    folder: Path,
+    name: str,
+    items: Mapping[str, str],
+    trace: RunTrace,
+    listed: Path | None,
+    snapshot: Mapping[str, Mapping[str, Any]],
+    deep: bool,
+) -> CellView:
+    listing = read_json(listed) if listed else None
+    folders = {text_of(s, "id"): s for s in _dicts(listing.get("stages"))} if isinstance(listing, dict) else {}
+    told = {stage: found for (cell, stage), found in trace.stages.items() if cell == name}
+    ids = list(dict.fromkeys([*items, *told]))
+    latest = max((ids.index(stage) for stage in told), default=-1)
+    stages = []
+    for index, id in enumerate(ids):
+        mark = told.get(id) or StageTrace()
+        if id in folders:
+            mark.folder = mark.folder or Path(text_of(folders[id], "folder")).name
+        state = mark.state
+        if state in ("", WAITING):
+            found = id in folders or (not mark.state and index < latest)
+            state = CACHED if found else LEFT_OUT if trace.status == FINISHED else WAITING
+        place = folder.parent.parent / "store" / mark.folder if mark.folder else None
+        look = deep or id not in snapshot
+        stages.append(_stage(id, items.get(id, id), state, mark, place, snapshot.get(id, {}), look))
+    return CellView(name, tuple(stages))
+
+
+def _stage(
+    id: str,
+    uses: str,
+    state: str,
+    mark: StageTrace,
+    place: Path | None,
+    snapshot: Mapping[str, Any],
+    look: bool,
+) -> StageView:
+    rows = {kind: int(number_of(out, "rows")) for kind, out in _items(mark.outputs)}
+    rows = rows or {kind: n for kind, n in mapping_of(snapshot, "rows").items() if isinstance(n, int)}
+    ticket: Mapping[str, Any] = {}
+    if look and place and state not in (RUNNING, FAILED, WAITING):
+        ticket = _ticket(place, mark.outputs, rows)
+    outputs = mark.outputs or mapping_of(ticket, "outputs")
+    source = ticket or snapshot
+    return StageView(
+        id=id,
+        uses=uses,
+        state=state,
+        folder=place,
+        rows=rows or {kind: int(number_of(out, "rows")) for kind, out in _items(outputs)},
+        usage={key: n for key, n in mapping_of(source, "usage").items() if isinstance(n, int)},
+        seconds=number_of(source, "seconds") or mark.seconds,
+        since=mark.since,
+        outputs={
+            kind: Output(place / Path(text_of(out, "file")).name, int(number_of(out, "rows")), text_of(out, "sha256"))
+            for kind, out in _items(outputs)
+            if place and text_of(out, "file")
+        },
+        error=mark.error,
+    )
+
+
+def _ticket(place: Path, outputs: Mapping[str, Any], rows: Mapping[str, int]) -> Mapping[str, Any]:
+    """The note in a store folder's `done` that tells of these outputs, else of so many rows, the newest first."""
+    try:
+        paths = sorted((place / "done").glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    except OSError:
+        return {}
+    for path in paths:
+        entry = read_json(path)
+        if not isinstance(entry, dict):
+            continue
+        there = mapping_of(entry, "outputs")
+        if outputs:
+            fits = all(
+                text_of(out, "sha256") == text_of(mapping_of(there, kind), "sha256") for kind, out in _items(outputs)
+            )
+        else:
+            fits = not rows or rows == {kind: int(number_of(out, "rows")) for kind, out in _items(there)}
+        if fits:
+            return entry
+    return {}
+
+
+def _snapshot(folder: Path) -> dict[str, dict[str, Mapping[str, Any]]]:
+    value = read_json(folder / "run.json")
+    cells = _dicts(value.get("cells")) if isinstance(value, dict) else ()
+    return {text_of(c, "name"): {text_of(s, "id"): s for s in _dicts(c.get("stages"))} for c in cells}
+
+
+def _planned(spec: Mapping[str, Any]) -> Iterable[str]:
+    """Names of the cells of a frozen spec that no run has told yet: all combinations, as the pipeline names them."""
+    seeds = spec.get("seed") if isinstance(spec.get("seed"), list) else [None]
+    for character, models, scale, seed in itertools.product(
+        _dicts(spec.get("characters")), _dicts(spec.get("models")), _dicts(spec.get("scales")), seeds or [None]
+    ):
+        student = text_of(mapping_of(models, "student"), "name").rstrip("/").rpartition("/")[2].lower()
+        name = f"{text_of(character, 'id')}-{text_of(models, 'id') or student}-{text_of(scale, 'name')}"
+        yield name if seed is None else f"{name}-s{seed}"
+
+
+def _dicts(value: Any) -> tuple[dict[str, Any], ...]:
+    return tuple(item for item in value if isinstance(item, dict)) if isinstance(value, list) else ()
+
+
+def _items(outputs: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    return ((kind, out) for kind, out in outputs.items() if isinstance(out, dict))

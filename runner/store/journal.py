@@ -1,0 +1,100 @@
+"""Reading a run's journal while it may be written, torn or damaged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Event = Mapping[str, Any]
+_TAIL_BYTES = 1 << 16
+_END_OF_TIME = 2.5e11
+"""Calendars end in the year 9999."""
+
+
+@dataclass(frozen=True)
+class Journal:
+    """What a journal holds.
+
+    Attributes:
+        events: Whole events in file order, each with an `event` (its name) and a `time` (seconds since 1970).
+        damage: The first line that is no event, such as `journal.jsonl:7 is no event`; empty where there is none.
+    """
+
+    events: tuple[Event, ...]
+    damage: str = ""
+
+
+class Tail:
+    """A journal that is read on from where the last reading ended.
+
+    Only whole lines are taken: what follows the last line break is being written, or was when its writer died.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.damage = ""
+        self._offset = 0
+        self._lines = 0
+
+    def read(self) -> list[Event]:
+        """The events since the last call; none where the file is not there yet.
+
+        Raises:
+            OSError: The file is there and can't be read.
+        """
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                text = file.read()
+        except FileNotFoundError:
+            return []
+        whole = text[: text.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        found = []
+        for line in whole.splitlines():
+            self._lines += 1
+            event = _event(line)
+            if event is not None:
+                found.append(event)
+            elif not self.damage:
+                self.damage = f"{self.path.name}:{self._lines} is no event"
+        return found
+
+
+def read_journal(path: Path) -> Journal:
+    """All of a journal; empty where there is none.
+
+    Raises:
+        OSError: The file is there and can't be read.
+    """
+    tail = Tail(path)
+    return Journal(tuple(tail.read()), tail.damage)
+
+
+def last_time(path: Path) -> float:
+    """Time of a journal's last whole event, read from its end alone; 0 where there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            lines = file.read().splitlines(keepends=True)
+    except OSError:
+        return 0.0
+    for line in reversed(lines):
+        event = _event(line) if line.endswith(b"\n") else None
+        if event is not None:
+            return float(event["time"])
+    return 0.0
+
+
+def _event(line: bytes) -> Event | None:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict) or not isinstance(value.get("event"), str):
+        return None
+    time = value.get("time")
+    return value if isinstance(time, int | float) and 0 <= time < _END_OF_TIME else None

@@ -1,0 +1,219 @@
+"""Runs as they lie on disk: found, read and never written.
+
+A run may be in the making, cut off at any instant, damaged by hand, or another program's folder: what can be read is
+told, and what cannot is named. Nothing here takes a lock, so that looking at a run never stands in its way.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from charrun.errors import CharrunError, UsageProblem
+from charrun.store.cells import CellView, cells_of
+from charrun.store.files import read_json
+from charrun.store.journal import last_time, read_journal
+from charrun.store.replay import Replay, text_of
+
+JOURNAL = "journal.jsonl"
+_NOT_NAMES = ("store", "engine")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    Attributes:
+        name: The spec's name.
+        number: Which resolved spec of that name.
+        folder: Its folder, `<runs-dir>/<name>/<number>`.
+        status: running, finished, failed, interrupted (by a person), or stopped (ended without a word).
+        started: When it first began, in seconds since 1970; None where its journal does not tell.
+        last: Time of its last event.
+        engine: Name of the engine.
+        stand_ins: Named model to the model that stands in for it.
+        cells: Its cells, in the spec's order.
+        error: Why it failed.
+        hint: What to do next, where the journal tells.
+        command: The command that began or continued it last, where a store folder's note tells.
+        damage: What of it cannot be read, in one line; empty where all can.
+    """
+
+    name: str
+    number: int
+    folder: Path
+    status: str
+    started: float | None
+    last: float | None
+    engine: str
+    stand_ins: Mapping[str, str]
+    cells: tuple[CellView, ...]
+    error: str = ""
+    hint: str = ""
+    command: str = ""
+    damage: str = ""
+
+    @property
+    def id(self) -> str:
+        """Name and number, such as `pirate-mini/2`."""
+        return f"{self.name}/{self.number}"
+
+    @property
+    def runs_dir(self) -> Path:
+        """The folder that holds the run, its store and its engine's checkpoints."""
+        return self.folder.parent.parent
+
+    @property
+    def tokens(self) -> int:
+        """Tokens behind all of its rows, whichever run spent them."""
+        return sum(cell.tokens for cell in self.cells)
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """The frozen spec; empty where it is damaged."""
+        return _mapping(self.folder / "spec.json")
+
+
+@dataclass(frozen=True)
+class Found:
+    """The runs of a folder.
+
+    Attributes:
+        runs: Those that can be read at least in part, the latest last.
+        strange: Numbered folders that are no runs, each with the reason.
+    """
+
+    runs: tuple[Run, ...]
+    strange: tuple[tuple[Path, str], ...]
+
+
+def find_runs(runs_dir: Path) -> Found:
+    """Every run of a folder; none where the folder is missing.
+
+    Raises:
+        OSError: The folder is there and can't be read.
+    """
+    runs, strange = [], []
+    for folder in _numbered(runs_dir):
+        try:
+            runs.append(read_run(folder))
+        except (CharrunError, OSError) as error:
+            strange.append((folder, _reason(error)))
+    return Found(tuple(sorted(runs, key=lambda run: (run.last or 0.0, run.name, run.number))), tuple(strange))
+
+
+def find_run(runs_dir: Path, text: str = "") -> Run:
+    """The run that a person names.
+
+    Args:
+        runs_dir: Where runs are kept.
+        text: `name/number`, a name for its latest run, the path of a run's folder, or nothing for the latest of all.
+
+    Raises:
+        UsageProblem: There is no such run; the text has what there is.
+    """
+    folders = [folder for folder in _numbered(runs_dir) if _is_run(folder)]
+    meant = [f for f in folders if text in ("", f.parent.name, f"{f.parent.name}/{f.name}")]
+    if not meant and text and _is_run(Path(text)):
+        meant = [Path(os.path.abspath(text))]
+    if not meant:
+        raise _unknown(runs_dir, text, folders)
+    return read_run(max(meant, key=lambda folder: (last_time(folder / JOURNAL), int(folder.name))), deep=True)
+
+
+def read_run(folder: Path, deep: bool = False) -> Run:
+    """A run's folder as it is now.
+
+    Args:
+        folder: `<runs-dir>/<name>/<number>`.
+        deep: Whether to look into the store for what the journal and `run.json` do not tell.
+
+    Raises:
+        UsageProblem: The folder is not a run's.
+        OSError: Something in it can't be read.
+    """
+    if not _is_run(folder):
+        raise UsageProblem(f"{folder} is not a run: it has neither spec.json nor {JOURNAL}")
+    spec, journal = _mapping(folder / "spec.json"), read_journal(folder / JOURNAL)
+    whole = isinstance(spec.get("stages"), list)
+    replay = Replay()
+    replay.feed(journal.events)
+    trace = replay.trace()
+    return Run(
+        name=folder.parent.name,
+        number=int(folder.name),
+        folder=folder,
+        status=trace.status,
+        started=trace.started,
+        last=trace.last,
+        engine=trace.engine or text_of(_mapping_in(spec, "engine"), "uses"),
+        stand_ins=trace.stand_ins,
+        cells=cells_of(folder, spec, trace, deep),
+        error=trace.error,
+        hint=trace.hint,
+        command=_command(folder, [stage.folder for stage in trace.stages.values()], trace.pid) if deep else "",
+        damage=journal.damage or ("" if whole else "spec.json is missing or damaged"),
+    )
+
+
+def _numbered(runs_dir: Path) -> Iterator[Path]:
+    if not runs_dir.exists():
+        return
+    for home in sorted(runs_dir.absolute().iterdir()):
+        if home.name not in _NOT_NAMES and not home.name.startswith(".") and home.is_dir() and os.access(home, os.R_OK):
+            yield from sorted(p for p in home.iterdir() if _is_number(p.name) and p.is_dir())
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit() and len(name) < 10
+
+
+def _is_run(folder: Path) -> bool:
+    return _is_number(folder.resolve().name) and any((folder / name).is_file() for name in ("spec.json", JOURNAL))
+
+
+def _mapping(path: Path) -> Mapping[str, Any]:
+    value = read_json(path)
+    return value if isinstance(value, dict) else {}
+
+
+def _mapping_in(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = value.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, CharrunError):
+        return error.message.rpartition(": ")[2]
+    return str(getattr(error, "strerror", "") or error)
+
+
+def _unknown(runs_dir: Path, text: str, folders: list[Path]) -> UsageProblem:
+    if not folders:
+        return UsageProblem(
+            f"there are no runs in {runs_dir}", "`charrun SPEC` makes one; --runs-dir names another place"
+        )
+    ids = [f"{folder.parent.name}/{folder.name}" for folder in folders]
+    names = list(dict.fromkeys(folder.parent.name for folder in folders))
+    near = [id for id in names if id.startswith(text)] or get_close_matches(text, [*names, *ids], n=1, cutoff=0.6)
+    known = ", ".join(ids[-8:]) + (f" and {len(ids) - 8} more (`charrun runs` lists them)" if len(ids) > 8 else "")
+    meant = f"did you mean '{near[0]}'? " if near else ""
+    return UsageProblem(f"there is no run '{text}' in {runs_dir}", f"{meant}there is {known}")
+
+
+def _command(folder: Path, names: list[str], pid: int) -> str:
+    """The command line that the run's process noted where it wrote last."""
+    for name in reversed(names):
+        try:
+            note = (folder.parent.parent / "store" / name / ".holder").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        process, _, line = note.partition(": ")
+        program, _, arguments = line.partition(" ")
+        if name and process.startswith(f"process {pid} on ") and "charrun" in program and arguments:
+            return f"charrun {arguments}"
+    return ""

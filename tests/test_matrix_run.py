@@ -1,0 +1,100 @@
+"""Cells of a matrix share the work that is the same: it is asked of the engine once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Outcome, RunningEngine, charrun
+from counting_proxy import counting
+
+SPEC = """
+version: 1
+name: matrix
+seed: 7
+engine: auto
+characters: [pirate, gardener]
+models:
+  - {teacher: charrun/demo-teacher, student: {name: charrun/demo-student, chat: {enable_thinking: false}}}
+  - {teacher: charrun/demo-teacher, student: {name: charrun/demo-student-small, chat: {enable_thinking: false}}}
+scales: [smoke]
+stages: [prompts, teacher, student, pairs]
+"""
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+class Matrix:
+    """Two characters, two students, one teacher; generated twice, through a proxy that counts."""
+
+    def __init__(self, folder: Path, engine: RunningEngine) -> None:
+        self.runs = folder / "runs"
+        spec = folder / "matrix.yaml"
+        spec.write_text(SPEC)
+        with counting(engine.base_url) as (address, asked):
+            environment = {"TINKER_API_KEY": engine.api_key, "TINKER_BASE_URL": address}
+            self.first = charrun(spec, "--runs-dir", self.runs, "--yes", env=environment)
+            self.asked = sum(count for path, count in asked.items() if path.endswith("/asample"))
+            self.second: Outcome = charrun(spec, "--runs-dir", self.runs, "--yes", env=environment)
+            self.asked_in_all = sum(count for path, count in asked.items() if path.endswith("/asample"))
+
+    def stored(self, stage: str) -> list[list[dict[str, Any]]]:
+        """Responses in each store folder of a stage."""
+        return [rows(path) for path in sorted((self.runs / "store").glob(f"{stage}-*/items.jsonl"))]
+
+    def prompts(self) -> list[set[str]]:
+        """The prompts that were answered, by character."""
+        folders = {
+            stage["folder"]
+            for cell in (self.runs / "matrix" / "1").glob("cell-*.json")
+            for stage in json.loads(cell.read_text())["stages"]
+            if stage["id"] == "teacher"
+        }
+        paths = [next((self.runs / folder).glob("chosen-*.jsonl")) for folder in sorted(folders)]
+        return [{row["prompt"] for row in rows(path)} for path in paths]
+
+
+@pytest.fixture(scope="module")
+def matrix(tmp_path_factory: pytest.TempPathFactory, demo_engine: RunningEngine) -> Iterator[Matrix]:
+    made = Matrix(tmp_path_factory.mktemp("matrix"), demo_engine)
+    assert made.first.code == 0, made.first.text
+    yield made
+
+
+def test_every_request_reaches_the_engine_once(matrix: Matrix) -> None:
+    responses = [row for stage in ("teacher", "student") for folder in matrix.stored(stage) for row in folder]
+    assert len({row["key"] for row in responses}) == len(responses) == matrix.asked
+
+
+def test_two_students_pay_for_the_teacher_once(matrix: Matrix) -> None:
+    teachers = matrix.stored("teacher")
+    assert len(teachers) == 2  # one for each character, not one for each cell
+    assert all(16 <= len(responses) <= 24 for responses in teachers)
+
+
+def test_a_students_plain_answers_serve_every_character(matrix: Matrix) -> None:
+    students = matrix.stored("student")
+    assert len(students) == 2  # one for each student, not one for each cell
+    apart = sum(len(responses) for responses in matrix.stored("teacher"))
+    one, other = matrix.prompts()
+    assert len(one & other) >= 8  # general prompts keep their places whatever the character's own questions are
+    assert all(len(responses) < apart for responses in students)
+
+
+def test_the_same_command_again_asks_for_nothing(matrix: Matrix) -> None:
+    assert matrix.second.code == 0, matrix.second.text
+    assert matrix.asked_in_all == matrix.asked
+
+
+def test_every_cell_says_what_it_used(matrix: Matrix) -> None:
+    names = {path.stem for path in (matrix.runs / "matrix" / "1").glob("cell-*.json")}
+    assert names == {
+        f"cell-{character}-{student}-smoke"
+        for character in ("pirate", "gardener")
+        for student in ("demo-student", "demo-student-small")
+    }
