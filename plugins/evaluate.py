@@ -74,7 +74,7 @@ class EvaluateStage(Stage):
             "scored_as": {
                 "type": "string",
                 "minLength": 1,
-                "description": "Score as this character instead of the run's own: a null control.",
+                "description": "Score as this character, by default as the run's own; another one is a null control.",
             },
         },
     }

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from charrun.pipeline.training import batches_of, train_steps
     from charrun.service.engine import Connection, Engine, EngineRequest
     from charrun.service.ledger import Usage
-    from charrun.service.models import local_folder, retired_models
+    from charrun.service.models import local_folder
     from charrun.service.service import RoleSampler, Sampler, Service, explained
-    from charrun.spec import Character, ModelRef, Scale, Trait
+    from charrun.spec import Character, ModelRef, Scale, Trait, retired_models
     from charrun.stage import Estimate, Row, Stage
     from charrun.store.canonical import digest, seed_from
 
@@ -39,9 +39,9 @@ _HOMES = {
     "charrun.pipeline.training": ("batches_of", "train_steps"),
     "charrun.service.engine": ("Connection", "Engine", "EngineRequest"),
     "charrun.service.ledger": ("Usage",),
-    "charrun.service.models": ("local_folder", "retired_models"),
+    "charrun.service.models": ("local_folder",),
     "charrun.service.service": ("RoleSampler", "Sampler", "Service", "explained"),
-    "charrun.spec": ("Character", "ModelRef", "Scale", "Trait"),
+    "charrun.spec": ("Character", "ModelRef", "Scale", "Trait", "retired_models"),
     "charrun.stage": ("Estimate", "Row", "Stage"),
     "charrun.store.canonical": ("digest", "seed_from"),
 }

@@ -23,14 +23,17 @@ COMMANDS = {
     "run": ("charrun.commands.run:run", "Run SPEC, or continue its run."),
     "plan": ("charrun.commands.plan:plan", "Show what a run of SPEC would do, and why."),
     "validate": ("charrun.commands.validate:validate", "Check specs; every problem at once."),
+    "schema": ("charrun.commands.schema:schema", "Write the JSON Schema of specs, for editors."),
     "runs": ("charrun.commands.runs:runs", "List runs, the latest last."),
     "status": ("charrun.commands.status:status", "Show how far a run is."),
     "logs": ("charrun.commands.logs:logs", "Show what happened in a run, and with -f what happens."),
     "diff": ("charrun.commands.diff:diff", "Compare two runs: spec, versions, data, results."),
+    "chat": ("charrun.commands.chat:chat", "Talk with a checkpoint of a run."),
     "stages": ("charrun.commands.stages:stages", "List the stages, or the options of one."),
     "plugins": ("charrun.commands.plugins:plugins", "List the plugins; nothing of them is imported."),
     "characters": ("charrun.commands.characters:characters", "List the characters, or the traits of one."),
     "new": ("charrun.commands.new:new", "Start a spec, a character or a plugin."),
+    "doctor": ("charrun.commands.doctor:doctor", "Check this machine, and SPEC on it."),
     "engine": ("charrun.commands.engine:engine", "The local engine: Tinker on this machine."),
 }
 """Each command's home and one-line help. A test holds them to the commands' own docstrings."""
@@ -95,10 +98,9 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code; an error that a user can meet is text, not a traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        cli.main(args=list(args) if args is not None else None, prog_name="charrun", standalone_mode=False)
-        code = 0
-    except click.exceptions.Exit as exit_:
-        code = exit_.exit_code
+        # Outside of its own mode click gives back what a command exits with, or what its function returns.
+        ended = cli.main(args=list(args) if args is not None else None, prog_name="charrun", standalone_mode=False)
+        code = ended if isinstance(ended, int) else 0
     except click.Abort:
         click.echo("interrupted", err=True)
         code = EXIT_INTERRUPTED

@@ -57,13 +57,25 @@ class Candidate:
 
     @property
     def text(self) -> str:
-        """Name, size and hash, in one line."""
-        since = "changed since it was allowed" if self.changed else "new here"
-        return f"{self.file.told} ({len(self.source):,} bytes, sha256 {self.digest}, {since})"
+        """Size, hash and whether it is new, in one line."""
+        return f"{len(self.source):,} bytes, sha256 {self.digest}, {self.state}"
+
+    @property
+    def state(self) -> str:
+        """Whether it is new."""
+        return "changed since you allowed it" if self.changed else "new"
 
 
 Allow = Callable[[Candidate], bool]
 """Asks a person whether a file may run."""
+
+
+class NotAllowed(PluginError):
+    """Stage files that nobody has allowed to run, each as a problem."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(f"{problem.file}: {problem.message}" for problem in problems), problems[0].hint)
+        self.problems = tuple(problems)
 
 
 def load_files(files: Sequence[LocalFile], allow: Allow | None, manager: pluggy.PluginManager) -> list[Plugin]:
@@ -75,7 +87,7 @@ def load_files(files: Sequence[LocalFile], allow: Allow | None, manager: pluggy.
         manager: Knows the hooks.
 
     Raises:
-        PluginError: A file may not run; all such files are told.
+        NotAllowed: Files may not run.
         SpecError: A file cannot be read, breaks while it is run, or registers nothing sound; all problems of all
             files.
     """
@@ -125,12 +137,16 @@ def _ask(candidates: Sequence[Candidate], allow: Allow | None, store: TrustStore
     if not strangers:
         return
     if allow is None:
-        lines = [f"not allowed to run: {one.text}" for one in strangers]
         hint = "read it; then run the command in a terminal, which asks once, or add --trust"
-        raise PluginError("\n".join(lines), hint)
-    refused = [one.file.told for one in strangers if not allow(one)]
+        raise NotAllowed([_refusal(one, hint) for one in strangers])
+    refused = [one for one in strangers if not allow(one)]
     if refused:
-        raise PluginError(f"not run, as it was not allowed: {', '.join(refused)}")
+        raise NotAllowed([_refusal(one, "") for one in refused])
+
+
+def _refusal(candidate: Candidate, hint: str) -> Problem:
+    message = f"the stage file may not run: {candidate.text}"
+    return Problem("SPEC064", message, candidate.file.told, hint=hint)
 
 
 def _load(candidate: Candidate, manager: pluggy.PluginManager) -> Plugin:

@@ -162,6 +162,7 @@ def _assemble(plugins: Sequence[Plugin], left_out: Mapping[str, str], warnings: 
     for plugin in plugins:
         for kind, name, item in plugin.items():
             found.setdefault((kind, name), []).append((plugin, item))
+    found = dict(sorted(found.items()))
     # A template is the same wherever it is the same file: built-in stages share one.
     twice = {
         key: [plugin for plugin, _ in takers]
@@ -172,7 +173,7 @@ def _assemble(plugins: Sequence[Plugin], left_out: Mapping[str, str], warnings: 
         lines = [f"{kind} {name!r} is registered by {_and(map(_who, by))}" for (kind, name), by in twice.items()]
         raise PluginError("\n".join(lines), _remedy(plugin.owner for by in twice.values() for plugin in by))
     tables: dict[str, dict[str, Any]] = {"stage": {}, "engine": {}, "character": {}, "scale": {}, "template": {}}
-    for (kind, name), takers in sorted(found.items()):
+    for (kind, name), takers in found.items():
         tables[kind][name] = takers[0][1]
     return Registry(
         tuple(plugins),
@@ -181,7 +182,7 @@ def _assemble(plugins: Sequence[Plugin], left_out: Mapping[str, str], warnings: 
         tables["character"],
         tables["scale"],
         tables["template"],
-        {key: takers[0][0].owner for key, takers in sorted(found.items())},
+        {key: takers[0][0].owner for key, takers in found.items()},
         {stage.name: plugin.code for plugin in plugins if plugin.code for stage in plugin.stages},
         left_out,
         tuple(warnings),
@@ -189,7 +190,7 @@ def _assemble(plugins: Sequence[Plugin], left_out: Mapping[str, str], warnings: 
 
 
 def _who(plugin: Plugin) -> str:
-    return f"charrun itself ({plugin.name})" if plugin.owner == OWN else plugin.owner
+    return "charrun itself" if plugin.owner == OWN else plugin.owner
 
 
 def _and(owners: Iterable[str]) -> str:

@@ -114,3 +114,94 @@ def test_a_shipped_spec_is_completed_explained_and_checked(name: str, editor: Ed
     wrong_text = with_item(text, item, f"dpo:\n{textwrap.indent(wrong, '  ')}")
     messages = editor.show(wrong_text.rstrip() + "\nsead: 7\n").messages
     assert sorted(messages) == ["Property betta is not allowed.", "Property sead is not allowed."]
+
+
+def test_a_spec_that_extends_another_is_completed_explained_and_checked(editor: Editor) -> None:
+    base = f"{HEAD}extends: {CURSOR}builtin:pirate-mini\nbudget: null\nvars: {{lr: 2e-4}}\nname: stronger\n"
+    shown = editor.show(
+        f"{base}{CURSOR}\nstages:\n  {CURSOR}\n  dpo:\n    with:\n      beta: 0.2\n      learning_rate: ${{vars.lr}}\n"
+        f"      {CURSOR}\n  sft: null\n"
+    )
+    assert shown.messages == []
+    specs, keys, stages, options = (shown.completions(place) for place in range(4))
+    assert {f"builtin:{name}" for name in builtin_specs()} <= specs.keys()
+    assert {"scales", "characters", "stand_ins"} <= keys.keys() and "budget" not in keys
+    assert STAGES - {"dpo", "sft"} <= stages.keys()
+    assert "lora_rank" in options and "beta" not in options
+    assert "Strength of the pull" in shown.hover("beta:")
+    assert "DPO of the student" in shown.hover("dpo:")
+
+    wrong = f"{base}stages:\n  dpo: {{with: {{betta: 0.2}}}}\n  sft: {{wiht: {{}}}}\nsead: 1\n"
+    assert sorted(editor.show(wrong.replace(CURSOR, "")).messages) == [
+        "Property betta is not allowed.",
+        "Property sead is not allowed.",
+        "Property wiht is not allowed.",
+    ]
+    replaced = f"{base}stages: [prompts, {{uses: dpo, with: {{betta: 0.2}}}}]\n"
+    assert editor.show(replaced.replace(CURSOR, "")).messages == ["Property betta is not allowed."]
+
+
+SMOKE = (SPECS / "pirate-smoke.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("  - reflection ", "  - reflectoin "), 'Value is not accepted. Valid values: "dpo", "evaluate"'),
+        (("uses: dpo", "uses: dpoo"), 'Value is not accepted. Valid values: "dpo", "evaluate"'),
+        (("uses: dpo", "id: dpo"), 'Missing property "uses".'),
+        (("beta: 0.1", "beta: much"), "Expected a number."),
+        (("beta: 0.1", "beta: -1"), "Value is below the exclusive minimum of 0."),
+        (("lora_rank: 64", "lora_rank: 63"), "Value is not accepted. Valid values: 1, 2, 4, 8, 16, 32, 64, 128, 256."),
+        (("[pirate]", "[pirat]"), 'Value is not accepted. Valid values: "astronomer"'),
+        (("[smoke]", "[smok]"), "Value is not accepted. Valid values:"),
+        (("engine: auto", "engine: tinkr"), 'Value is not accepted. Valid values: "auto", "local", "tinker".'),
+        (("engine: auto", "engine: {uses: tinker, with: {url: x}}"), "Property url is not allowed."),
+        (("name: pirate-smoke", "name: My Run"), "Expected a slug of at most 64 lower-case letters"),
+        (("version: 1", "version: 2"), "Value must be 1."),
+        (("scales: [smoke]\n", ""), 'Missing property "scales".'),
+        (("[pirate]", "pirate"), "Expected a list."),
+        (("dpo: {learning_rate", "dpo: {learning_rat"), "Property learning_rat is not allowed."),
+    ],
+)
+def test_a_mistake_is_marked_once_and_in_plain_words(change: tuple[str, str], message: str, editor: Editor) -> None:
+    assert change[0] in SMOKE
+    (marked,) = editor.show(SMOKE.replace(*change, 1)).messages
+    assert marked.startswith(message)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("[pirate]", "[./mine.yaml]"),
+        ("[pirate]", "[{id: x, name: X, description: Y, traits: [{trait: t, questions: [q]}]}]"),
+        ("beta: 0.1", "beta: '${vars.b}'"),
+        ("lora_rank: 64", "lora_rank: '${vars.r}'"),
+        ("seed: 7", "plugins: [./mine.py]\ntemplates: {mine: mine.j2}"),
+        ("  - reflection ", "  - '${vars.stage}' "),
+        ("engine: auto", "engine: {uses: local, with: {device: cpu}}"),
+    ],
+)
+def test_what_is_right_is_not_marked(change: tuple[str, str], editor: Editor) -> None:
+    assert change[0] in SMOKE
+    assert editor.show(SMOKE.replace(*change, 1)).messages == []
+
+
+def test_names_of_characters_scales_and_engines_are_completed(editor: Editor) -> None:
+    text = SMOKE.replace("[pirate]", f"[{CURSOR}]").replace("[smoke]", f"[{CURSOR}]")
+    text = re.sub("engine: auto.*", f"engine: {CURSOR}", text)
+    shown = editor.show(text)
+    engines, characters, scales = (shown.completions(place) for place in range(3))
+    assert {"auto", "local", "tinker"} <= engines.keys()
+    assert "sea dog" in characters["pirate"]["documentation"]
+    assert scales["mini"]["documentation"].startswith("250 pairs, 1,500 reflections")
+
+
+def test_a_character_file_is_completed_explained_and_checked(editor: Editor) -> None:
+    folder = SPECS / "characters"
+    text = (folder / "pirate.yaml").read_text(encoding="utf-8")
+    assert editor.show(text, folder).messages == []
+    cut = editor.show(text.replace("description:", "descripton:") + CURSOR, folder)
+    assert sorted(cut.messages) == ['Missing property "description".', "Property descripton is not allowed."]
+    assert "description" in cut.completions()
+    assert "what the assistant is called" in editor.show(text, folder).hover("name:").lower()

@@ -101,6 +101,7 @@ def test_a_body_is_bounded_while_it_arrives_and_while_it_unpacks(small: EnginePr
     assert httpx.get(f"{small.base_url}/api/v1/healthz", headers={"X-API-Key": small.api_key}).status_code == 200
 
 
+@pytest.mark.slow
 def test_too_much_waiting_is_told_to_come_back_and_the_sdk_does(tmp_path: Path) -> None:
     with start(tmp_path, waiting_bytes=40_000, result_bytes=1_000_000) as engine:
         raw = {**RAW_SAMPLE, "base_model": NAME, "sampling_params": {"max_tokens": 1500, "stop": []}}

@@ -128,6 +128,7 @@ def test_a_folder_without_a_model_is_an_environment_problem(tmp_path: Path) -> N
         EngineProcess.start({"x/y": tmp_path}, tmp_path / "storage", log=tmp_path / "log", device="cpu")
 
 
+@pytest.mark.slow
 def test_checkpoints_outlive_the_server(tmp_path: Path) -> None:
     storage = tmp_path / "storage"
     tokens = types.ModelInput.from_ints(list(range(20, 60)))

@@ -128,6 +128,7 @@ def test_what_is_not_meant_is_refused(args: list[str], code: int, words: str, tm
     assert done.code == code and words in done.err and "Traceback" not in done.err and done.out == ""
 
 
+@pytest.mark.slow
 def test_a_key_file_is_made_once_and_never_printed(tmp_path: Path) -> None:
     file = tmp_path / "key"
     with serve(tmp_path, "--model", NAME, "--key-file", file) as served:
@@ -148,6 +149,7 @@ def test_a_key_file_is_made_once_and_never_printed(tmp_path: Path) -> None:
         assert httpx.get(f"{served.base_url}/api/v1/healthz", headers=headers).status_code == 200
 
 
+@pytest.mark.slow
 def test_without_a_key_everyone_is_let_in_if_that_is_meant(tmp_path: Path) -> None:
     with serve(tmp_path, "--model", NAME, "--no-key", "--insecure") as served, served.connect() as service:
         assert httpx.get(f"{served.base_url}/api/v1/healthz").status_code == 200
@@ -155,6 +157,7 @@ def test_without_a_key_everyone_is_let_in_if_that_is_meant(tmp_path: Path) -> No
         assert len(client.compute_logprobs(TOKENS).result()) == 5
 
 
+@pytest.mark.slow
 def test_a_precision_can_be_chosen(tmp_path: Path) -> None:
     with serve(tmp_path, "--model", NAME, "--dtype", "bfloat16") as served, served.connect() as service:
         rough = service.create_sampling_client(base_model=NAME).result().compute_logprobs(TOKENS).result()
@@ -186,6 +189,7 @@ def test_sigterm_finishes_what_is_in_flight(tmp_path: Path) -> None:
     assert CheckpointStore(tmp_path / "storage").find(path).step == 1
 
 
+@pytest.mark.slow
 def test_what_is_not_done_in_time_is_cut_off_and_told(tmp_path: Path) -> None:
     with serve(tmp_path, "--model", NAME, "--drain", "0.2") as served:
         tickets = [ask_for_much(served) for _ in range(3)]
@@ -193,6 +197,7 @@ def test_what_is_not_done_in_time_is_cut_off_and_told(tmp_path: Path) -> None:
         assert f"requests that were cut off: {len(tickets)}" in served.log.read_text()
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     with serve(tmp_path, "--model", NAME, "--drain", "600") as served:
         ask_for_much(served)
@@ -205,6 +210,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
 # Surviving
 
 
+@pytest.mark.slow
 def test_every_checkpoint_that_was_saved_survives_kill_9_and_no_half_one_shows(tmp_path: Path) -> None:
     rng, saved = random.Random(5), list[str]()
     for attempt in range(4):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +14,13 @@ import click
 
 from charrun.commands.chat_loop import Talk, note
 from charrun.commands.options import runs_dir_option
+from charrun.commands.run import PLAIN_VARIABLE
 from charrun.errors import EXIT_STAGE_FAILED, EnvironmentProblem, PluginError, UsageProblem
 
 if TYPE_CHECKING:
     from charrun.pipeline.checkpoints import RunCheckpoint
     from charrun.pipeline.conversation import Sampling, Speaker
-    from charrun.service.engine import Connection, Engine
+    from charrun.service.engine import Connection, Engine, EngineRequest
     from charrun.service.service import Service
     from charrun.store.runs import Run
 
@@ -35,6 +38,7 @@ MODEL = "model"
 @click.option("--temperature", type=click.FloatRange(0), default=0.7, show_default=True, help="0 is greedy.")
 @click.option("--seed", type=click.IntRange(0), help="The same seed and questions give the same answers.")
 @runs_dir_option
+@click.option("--plain", is_flag=True, envvar=PLAIN_VARIABLE, help="One answer after the other, and nothing moves.")
 def chat(
     run: str,
     stage: str | None,
@@ -45,6 +49,7 @@ def chat(
     temperature: float,
     seed: int | None,
     runs_dir: Path,
+    plain: bool,
 ) -> None:
     """Talk with a checkpoint of a run.
 
@@ -58,7 +63,7 @@ def chat(
     found = find_run(runs_dir, run)
     session = _Session(found, _chosen(checkpoints_of(found), cell, stage, found.id), _engine(found.engine), base)
     session.introduce()
-    if session.talk(Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed), system):
+    if session.talk(Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed), system, plain):
         sys.exit(EXIT_STAGE_FAILED)
 
 
@@ -84,7 +89,7 @@ class _Session:
         if self.engine.hosted:
             note(f"engine: {self.engine.name}; every answer is paid for")
 
-    def talk(self, sampling: Sampling, system: str) -> bool:
+    def talk(self, sampling: Sampling, system: str, plain: bool) -> bool:
         """Connect, talk, and stop what was started; returns whether a line from a pipe failed."""
         from charrun.pipeline.checkpoints import engine_options
         from charrun.pipeline.conversation import Conversation
@@ -95,7 +100,7 @@ class _Session:
         request = EngineRequest(
             models, engine_options(self.run), self.run.runs_dir / "engine", self.run.folder / "chat.log"
         )
-        connection = self.engine.connect(request)
+        connection = _connect(self.engine, request)
         try:
             with Waiting() as waiting:
                 service = _service(connection, self.run.id)
@@ -103,7 +108,7 @@ class _Session:
                     speakers = waiting.wait(self._speakers(service), connection.failure)
                     conversation = Conversation(speakers, sampling, system)
                     about = {"run": self.run.id, "cell": self.checkpoint.cell, "stage": self.checkpoint.stage}
-                    talk = Talk(conversation, lambda q: waiting.wait(conversation.ask(q), connection.failure), about)
+                    talk = Talk(conversation, lambda work: waiting.wait(work, connection.failure), about, plain)
                     talk.run()
                 finally:
                     if not connection.failure():
@@ -138,6 +143,14 @@ class _Session:
         return [Speaker(BASE, base, await service.sampler(base), chat, context), trained]
 
 
+def _connect(engine: Engine, request: EngineRequest) -> Connection:
+    """Make the engine ready while the SDK is imported: both take seconds."""
+    with ThreadPoolExecutor(1) as beside:
+        for module in ("tinker", "transformers"):
+            beside.submit(import_module, module)
+        return engine.connect(request)
+
+
 def _service(connection: Connection, name: str) -> Service:
     from charrun.service.service import Service
 
@@ -167,9 +180,7 @@ def _chosen(found: Sequence[RunCheckpoint], cell: str | None, stage: str | None,
     named = [name for name in cells if cell in (None, name)] or [name for name in cells if str(cell) in name]
     if len(named) != 1:
         problem = "there are several" if cell is None else f"'{cell}' names {'none' if not named else 'several'}"
-        raise click.BadParameter(
-            f"{problem}; the run's cells with a checkpoint: {', '.join(cells)}", param_hint="--cell"
-        )
+        raise UsageProblem(f"--cell: {problem}", f"the run's cells with a checkpoint: {', '.join(cells)}")
     here = [each for each in found if each.cell == named[0]]
     matching = [each for each in here if stage in (None, each.stage)]
     if not matching:

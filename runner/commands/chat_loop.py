@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from charrun.pipeline.conversation import Conversation, Reply
 
 PROMPT = "you: "
-Ask = Callable[[str], "list[Reply]"]
+Wait = Callable[[Coroutine[Any, Any, "list[Reply]"]], "list[Reply]"]
 
 HELP = """\
 /system TEXT  set the system prompt from here on; without TEXT, remove it
@@ -33,18 +34,20 @@ class Talk:
 
     Args:
         conversation: What is talked about.
-        ask: Waits for the answers to a question; raises `GivenUp` where the person no longer waits.
+        wait: Awaits answers; raises `GivenUp` where the person no longer does.
         about: What a saved file says of the run.
+        plain: Whether nothing moves and nothing stands beside each other, as a screen reader wants it.
     """
 
-    def __init__(self, conversation: Conversation, ask: Ask, about: Mapping[str, Any]) -> None:
+    def __init__(self, conversation: Conversation, wait: Wait, about: Mapping[str, Any], plain: bool) -> None:
         from rich.console import Console
 
         self.failed = False
         self._conversation = conversation
-        self._ask = ask
+        self._wait = wait
         self._console = Console(highlight=False)
         self._about = about
+        self._plain = plain
         self._terminal = sys.stdin.isatty()
         self._saved: set[Path] = set()
         self._commands: dict[str, Callable[[str], None]] = {
@@ -73,16 +76,21 @@ class Talk:
         if not self._terminal:
             click.echo(f"{PROMPT}{safe_lines(question)}")
         try:
-            replies = self._ask(question)
+            replies = self._wait(self._ask(question))
         except GivenUp:
             note("\nnot waiting for that answer; the conversation is as before the question")
         except StageFailed as error:
             note(f"error: {error.render()}")
             self.failed = not self._terminal
         else:
-            print_replies(self._console, replies)
+            print_replies(self._console, replies, self._plain)
             for text in notes(replies):
                 note(text)
+
+    async def _ask(self, question: str) -> list[Reply]:
+        moving = self._terminal and not self._plain
+        with self._console.status("answering") if moving else contextlib.nullcontext():
+            return await self._conversation.ask(question)
 
     def _command(self, text: str) -> None:
         name, _, rest = text.partition(" ")
@@ -122,7 +130,7 @@ class Talk:
 
 def note(text: str) -> None:
     """Tell what is no part of the conversation."""
-    click.secho(text, err=True, dim=sys.stderr.isatty())
+    click.secho(text, err=True, dim=None if "NO_COLOR" in os.environ else True)
 
 
 def _lines(terminal: bool) -> Iterator[str]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +20,6 @@ from charrun.commands.options import json_option, plugin_options, runs_dir_optio
 from charrun.errors import EXIT_ENVIRONMENT, SpecError
 
 if TYPE_CHECKING:
-    from charrun.commands.loading import Loaded
     from charrun.pipeline.choice import Choice
     from charrun.plugin_manager import Registry
     from charrun.service.checks import Check
@@ -53,8 +55,9 @@ def doctor(
     from charrun.service.secrets import Secrets
 
     secrets = Secrets()
+    asked = _Asked(spec, tuple(sets), runs_dir, plugins, trust, not no_engine)
     levels = []
-    for check in _checks(spec, sets, runs_dir, plugins, trust, not no_engine):
+    for check in _checks(asked, secrets):
         levels.append(check.level)
         _print(check, secrets, as_json)
     if not as_json:
@@ -63,27 +66,51 @@ def doctor(
         sys.exit(EXIT_ENVIRONMENT)
 
 
-def _checks(
-    spec: str | None, sets: Sequence[str], runs_dir: Path, plugins: bool, trust: bool, engine: bool
-) -> Iterator[Check]:
+@dataclass(frozen=True)
+class _Asked:
+    """What the command line asks for; `engine` tells whether one may be started or reached."""
+
+    spec: str | None
+    sets: tuple[str, ...]
+    runs_dir: Path
+    plugins: bool
+    trust: bool
+    engine: bool
+
+
+def _checks(asked: _Asked, secrets: Secrets) -> Iterator[Check]:
     """Every check, the fast ones first."""
     from charrun.service import checks, disk_checks
 
     yield from checks.guarded("packages", checks.packages)
     yield from checks.guarded("credentials", checks.credentials)
-    yield from checks.guarded("runs", lambda: disk_checks.runs_folder(runs_dir))
+    yield from checks.guarded("runs", lambda: disk_checks.runs_folder(asked.runs_dir))
     registry: list[Registry] = []
-    yield from checks.guarded("plugins", lambda: _plugins(plugins, registry))
-    chosen: list[tuple[Loaded, Choice]] = []
-    if spec is not None and registry:
-        yield from checks.guarded("spec", lambda: _spec(spec, sets, plugins, trust, chosen))
+    yield from checks.guarded("plugins", lambda: _plugins(asked.plugins, registry))
+    chosen: list[Choice] = []
+    if asked.spec is not None and registry:
+        yield from checks.guarded("spec", lambda: _spec(asked, asked.spec or "", chosen))
+    address = _address(asked, chosen)
+    secrets.add_address(address or "")
+    yield from checks.guarded("clock", lambda: checks.clock(address))
     yield from checks.guarded("torch", checks.processor)
     yield from checks.guarded("cache", disk_checks.compiled_code)
-    yield from checks.guarded("clock", lambda: checks.clock(checks.service_address() if engine else None))
-    if spec is None and registry:
-        yield from _without_spec(registry[0], engine)
-    for loaded, choice in chosen:
-        yield from _with_spec(loaded, choice, runs_dir, engine)
+    if asked.spec is None and registry and asked.engine:
+        yield from _engines(registry[0], address)
+    for choice in chosen:
+        yield from _models(choice, asked)
+
+
+def _address(asked: _Asked, chosen: Sequence[Choice]) -> str | None:
+    """Where the network may be used: nowhere, the spec's own address, or the service of the credentials."""
+    from charrun.service.checks import service_address
+
+    if not asked.engine or (asked.spec is not None and not any(choice.engine.hosted for choice in chosen)):
+        return None
+    for choice in chosen:
+        if "base_url" in choice.spec.engine.options:
+            return str(choice.spec.engine.options["base_url"])
+    return service_address()
 
 
 def _plugins(plugins: bool, registry: list[Registry]) -> Iterator[Check]:
@@ -97,16 +124,14 @@ def _plugins(plugins: bool, registry: list[Registry]) -> Iterator[Check]:
     yield Check("plugins", "ok", f"{len(found.stages)} stages and {len(found.engines)} engines are registered")
 
 
-def _spec(
-    spec: str, sets: Sequence[str], plugins: bool, trust: bool, chosen: list[tuple[Loaded, Choice]]
-) -> Iterator[Check]:
+def _spec(asked: _Asked, spec: str, chosen: list[Choice]) -> Iterator[Check]:
     from charrun.commands.loading import load
     from charrun.pipeline.choice import choose
     from charrun.pipeline.diagnosis import engine_choice
     from charrun.service.checks import Check
 
     try:
-        loaded = load(spec, sets, plugins=plugins, trust=trust)
+        loaded = load(spec, asked.sets, plugins=asked.plugins, trust=asked.trust)
     except SpecError as error:
         for problem in error.problems:
             place = f"{problem.file}:{problem.line}:{problem.column}" if problem.line else problem.file
@@ -115,41 +140,40 @@ def _spec(
     yield Check("spec", "ok", f"{spec} is valid")
     choice = choose(loaded.spec, loaded.registry)
     yield from engine_choice(loaded.spec, choice)
-    chosen.append((loaded, choice))
+    chosen.append(choice)
 
 
-def _without_spec(registry: Registry, engine: bool) -> Iterator[Check]:
+def _engines(registry: Registry, address: str | None) -> Iterator[Check]:
     """The local engine with the smallest demo model, and the service where something points to one."""
     from charrun.pipeline.diagnosis import Place, running_engine
-    from charrun.service.checks import guarded, service_address
+    from charrun.service.checks import guarded
     from charrun.spec import ModelRef
 
-    if not engine:
-        return
     with tempfile.TemporaryDirectory(prefix="charrun-doctor-") as folder:
         place = Place(Path(folder) / "engine", Path(folder) / "engine.log")
         if "local" in registry.engines:
             local = registry.engines["local"]()
             yield from guarded("engine", lambda: running_engine(local, {}, [ModelRef(SMALLEST)], place))
-        if service_address() and "tinker" in registry.engines:
+        if address and "tinker" in registry.engines:
             tinker = registry.engines["tinker"]()
-            yield from guarded("service", lambda: running_engine(tinker, {}, [], place))
+            yield from guarded("engine", lambda: running_engine(tinker, {}, [], place))
 
 
-def _with_spec(loaded: Loaded, choice: Choice, runs_dir: Path, engine: bool) -> Iterator[Check]:
+def _models(choice: Choice, asked: _Asked) -> Iterator[Check]:
+    """A spec's models on disk, and at work on its engine."""
     from charrun.pipeline.diagnosis import Place, local_model, models_of, running_engine, runs_of
     from charrun.service.checks import guarded
 
     models = models_of(choice)
     for ref in models:
-        yield from guarded("model", lambda ref=ref: local_model(ref))  # type: ignore[misc]
-    if not engine:
+        yield from guarded("model", partial(local_model, ref))
+    if not asked.engine:
         return
     with tempfile.TemporaryDirectory(prefix="charrun-doctor-") as folder:
-        kept = runs_dir.absolute() / "engine"
+        kept = asked.runs_dir.absolute() / "engine"
         place = Place(kept if kept.exists() else Path(folder) / "engine", Path(folder) / "engine.log")
-        runs = runs_of(choice.spec.name, choice.engine.name, runs_dir)
         options = dict(choice.spec.engine.options)
+        runs = runs_of(choice.spec.name, choice.engine.name, asked.runs_dir)
         yield from guarded("engine", lambda: running_engine(choice.engine, options, models, place, runs))
 
 
@@ -163,7 +187,8 @@ def _print(check: Check, secrets: Secrets, as_json: bool) -> None:
         width = max(40, shutil.get_terminal_size().columns)
         lines = textwrap.wrap(text, width - _INDENT, break_on_hyphens=False) or [""]
         text = ("\n" + " " * _INDENT).join(lines)
-    click.echo(click.style(f"{check.level:<{_INDENT}}", fg=_COLOURS[check.level]) + text)
+    colour = None if "NO_COLOR" in os.environ else _COLOURS[check.level]
+    click.echo(click.style(f"{check.level:<{_INDENT}}", fg=colour) + text)
 
 
 def _summary(levels: Sequence[str]) -> str:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import click
 
-from charrun.plugin_manager import Registry, load_registry
-from charrun.spec import Spec, StageInfo, load_spec
+from charrun.errors import Problem, SpecError
+from charrun.local_plugins import Allow, Candidate, LocalFile
+from charrun.plugin_manager import Registry, extend, load_registry
+from charrun.spec import Spec, SpecDocument, StageInfo, load_spec, read_spec
 
-if TYPE_CHECKING:
-    from charrun.local_plugins import Allow, Candidate
-
+_OF_STAGES = ("SPEC020", "SPEC022")
 
 @dataclass(frozen=True)
 class Loaded:
@@ -52,12 +53,36 @@ def load(path: str, sets: Sequence[str] = (), *, plugins: bool = True, trust: bo
         SpecError: With every problem.
         PluginError: Two plugins register the same name, or a stage file may not run.
     """
-    registry = open_registry(plugins)
-    return Loaded(resolve(path, sets, registry), registry)
+    return load_with(open_registry(plugins), path, sets, trust=trust)
 
 
-def resolve(path: str, sets: Sequence[str], registry: Registry) -> Spec:
-    """The spec, resolved with a registry that is at hand.
+def load_with(registry: Registry, path: str, sets: Sequence[str] = (), *, trust: bool = False) -> Loaded:
+    """Like `load`, with a registry that is at hand; what the spec's own stage files register is added to it."""
+    document = read_spec(path, sets)
+    # One that cannot be read is a problem of the spec, at the place that names it.
+    files = [LocalFile(file.path, file.told) for file in document.plugin_files if _is_readable(file.path)]
+    try:
+        whole = extend(registry, files, allowance(trust)) if files else registry
+    except SpecError as error:
+        raise SpecError([*error.problems, *_others(document, registry)]) from None
+    return Loaded(resolve(document, (), whole), whole)
+
+
+def _is_readable(path: Path) -> bool:
+    return os.path.isfile(path) and os.access(path, os.R_OK)
+
+
+def _others(document: SpecDocument, registry: Registry) -> list[Problem]:
+    """What is wrong with a spec beside its stage files: nothing that follows from these."""
+    try:
+        resolve(document, (), registry)
+    except SpecError as error:
+        return [problem for problem in error.problems if problem.code not in _OF_STAGES]
+    return []
+
+
+def resolve(path: str | SpecDocument, sets: Sequence[str], registry: Registry) -> Spec:
+    """The spec, resolved with a registry that has all its stages.
 
     Raises:
         SpecError: With every problem.
@@ -69,8 +94,9 @@ def resolve(path: str, sets: Sequence[str], registry: Registry) -> Spec:
             for name, stage in registry.stages.items()
         },
         engines={name: engine.options_schema for name, engine in registry.engines.items()},
-        templates=set(registry.templates),
+        templates=registry.templates,
         library=registry.library,
+        sets=sets,
     )
 
 
@@ -85,13 +111,12 @@ def _ask(candidate: Candidate) -> bool:
     """Show one file and ask for it once; a yes is remembered for this content."""
     from charrun.trust import TrustStore
 
-    changed = "changed since you allowed it" if candidate.changed else "new"
     click.echo(
         f"The spec names a file of its own code, which runs with all that you may do:\n"
         f"  {candidate.file.path}\n  {len(candidate.source):,} bytes, sha256 {candidate.digest}",
         err=True,
     )
-    question = f"Run code of {candidate.file.told} (sha256 {candidate.digest[:12]}…, {changed})?"
+    question = f"Run code of {candidate.file.told} (sha256 {candidate.digest[:12]}…, {candidate.state})?"
     allowed = click.confirm(question, default=False, err=True)
     if allowed:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import click
@@ -51,7 +52,10 @@ def new() -> None:
 @click.option("--student", default=STUDENT, show_default=True, help="Who is trained: a name or a folder.")
 @click.option("-o", "output", type=click.Path(path_type=Path), metavar="FILE", help="Where to write it; NAME.yaml.")
 def spec(name: str, character: str, scale: str, teacher: str, student: str, output: Path | None) -> None:
-    """Write a spec that runs at once, with demo models in place of hosted ones."""
+    """Write a spec that runs at once.
+
+    Where no Tinker credentials are found, demo models stand in for the hosted ones.
+    """
     from charrun.commands.loading import open_registry, resolve
 
     checked_slug(name, "spec")
@@ -71,12 +75,12 @@ def spec(name: str, character: str, scale: str, teacher: str, student: str, outp
         path.unlink()  # what cannot be right, such as a folder without a model, is told and leaves nothing behind
         raise
     told(
+        str(path),
         {
             f"charrun validate {path}": "every problem at once",
             f"charrun plan {path}": "what a run would do",
             f"charrun {path}": "run it, or continue its run",
         },
-        made=str(path),
     )
 
 
@@ -84,7 +88,10 @@ def spec(name: str, character: str, scale: str, teacher: str, student: str, outp
 @click.argument("name")
 @click.option("-o", "output", type=click.Path(path_type=Path), metavar="FILE", help="Where to write it; NAME.yaml.")
 def character(name: str, output: Path | None) -> None:
-    """Write a character to begin with: three traits, and what makes good ones."""
+    """Write a character to begin with.
+
+    It has three traits with their questions, and says what makes good ones.
+    """
     from charrun.commands.loading import open_registry
 
     checked_slug(name, "character")
@@ -98,9 +105,14 @@ def character(name: str, output: Path | None) -> None:
         "schema": schema_beside(path, "character"),
     }
     write_new(path, rendered("character.yaml", variables))
-    written = path if path.is_absolute() else f"./{path.as_posix()}"
-    told({f"charrun new spec {name}-mini --character {written}": "a spec that uses it"}, made=str(path))
-    click.echo(f"or, in a spec beside it: characters: [./{path.name}]")
+    written = str(path) if path.is_absolute() else f"./{path.as_posix()}"
+    told(
+        str(path),
+        {
+            f"charrun new spec {name}-mini --character {written}": "a spec that uses it",
+            f"characters: [./{path.name}]": "in a spec beside it",
+        },
+    )
 
 
 @new.command()
@@ -114,7 +126,10 @@ def character(name: str, output: Path | None) -> None:
     help="Where to make the folder NAME; here by default.",
 )
 def plugin(name: str, parent: Path) -> None:
-    """Make a package with a stage, its test, a spec and a README."""
+    """Make a package with a stage of your own.
+
+    Its test runs the stage on the local engine; a spec and a README show its use.
+    """
     names = plugin_names(name)
     folder = parent / name
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -123,13 +138,13 @@ def plugin(name: str, parent: Path) -> None:
         text = rendered(f"plugin/{template}", names) if template else ""
         write_new(folder / target.format(**names), text)
     told(
+        f"{folder}, a package with the stage '{names['stage']}'",
         {
             f"cd {folder}": "",
-            "pip install -e '.[dev]'": f"charrun knows the stage '{names['stage']}' from now on",
+            "pip install -e '.[dev]'": "charrun knows the stage from now on",
             "pytest": "its tests, on the local engine",
             f"charrun specs/{names['stage']}.yaml": "a spec that uses it",
         },
-        made=f"{folder}, a package with the stage '{names['stage']}'",
     )
 
 
@@ -169,12 +184,11 @@ def _is_path(word: str) -> bool:
     return word.startswith((".", "/", "~")) or word.endswith((".yaml", ".yml")) or Path(word).is_file()
 
 
-def _check_known(what: str, word: str, known: object) -> None:
+def _check_known(what: str, word: str, known: Collection[str]) -> None:
     from charrun.spec.words import suggest
 
-    names = list(known)  # type: ignore[call-overload]
-    if word not in names:
-        raise UsageProblem(f"no {what} is called {word!r}", suggest(word, names, f"{what}s"))
+    if word not in known:
+        raise UsageProblem(f"no {what} is called {word!r}", suggest(word, known, f"{what}s"))
 
 
 def _check_absent(path: Path) -> None:

@@ -49,7 +49,7 @@ def plan(
     loaded = load_selected(spec, sets, selection, plugins=plugins, trust=trust)
     choice = choose(loaded.spec, loaded.registry)
     cells = plan_cells(choice, loaded.registry, runs_dir.absolute(), selection)
-    warnings = [*getattr(loaded.spec, "warnings", ()), *check_cells(cells)]
+    warnings = [*choice.warnings, *check_cells(cells)]
     if warnings:
         click.echo(render_problems(warnings), err=True)
     if selection.after:

@@ -135,7 +135,7 @@ def _prepare(
     from charrun.pipeline.run import plan_cells
 
     cells = plan_cells(choice, loaded.registry, runs_dir, selection)
-    warnings = [*getattr(loaded.spec, "warnings", ()), *check_cells(cells)]
+    warnings = [*choice.warnings, *check_cells(cells)]
     if warnings:
         click.echo(render_problems(warnings), err=True)
     if selection.after:

@@ -21,11 +21,12 @@ _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,63}\Z")
 _DISTRIBUTION = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?\Z", re.IGNORECASE)
 _PLAIN = re.compile(r"[A-Za-z./][\w./-]*\Z")
 _COMMENT_COLUMN = 44
+_WIDTH = 80
 _PREFIX = "charrun-"
 
 
 def rendered(template: str, variables: Mapping[str, object]) -> str:
-    """The text of a shipped template. Its variables stand in `<<` and `>>`: braces are YAML's, Python's and jinja2's."""
+    """The text of a shipped template, whose variables stand in `<<` and `>>`: YAML and Python have braces too."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -59,12 +60,14 @@ def write_new(path: Path, text: str) -> None:
         raise UsageProblem(f"{path} is there already", "choose another name, or another place with -o") from None
 
 
-def told(lines: Mapping[str, str] | None = None, *, made: str) -> None:
-    """Say what was made, then the next commands with what each does."""
+def told(made: str, commands: Mapping[str, str]) -> None:
+    """Say what was made, then the next commands with what each does, below it where that is too wide."""
     click.echo(f"made {made}")
-    width = max(map(len, lines or {}), default=0)
-    for command, does in (lines or {}).items():
-        click.echo(f"  {command:<{width}}  {does}".rstrip())
+    width = max(map(len, commands))
+    table = [f"  {command:<{width}}  {does}".rstrip() for command, does in commands.items()]
+    if max(map(len, table)) > _WIDTH:
+        table = [f"  {command}\n      {does}".rstrip() for command, does in commands.items()]
+    click.echo("\n".join(table))
 
 
 def checked_slug(name: str, what: str) -> str:
@@ -102,16 +105,16 @@ def schema_beside(path: Path, document: str) -> str:
     """
     from charrun.commands.loading import open_registry
     from charrun.commands.schema import every_schema
-    from charrun.store.files import write_atomic
+    from charrun.store.files import make_folder, write_atomic
 
     folder = path.absolute().parent
     shipped = Path(str(files("charrun.schemas"))).absolute()
     repository = shipped.parent
     if (repository / "pyproject.toml").exists() and folder.is_relative_to(repository):
         return f"{os.path.relpath(shipped, folder)}/{document}.schema.json"
-    home = folder / SCHEMAS
-    home.mkdir(parents=True, exist_ok=True)
-    for name, text in every_schema(open_registry()).items():
+    texts = every_schema(open_registry())
+    home = make_folder(folder / SCHEMAS)
+    for name, text in texts.items():
         write_atomic(home / name, text)
     return f"{SCHEMAS}/{document}.schema.json"
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import click
 
-from charrun.commands.loading import open_registry, resolve
+from charrun.commands.loading import load_with, open_registry
 from charrun.commands.options import plugin_options
-from charrun.errors import EXIT_SPEC, Problem, SpecError
+from charrun.errors import EXIT_PLUGIN, EXIT_SPEC, Problem, SpecError
+from charrun.local_plugins import NotAllowed
 from charrun.plugin_manager import Registry
 from charrun.report.problems import annotation, problems_document, summary
 
@@ -47,19 +48,30 @@ def validate(
     _print(format_, problems, {name: not _errors(told) for name, told in found.items()})
     click.echo(summary(problems, len(found)), err=True)
     if _errors(problems):
-        ctx.exit(EXIT_SPEC)
+        untrusted = all(problem.code == "SPEC064" for problem in problems if problem.severity == "error")
+        ctx.exit(EXIT_PLUGIN if untrusted else EXIT_SPEC)
 
 
 def _problems(name: str, registry: Registry, trust: bool) -> list[Problem]:
     """Errors and warnings of one file, in order."""
+    from charrun.spec.kinds import check_file, kind_by_content, kind_by_place
+
+    path = Path(name)
+    kind = kind_by_place(path)
     try:
-        return _checker(name)(name, registry, trust)
+        if kind == "spec":
+            return _check_spec(name, registry, trust)
+        check_file(kind, path, name)
+        return []
     except SpecError as error:
+        # Most files are sound specs, so only one that is not is looked at twice.
+        if kind != "spec" or (kind := kind_by_content(path)) == "spec":
+            return list(error.problems)
+    try:
+        check_file(kind, path, name)
+        return []
+    except (SpecError, NotAllowed) as error:
         return list(error.problems)
-
-
-def _checker(name: str) -> Callable[[str, Registry, bool], list[Problem]]:
-    return _check_spec
 
 
 def _check_spec(name: str, registry: Registry, trust: bool) -> list[Problem]:
@@ -67,9 +79,10 @@ def _check_spec(name: str, registry: Registry, trust: bool) -> list[Problem]:
     from charrun.pipeline.choice import Choice
     from charrun.pipeline.run import plan_cells
 
-    spec = resolve(name, (), registry)
+    loaded = load_with(registry, name, trust=trust)
     engine = next(iter(registry.engines.values()))()
-    return [*spec.warnings, *check_cells(plan_cells(Choice(engine, spec), registry, Path("runs")))]
+    cells = plan_cells(Choice(engine, loaded.spec), loaded.registry, Path("runs"))
+    return [*loaded.spec.warnings, *check_cells(cells)]
 
 
 def _errors(problems: Sequence[Problem]) -> bool:

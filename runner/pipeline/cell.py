@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from charrun.errors import StageFailed
 from charrun.pipeline.selection import Selection
 from charrun.pipeline.stage_run import StageRun
-from charrun.spec import ModelRef
+from charrun.spec import CellSpec, ModelRef
 
 if TYPE_CHECKING:
     from charrun.pipeline.shared import Shared
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Cell:
     """The stages of one cell."""
 
-    def __init__(self, shared: Shared, spec, selection: Selection) -> None:
+    def __init__(self, shared: Shared, spec: CellSpec, selection: Selection) -> None:
         self.shared = shared
         self.spec = spec
         self.name = spec.name

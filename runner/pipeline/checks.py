@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from charrun.errors import Problem, SpecError, StageFailed, UsageProblem
 from charrun.pipeline.cell import Cell
@@ -76,10 +77,13 @@ def _evaluations(cell: Cell, name: str) -> list[Row] | None:
 
 
 def _told(
-    cells: Iterable[Cell], code: str, ask: Callable[[Stage], Callable[[StageContext], list[str]]], severity: str
+    cells: Iterable[Cell],
+    code: str,
+    ask: Callable[[Stage], Callable[[StageContext], list[str]]],
+    severity: Literal["error", "warning"],
 ) -> list[Problem]:
     found = {
-        Problem(code, text, str(cell.shared.spec.path), stage.item.line, stage.item.column)
+        Problem(code, text, stage.item.file, stage.item.line, stage.item.column, severity=severity)
         for cell in cells
         for stage in cell.stages
         for text in ask(stage.stage)(StageContext(stage))

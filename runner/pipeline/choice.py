@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from charrun.errors import EnvironmentProblem
+from charrun.errors import EnvironmentProblem, Problem
 from charrun.plugin_manager import Registry
 from charrun.service.engine import Engine
-from charrun.spec import EngineChoice, ModelEntry, Spec
+from charrun.spec import EngineChoice, Spec
 
 AUTO = "auto"
+RETIRED = "SPEC055"
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,11 @@ class Choice:
     engine: Engine
     spec: Spec
     stand_ins: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What the spec warns of, but for models that stand-ins take the place of."""
+        return tuple(each for each in self.spec.warnings if not (self.stand_ins and each.code == RETIRED))
 
 
 def has_credentials() -> bool:
@@ -65,7 +71,10 @@ def _with_stand_ins(spec: Spec, models: Mapping[str, str]) -> Spec:
     return replace(
         spec,
         models=tuple(
-            ModelEntry({role: replace(ref, name=models.get(ref.name, ref.name)) for role, ref in entry.roles.items()})
+            replace(
+                entry,
+                roles={role: replace(ref, name=models.get(ref.name, ref.name)) for role, ref in entry.roles.items()},
+            )
             for entry in spec.models
         ),
         stages=tuple(replace(item, options={**item.options, **options.get(item.id, {})}) for item in spec.stages),

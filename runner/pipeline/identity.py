@@ -51,6 +51,7 @@ def with_inputs(run: StageRun, described: Mapping[str, Any], rows: Mapping[str, 
     return dict(described)
 
 
+@cache
 def numbers(scale: Scale) -> dict[str, Any]:
     """What of a scale rows depend on: its numbers, not its name."""
     return {field: value for field, value in asdict(scale).items() if field != "name"}

@@ -33,6 +33,6 @@ def lock_entries(shared: Shared) -> dict[str, Any]:
         "characters": {c["id"]: digest(c) for c in spec.to_dict()["characters"]},
         "models": [{role: shared.namespace(ref.name) for role, ref in entry.roles.items()} for entry in spec.models],
         "engine": shared.engine.name,
-        "seeds": list(getattr(spec, "seeds", [spec.seed])),
+        "seeds": list(spec.seeds),
         "versions": versions(),
     }

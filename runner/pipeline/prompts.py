@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
-
-import jinja2
+from typing import TYPE_CHECKING
 
 from charrun.errors import EnvironmentProblem, Problem, SpecError
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 class Prompts:
@@ -19,7 +22,12 @@ class Prompts:
             self.sources = {name: path.read_text(encoding="utf-8") for name, path in files.items()}
         except OSError as error:
             raise EnvironmentProblem(f"cannot read a prompt template: {error}") from error
-        self._environment = jinja2.Environment(
+
+    @cached_property
+    def _environment(self) -> Environment:
+        import jinja2
+
+        return jinja2.Environment(
             loader=jinja2.DictLoader({f"{name}.j2": text for name, text in self.sources.items()}),
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
@@ -33,9 +41,11 @@ class Prompts:
         Raises:
             SpecError: The template is malformed or uses a variable that is not given.
         """
+        from jinja2 import TemplateError
+
         try:
             return self._environment.get_template(f"{name}.j2").render(**variables).strip()
-        except jinja2.TemplateError as error:
+        except TemplateError as error:
             line = getattr(error, "lineno", None) or 0
             problem = Problem(
                 "RUN002",

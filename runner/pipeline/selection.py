@@ -6,28 +6,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from charrun.errors import UsageProblem
-from charrun.spec import Spec
+from charrun.spec import CellSpec, Spec
 from charrun.spec.words import listed, nearest
-
-
-@dataclass(frozen=True)
-class CellSpec:  # TEMPORARY
-    name: str
-    character: object
-    models: object
-    scale: object
-    seed: int
-
-
-def cells_of(spec):  # TEMPORARY
-    if hasattr(spec, "cells"):
-        return spec.cells
-    return tuple(
-        CellSpec(f"{c.id}-{m.student.name.rstrip('/').rsplit('/', 1)[-1].lower()}-{s.name}", c, m, s, spec.seed)
-        for c in spec.characters
-        for m in spec.models
-        for s in spec.scales
-    )
 
 
 @dataclass(frozen=True)
@@ -60,16 +40,16 @@ class Selection:
         Raises:
             UsageProblem: A name that the spec does not have, or nothing is left.
         """
-        cells = cells_of(spec)
+        cells = spec.cells
         _known("--character", self.characters, [cell.character.id for cell in cells])
-        _known("--model", self.models, [getattr(cell.models, "id", "") for cell in cells])
+        _known("--model", self.models, [cell.models.id for cell in cells])
         _known("--scale", self.scales, [cell.scale.name for cell in cells])
         found = tuple(
             cell
             for cell in cells
             if (not self.names or cell.name in self.names)
             and (not self.characters or cell.character.id in self.characters)
-            and (not self.models or getattr(cell.models, "id", "") in self.models)
+            and (not self.models or cell.models.id in self.models)
             and (not self.scales or cell.scale.name in self.scales)
         )
         if not found:

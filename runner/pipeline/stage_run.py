@@ -63,6 +63,7 @@ class StageRun:
         self.result: StageResult | None = None
         self._earlier = earlier
         self._outputs: Outputs | None = None
+        self._absent = False
         self._published: dict[str, list[Row]] = {}
         self._lock = asyncio.Lock()
         self._usage = Usage()
@@ -101,13 +102,16 @@ class StageRun:
             return self._outputs
 
     def peek(self) -> Outputs | None:
-        """The outputs, if they and everything they depend on are in the store; nothing is made or written."""
-        if self._outputs is None:
+        """The outputs, if they and everything they depend on are in the store; nothing is made or written.
+
+        The answer is kept: it is for what is asked before a run.
+        """
+        if self._outputs is None and not self._absent:
             inputs = {(kind, run.item.id): run.peek() for kind, run in self.inputs()}
             known = {place: outputs for place, outputs in inputs.items() if outputs is not None}
-            if len(known) < len(inputs) or self.forced:
-                return None
-            self._outputs = self._read(self._locate(known).ticket)
+            if len(known) == len(inputs) and not self.forced:
+                self._outputs = self._read(self._locate(known).ticket)
+            self._absent = self._outputs is None
         return self._outputs
 
     def publish(self, kind: str, rows: Sequence[Row]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from charrun.store.cells import CellView, Output, StageView
@@ -13,11 +14,16 @@ from charrun.store.runs import Run
 
 @dataclass(frozen=True)
 class Pair:
-    """A cell of A and the cell of B beside it; `note` says so where their names differ."""
+    """A cell of A and the cell of B beside it."""
 
     a: CellView
     b: CellView
-    note: str = ""
+
+    @property
+    def title(self) -> str:
+        """Their name, or both names where they differ."""
+        same = self.a.name == self.b.name
+        return self.a.name if same else f"A's {self.a.name} beside B's {self.b.name}"
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Rows:
         rows_a: Rows in A.
         rows_b: Rows in B.
         same: Whether they are the same rows in the same order.
-        differing: Rows of one id (else of one place) that are not the same, and rows that one side alone has.
+        differing: Rows without an equal one of the same id (else in the same place) on the other side.
         shared_prompts: Distinct prompts that both have; None where rows have no `prompt`.
         tokens_a: Mean answer length in tokens in A; None where rows have no `tokens`.
         tokens_b: The same in B.
@@ -59,19 +65,13 @@ def pairs_of(a: Run, b: Run) -> tuple[list[Pair], list[str]]:
     """
     left, right = list(a.cells), list(b.cells)
     pairs: list[Pair] = []
-    keys: list[Callable[[Run, CellView], Hashable]] = [
-        lambda run, cell: cell.name,
-        _place,
-        lambda r, c: _place(r, c)[0],
-    ]
-    for key in keys:
-        pairs += _match(left, right, lambda cell, key=key: key(a, cell), lambda cell, key=key: key(b, cell))
+    for key in (_name, _place, _character):
+        pairs += _match(left, right, partial(key, a), partial(key, b))
     if len(left) == len(right) == 1:
-        pairs += _match(left, right, lambda cell: 0, lambda cell: 0)
+        pairs += [Pair(left.pop(), right.pop())]
     order = {cell.name: index for index, cell in enumerate(a.cells)}
-    alone = [
-        f"{side}'s cell {cell.name} has no counterpart" for side, rest in (("A", left), ("B", right)) for cell in rest
-    ]
+    alone = [f"A's cell {cell.name} has no counterpart" for cell in left]
+    alone += [f"B's cell {cell.name} has no counterpart" for cell in right]
     return sorted(pairs, key=lambda pair: order[pair.a.name]), alone
 
 
@@ -88,8 +88,16 @@ def _match(
         if b is not None:
             left.remove(a)
             right.remove(b)
-            found.append(Pair(a, b, "" if a.name == b.name else f"A's {a.name} beside B's {b.name}"))
+            found.append(Pair(a, b))
     return found
+
+
+def _name(run: Run, cell: CellView) -> Hashable:
+    return cell.name
+
+
+def _character(run: Run, cell: CellView) -> Hashable:
+    return _place(run, cell)[0]
 
 
 def _place(run: Run, cell: CellView) -> tuple[str, str]:
@@ -140,10 +148,8 @@ def _rows(stage: str, kind: str, a: Output | None, b: Output | None) -> Rows:
 
 def _differing(a: Sequence[Any], b: Sequence[Any]) -> int:
     rows_a, rows_b = _keyed(a), _keyed(b)
-    if rows_a.keys() & rows_b.keys() or not (a and b):
-        keys = rows_a.keys() | rows_b.keys()
-        return sum(key not in rows_a or key not in rows_b or rows_a[key] != rows_b[key] for key in keys)
-    return max(len(a), len(b)) - sum(_content(x) == _content(y) for x, y in zip(a, b, strict=False))
+    equal = [key for key, row in rows_a.items() if key in rows_b and rows_b[key] == row]
+    return max(len(a), len(b)) - len(equal)
 
 
 def _keyed(rows: Sequence[Any]) -> dict[str, Any]:
@@ -158,12 +164,14 @@ def _content(row: Any) -> Any:
 
 
 def _shared(a: Sequence[Any] | None, b: Sequence[Any] | None) -> int | None:
-    prompts = [
-        {r["prompt"] for r in rows or [] if isinstance(r, dict) and isinstance(r.get("prompt"), str)} for rows in (a, b)
-    ]
-    return len(prompts[0] & prompts[1]) if all(prompts) else None
+    prompts_a, prompts_b = _prompts(a), _prompts(b)
+    return len(prompts_a & prompts_b) if prompts_a and prompts_b else None
+
+
+def _prompts(rows: Sequence[Any] | None) -> set[str]:
+    return {r["prompt"] for r in rows or () if isinstance(r, dict) and isinstance(r.get("prompt"), str)}
 
 
 def _mean_tokens(rows: Sequence[Any] | None) -> float | None:
-    counts = [r["tokens"] for r in rows or [] if isinstance(r, dict) and isinstance(r.get("tokens"), int)]
+    counts: list[int] = [r["tokens"] for r in rows or [] if isinstance(r, dict) and isinstance(r.get("tokens"), int)]
     return round(sum(counts) / len(counts), 1) if counts else None

@@ -161,14 +161,14 @@ def _scorer(cell: CellView) -> str:
     stage = next((stage for stage in reversed(cell.stages) if "evaluation" in stage.outputs), None)
     described = read_json(stage.folder / "stage.json") if stage and stage.folder else None
     try:
-        return str(described["models"]["scorer"]["model"])
+        return str(described["models"]["scorer"]["model"]) if described else ""
     except (KeyError, TypeError):
         return ""
 
 
 def _final(rates: Mapping[str, Share]) -> str:
     """The last model that is not the base: evaluations go from the base model to the final checkpoint."""
-    return next((model for model in reversed(rates) if model != "base"), "")
+    return next((model for model in reversed(list(rates)) if model != "base"), "")
 
 
 def _notes(a: Evaluation | None, b: Evaluation | None) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ class Comparison:
         a: The first run.
         b: The second run.
         spec: Changed values of the frozen specs.
-        versions: Changed versions, and models whose files are not the same although their names are.
+        versions: Changed versions of packages and stages, and models of one name whose files are not the same.
         same_versions: Versions that both have.
         cells: Pairs of cells.
         alone: A line for each cell without a counterpart.
@@ -76,7 +76,7 @@ def compare(a: Run, b: Run) -> Comparison:
         a=a,
         b=b,
         spec=tuple(changes(a.spec, b.spec)),
-        versions=(*changes(versions_a, versions_b), *_changed_models(lock_a, lock_b)),
+        versions=(*changes(versions_a, versions_b), *_changed_models(lock_a, lock_b), *_changed_stages(pairs)),
         same_versions={name: str(v) for name, v in versions_a.items() if versions_b.get(name) == v},
         cells=cells,
         alone=tuple(alone),
@@ -100,6 +100,17 @@ def _changed_models(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Change]:
     return found
 
 
+def _changed_stages(pairs: Sequence[Pair]) -> list[Change]:
+    """Stages whose own code has counted its version up in between."""
+    found = {}
+    for id, *sides in (stage for pair in pairs for stage in stages_of(pair)):
+        described = [read_json(side.folder / "stage.json") if side and side.folder else None for side in sides]
+        a, b = (each.get("cache_version") if isinstance(each, dict) else None for each in described)
+        if a is not None and b is not None and a != b:
+            found[id] = Change(f"stage {id}", a, b)
+    return list(found.values())
+
+
 def _run(run: Run) -> dict[str, Any]:
     return {"run": run.id, "folder": str(run.folder), "status": run.status, "last": run.last, "tokens": run.tokens}
 
@@ -108,7 +119,7 @@ def _cell(cell: CellComparison) -> dict[str, Any]:
     return {
         "a": cell.pair.a.name,
         "b": cell.pair.b.name,
-        "note": cell.pair.note,
+        "title": cell.pair.title,
         "data": [rows.to_dict() for rows in cell.rows],
         "results": cell.results.to_dict(),
         "stages": [

@@ -79,7 +79,7 @@ def _value(value: Any) -> str:
 
 
 def _cell(cell: CellComparison, width: int) -> list[str]:
-    lines = _wrap(cell.pair.note or cell.pair.a.name, width)
+    lines = _wrap(cell.pair.title, width)
     if cell.rows:
         lines += ["", *_data(cell.rows, width)]
     lines += ["", *_results(cell.results, width), "", *_costs(cell.pair, width)]
@@ -108,14 +108,15 @@ def _data(found: Sequence[Rows], width: int) -> list[str]:
 def _results(found: Results, width: int) -> list[str]:
     if not found.lines:
         return _wrap(f"results: {'; '.join(found.notes) or 'none'}", width)
-    rows = [("results", "A", "B", "B - A, points")]
+    rows: list[tuple[str, ...]] = [("results", "A", "B", "B - A, points")]
     lines = list(found.lines)
     if found.final and found.final.model not in [line.model for line in lines]:
         lines.append(found.final)
     for line in lines:
         rows.append((line.model, _share(line.a), _share(line.b), _difference(line.difference)))
-    rows.append(("AUC", _decimal(found.a and found.a.auc), _decimal(found.b and found.b.auc), ""))
-    rows.append(("threshold", _decimal(found.a and found.a.threshold), _decimal(found.b and found.b.threshold), ""))
+    both = (found.a, found.b)
+    rows.append(("AUC", *(_decimal(each.auc if each else None) for each in both), ""))
+    rows.append(("threshold", *(_decimal(each.threshold if each else None) for each in both), ""))
     told = _how(found.a, found.b)
     return [
         *table(rows, "<<<<", width),
@@ -128,9 +129,8 @@ def _how(a: Evaluation | None, b: Evaluation | None) -> str:
     """How the rates and their differences came about."""
     scorers = {each.scorer for each in (a, b) if each}
     scorer = f", scored by {plain_model(scorers.pop())}" if len(scorers) == 1 and any(scorers) else ""
-    told = (
-        f"Rates: answers in character without a system prompt{scorer}, with 95% intervals. Differences: {METHOD}, 95%."
-    )
+    told = f"Rates: answers in character without a system prompt{scorer}, with 95% intervals. "
+    told += f"Differences: {METHOD}, 95%."
     if a and b and a.threshold != b.threshold:
         told += " Each run's threshold is its own, from answers of its own teacher and student."
     return told
@@ -153,7 +153,7 @@ def _decimal(number: float | None) -> str:
 
 
 def _costs(pair: Pair, width: int) -> list[str]:
-    rows = [("cost", "tokens A", "tokens B", "seconds A", "seconds B")]
+    rows: list[tuple[str, ...]] = [("cost", "tokens A", "tokens B", "seconds A", "seconds B")]
     for id, a, b in stages_of(pair):
         rows.append((id, _tokens(a), _tokens(b), _seconds(a), _seconds(b)))
     sums = [sum(stage.seconds for stage in cell.stages if stage.is_done) for cell in (pair.a, pair.b)]

@@ -75,7 +75,7 @@ def _check(event: Event) -> str:
 
 def _other(event: Event) -> str:
     fields = ", ".join(f"{key} {value}" for key, value in event.items() if key not in _PLAIN)
-    return event["event"].replace("_", " ") + (f": {fields}" if fields else "")
+    return text_of(event, "event").replace("_", " ") + (f": {fields}" if fields else "")
 
 
 def _cancelled(event: Event) -> bool:

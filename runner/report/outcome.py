@@ -27,7 +27,7 @@ def model_name(model: str) -> str:
 
 
 def weight_lines(
-    checkpoints: Sequence[Mapping[str, Any]], adapters: Iterable[Mapping[str, Any]], home: Path
+    checkpoints: Sequence[Mapping[str, Any]], adapters: Iterable[Mapping[str, Any]], home: Path, final: bool = True
 ) -> list[str]:
     """Where the last checkpoint and the last exported adapter are.
 
@@ -35,10 +35,11 @@ def weight_lines(
         checkpoints: Rows of the kind `checkpoint`.
         adapters: Rows of the kind `adapter`.
         home: The folder that holds the store.
+        final: Whether all stages are done, so that no later checkpoint is to come.
     """
     lines = []
     for row in list(checkpoints)[-1:]:
-        lines.append(f"Final checkpoint: {safe(str(row.get('state', '-')))}")
+        lines.append(f"{'Final checkpoint:' if final else 'Last checkpoint: '} {safe(str(row.get('state', '-')))}")
         lines.append(f"  to sample from: {safe(str(row.get('sampler', '-')))}")
     for row in list(adapters)[-1:]:
         lines.append(f"PEFT adapter:     {safe(str(home / str(row.get('folder', '-'))))}")

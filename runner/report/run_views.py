@@ -10,7 +10,7 @@ from typing import Any
 
 from charrun.report.columns import age, fit, moment, short, table, wrapped
 from charrun.report.outcome import evaluation_lines, weight_lines
-from charrun.report.text import counted, duration, rate, safe
+from charrun.report.text import counted, duration, rate, safe, safe_lines
 from charrun.store.cells import CellView, StageView
 from charrun.store.replay import FAILED, FINISHED, INTERRUPTED, LEFT_OUT, RUNNING, STOPPED
 from charrun.store.runs import Found, Run
@@ -23,7 +23,7 @@ _STRANGE = 5
 def runs_lines(found: Found, runs_dir: Path, width: int) -> list[str]:
     """One line a run, the latest last; then what is no run, or damaged."""
     now = time.time()
-    rows = [("run", "status", "cells", "tokens", "engine", "last activity", "age")]
+    rows: list[tuple[str, ...]] = [("run", "status", "cells", "tokens", "engine", "last activity", "age")]
     for run in found.runs:
         last = moment(run.last, precise=False) if run.last else "-"
         rows.append(
@@ -125,7 +125,7 @@ def _cell(run: Run, cell: CellView, width: int) -> list[str]:
     for evaluation in cell.rows("evaluation"):
         shown = evaluation_lines(evaluation if isinstance(evaluation, dict) else {})
         lines += ["", *(part for line in shown for part in _wrapped(line, width))]
-    weights = weight_lines(_rows(cell, "checkpoint"), _rows(cell, "adapter"), run.runs_dir)
+    weights = weight_lines(_rows(cell, "checkpoint"), _rows(cell, "adapter"), run.runs_dir, final=cell.is_done)
     return lines + (["", *weights] if weights else [])
 
 
@@ -147,7 +147,7 @@ def _made(stage: StageView) -> str:
 def _seconds(stage: StageView) -> str:
     if stage.state == RUNNING and stage.since is not None:
         return f"{stage.seconds + max(0.0, time.time() - stage.since):.1f}"
-    return f"{stage.seconds:.1f}" if stage.is_done else "-"
+    return f"{stage.seconds:.1f}" if stage.is_done and stage.rows else "-"
 
 
 def _next(run: Run) -> list[str]:
@@ -157,7 +157,7 @@ def _next(run: Run) -> list[str]:
         return ["", f"Follow it: charrun logs -f {run.id}{_place(run)}"]
     lines = [""]
     if run.status == FAILED:
-        lines += [f"The run failed: {safe(run.error)}", *([f"  {safe(run.hint)}"] if run.hint else [])]
+        lines += [f"The run failed: {safe_lines(run.error)}", *([f"  {safe(run.hint)}"] if run.hint else [])]
         lines.append(f"What led to it: charrun logs {run.id}{_place(run)} (--engine for the engine's own log)")
     else:
         how = "was interrupted" if run.status == INTERRUPTED else "stopped without a word, as by kill -9 or a power cut"

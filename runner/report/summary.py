@@ -34,7 +34,8 @@ def print_start(console: Console, choice: Choice, cells: Sequence[CellSpec]) -> 
         lines.append(f"  {DEMO_NOTE}")
     else:
         lines.append(f"Engine: {choice.engine.name}")
-        lines += [f"  {role}: {ref.name}" for entry in spec.models for role, ref in entry.roles.items()]
+        named = dict.fromkeys((role, ref.name) for cell in cells for role, ref in cell.models.roles.items())
+        lines += [f"  {role}: {name}" for role, name in named]
     _print(console, lines)
 
 

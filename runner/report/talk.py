@@ -16,9 +16,9 @@ SIDE_BY_SIDE = 100
 _NOTHING = "(no visible answer)"
 
 
-def print_replies(console: Console, replies: Sequence[Reply]) -> None:
-    """The answers to one question."""
-    if len(replies) > 1 and console.is_terminal and console.width >= SIDE_BY_SIDE:
+def print_replies(console: Console, replies: Sequence[Reply], plain: bool) -> None:
+    """The answers to one question; `plain` keeps them one after the other."""
+    if len(replies) > 1 and not plain and console.is_terminal and console.width >= SIDE_BY_SIDE:
         table = Table(box=None, expand=True, pad_edge=False, padding=(0, 2, 0, 0))
         for reply in replies:
             table.add_column(reply.label, ratio=1, overflow="fold")

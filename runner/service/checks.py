@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from charrun.errors import CharrunError
+from charrun.errors import CharrunError, Interrupted
 from charrun.service.secrets import ADDRESS_VARIABLE, COMMAND_VARIABLE, shown_address, stored_login
 
 KEY_VARIABLE = "TINKER_API_KEY"
@@ -48,6 +48,8 @@ def guarded(name: str, check: Callable[[], Iterable[Check]]) -> Iterator[Check]:
     """What a check finds; an error within it is a problem too, and not the end of all checks."""
     try:
         yield from check()
+    except Interrupted:
+        raise
     except CharrunError as error:
         yield Check(name, "problem", "; ".join(error.message.splitlines()), error.hint)
     except Exception as error:  # a machine that is out of order can fail in any way
@@ -121,10 +123,9 @@ def processor() -> Iterator[Check]:
 def credentials() -> Iterator[Check]:
     """Where Tinker credentials are found, in the order in which the SDK looks; never what they are."""
     key, command = os.environ.get(KEY_VARIABLE, ""), os.environ.get(COMMAND_VARIABLE, "")
-    stored = list(_stored())
     sources = [f"the variable {KEY_VARIABLE}"] if key else []
     sources += [f"the command in {COMMAND_VARIABLE}"] if command else []
-    sources += [f"the stored login {stored_login()}"] if stored_login().exists() else []
+    sources += [f"the stored login {stored_login()}"] if has_login() else []
     if key and not key.startswith(("tml-", "eyJ")):
         what = f"{KEY_VARIABLE} is set to what is no Tinker key: it begins neither with tml- nor with eyJ"
         instead = f"{COMMAND_VARIABLE} is used instead" if command else "copy the key anew, or unset the variable"
@@ -139,7 +140,7 @@ def credentials() -> Iterator[Check]:
             "there are no Tinker credentials: engine auto stays on this machine",
             "for the hosted service set TINKER_API_KEY, or run: tinker auth login",
         )
-    yield from stored
+    yield from _stored()
     yield from _address_variable()
 
 
@@ -147,7 +148,7 @@ def service_address() -> str | None:
     """Where the SDK would go, or None where neither credentials nor an address point anywhere."""
     if os.environ.get(ADDRESS_VARIABLE):
         return os.environ[ADDRESS_VARIABLE]
-    if os.environ.get(KEY_VARIABLE) or os.environ.get(COMMAND_VARIABLE) or stored_login().exists():
+    if os.environ.get(KEY_VARIABLE) or os.environ.get(COMMAND_VARIABLE) or has_login():
         from tinker.lib.base_url import DEFAULT_BASE_URL
 
         return str(DEFAULT_BASE_URL)
@@ -175,7 +176,7 @@ def clock(address: str | None) -> Iterator[Check]:
     )
     direction = "ahead of" if there > 0 else "behind"
     what = (
-        f"the clock is {apart:,.0f} s {direction} the service's" if apart > 1 else "the clock agrees with the service"
+        f"the clock is {apart:,.0f} s {direction} the service's" if apart > 2 else "the clock agrees with the service"
     )
     yield Check("clock", level, what, "" if level == "ok" else "set the clock: keys and links expire by it")
 
@@ -198,22 +199,26 @@ def _service_time(address: str) -> float | None:
         return None
 
 
+def has_login() -> bool:
+    """Whether there is a stored login with a default key."""
+    try:
+        value = json.loads(stored_login().read_text(encoding="utf-8"))
+        return bool(value.get("default")) and value["default"] in value["keys"]
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):
+        return False
+
+
 def _stored() -> Iterator[Check]:
     """What is wrong with the stored login, where there is one."""
     path = stored_login()
     try:
-        text, mode = path.read_text(encoding="utf-8"), path.stat().st_mode
+        mode = path.stat().st_mode
     except FileNotFoundError:
         return
-    except (OSError, ValueError) as error:
+    except OSError as error:
         yield Check("credentials", "warning", f"{path} cannot be read: {error}", "run: tinker auth login")
         return
-    try:
-        value = json.loads(text)
-        usable = bool(value.get("default")) and value["default"] in value["keys"]
-    except (ValueError, AttributeError, TypeError, KeyError):
-        usable = False
-    if not usable:
+    if not has_login():
         yield Check("credentials", "warning", f"{path} holds no login that can be used", "run: tinker auth login")
     elif os.name == "posix" and mode & 0o077:
         yield Check("credentials", "warning", f"others on this machine may read {path}", f"chmod 600 {path}")

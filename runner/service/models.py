@@ -1,21 +1,10 @@
-"""Which models lie on this machine, and which have left the hosted service."""
+"""Which models lie on this machine."""
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from charrun.demo import MODELS
-
-
-@dataclass(frozen=True)
-class Retired:
-    """A model that the hosted service no longer lists."""
-
-    date: str
-    successor: str
 
 
 def local_folder(model: str) -> Path | None:
@@ -24,9 +13,3 @@ def local_folder(model: str) -> Path | None:
         return MODELS[model]
     path = Path(model)
     return path if path.is_absolute() else None
-
-
-def retired_models() -> dict[str, Retired]:
-    """Models that the hosted service has retired, with date and suggested successor."""
-    text = resources.files("charrun.specs").joinpath("retired.toml").read_text(encoding="utf-8")
-    return {name: Retired(**entry) for name, entry in tomllib.loads(text)["models"].items()}

@@ -1,4 +1,4 @@
-"""YAML events to nodes to plain data, within limits on depth and on what aliases expand to."""
+"""YAML events to nodes, within limits on depth and on what aliases expand to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from charrun.errors import Problem, SpecError
-from charrun.spec.document import UNPRINTABLE, KeyPath, Mark, problem_at
+from charrun.spec.document import UNPRINTABLE, Mark, Node, Source
 from charrun.spec.words import shown
 
 MAX_DEPTH = 64
@@ -30,28 +30,21 @@ _WORDS: dict[str, bool | None] = {
 
 
 @dataclass
-class Node:
-    """A scalar, a list of nodes or a mapping (key to key node and value node).
+class Composer:
+    """Builds nodes from events, depth first; nothing is expanded before its size is known to be small.
 
     Attributes:
-        value: The scalar, `list[Node]` or `dict[str, tuple[Node, Node]]`.
-        mark: Its place; an alias's own, not that of what it names.
-        size: Values in it with every alias expanded; long text counts for more.
-        height: Levels of lists and mappings in it, aliases expanded.
+        source: The text that the events come from.
+        line: Its line in which the parsed text begins, 0-based.
+        column: The column there, 0-based.
+        problems: What is wrong, but does not stop the reading.
+        references: Whether some text holds `${`.
     """
 
-    value: Any
-    mark: Mark
-    size: int = 1
-    height: int = 0
-
-
-@dataclass
-class Composer:
-    """Builds nodes from events, depth first; nothing is expanded before its size is known to be small."""
-
-    name: str
-    lines: tuple[str, ...]
+    source: Source
+    line: int = 0
+    column: int = 0
+    references: bool = False
     problems: list[Problem] = field(default_factory=list)
     anchors: dict[str, Node | None] = field(default_factory=dict)
     nodes: int = 0
@@ -63,13 +56,13 @@ class Composer:
             if isinstance(event, yaml.DocumentStartEvent):
                 if root is not None:
                     hint = "one file holds one document: remove '---' and what follows"
-                    raise self.refused("SPEC007", "a second document", _mark(event), hint)
+                    raise self.refused("SPEC007", "a second document", self.mark(event), hint)
                 root = self.node(next(events), events, 0)
         return None if root is None or root.value is None else root
 
     def node(self, event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> Node:
         """The node that begins with `event`."""
-        mark = _mark(event)
+        mark = self.mark(event)
         if isinstance(event, yaml.AliasEvent):
             return self.alias(event, mark, depth)
         if depth >= MAX_DEPTH and not isinstance(event, yaml.ScalarEvent):
@@ -79,7 +72,7 @@ class Composer:
         if anchor:
             self.anchors[anchor] = None
         if isinstance(event, yaml.ScalarEvent):
-            node = Node(self.scalar(event, mark), mark, 1 + len(event.value) // 64)
+            node = Node(self.scalar(event, mark), mark, self.source, 1 + len(event.value) // 64)
         elif isinstance(event, yaml.SequenceStartEvent):
             self.check_tag(event.tag, "seq", mark)
             node = self.sequence(events, mark, depth)
@@ -101,7 +94,7 @@ class Composer:
         if depth + target.height > MAX_DEPTH:
             raise self.refused("SPEC005", f"nested more than {MAX_DEPTH} levels deep through aliases", mark)
         self.count(target.size, "SPEC006", f"aliases expand to more than {MAX_NODES:,} values", mark)
-        return Node(target.value, mark, target.size, target.height)
+        return Node(target.value, mark, self.source, target.size, target.height)
 
     def sequence(self, events: Iterator[yaml.Event], mark: Mark, depth: int) -> Node:
         items: list[Node] = []
@@ -110,7 +103,7 @@ class Composer:
                 break
             items.append(self.node(event, events, depth + 1))
         height = max((item.height for item in items), default=0)
-        return Node(items, mark, 1 + sum(item.size for item in items), 1 + height)
+        return Node(items, mark, self.source, 1 + sum(item.size for item in items), 1 + height)
 
     def mapping(self, events: Iterator[yaml.Event], mark: Mark, depth: int) -> Node:
         entries: dict[str, tuple[Node, Node]] = {}
@@ -130,11 +123,12 @@ class Composer:
                 entries[key.value] = (key, value)
                 size += key.size + value.size
                 height = max(height, value.height)
-        return Node(entries, mark, size, 1 + height)
+        return Node(entries, mark, self.source, size, 1 + height)
 
     def scalar(self, event: yaml.ScalarEvent, mark: Mark) -> Any:
         """The value of a scalar by the core schema, or as its explicit core tag says."""
         text: str = event.value
+        self.references = self.references or "${" in text
         if not text.isascii() and UNPRINTABLE.search(text):
             # Escapes in quotes can name what the file itself may not hold, such as half a surrogate pair.
             self.note("SPEC003", "the text holds a character that is none", mark, "remove the escape")
@@ -178,40 +172,25 @@ class Composer:
         self.note("SPEC018", f"tag {shown(name)} is not allowed", mark, "write the value without a tag")
         return False
 
+    def mark(self, event: yaml.Event) -> Mark:
+        start, end = event.start_mark, event.end_mark
+        assert start is not None and end is not None, "events of a parser have marks"
+        one_line = start.line == end.line and isinstance(event, yaml.ScalarEvent | yaml.AliasEvent)
+        column = start.column + (self.column if start.line == 0 else 0)
+        width = end.column - start.column
+        return Mark(start.line + 1 + self.line, column + 1, width if one_line and width > 0 else 1)
+
     def count(self, nodes: int, code: str, message: str, mark: Mark) -> None:
         self.nodes += nodes
         if self.nodes > MAX_NODES:
             raise self.refused(code, message, mark)
 
     def note(self, code: str, message: str, mark: Mark, hint: str = "") -> None:
-        self.problems.append(problem_at(self.name, self.lines, mark, code, message, hint))
+        self.problems.append(self.source.problem(mark, code, message, hint))
 
     def refused(self, code: str, message: str, mark: Mark, hint: str = "") -> SpecError:
         self.note(code, message, mark, hint)
         return SpecError(self.problems)
-
-
-def plain(node: Node, marks: dict[KeyPath, tuple[Mark, Mark]]) -> Any:
-    """The node as plain data; `marks` gets the places of every key and value in it."""
-    return _plain(node, (), node.mark, marks)
-
-
-def _plain(node: Node, path: KeyPath, key: Mark, marks: dict[KeyPath, tuple[Mark, Mark]]) -> Any:
-    marks[path] = (key, node.mark)
-    if isinstance(node.value, dict):
-        return {
-            name: _plain(value, (*path, name), key_node.mark, marks) for name, (key_node, value) in node.value.items()
-        }
-    if isinstance(node.value, list):
-        return [_plain(item, (*path, i), item.mark, marks) for i, item in enumerate(node.value)]
-    return node.value
-
-
-def _mark(event: yaml.Event) -> Mark:
-    start, end = event.start_mark, event.end_mark
-    assert start is not None and end is not None, "events of a parser have marks"
-    one_line = start.line == end.line and isinstance(event, yaml.ScalarEvent | yaml.AliasEvent)
-    return Mark(start.line + 1, start.column + 1, max(1, end.column - start.column) if one_line else 1)
 
 
 def _tag_of(value: Any) -> str:

@@ -1,16 +1,17 @@
-"""One file as plain data, with the place of every key and value."""
+"""What YAML files say, as nodes and as plain data, with the place of every key and value."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from charrun.errors import Problem
 
 KeyPath = tuple[str | int, ...]
+Part = Literal["key", "value"]
+Severity = Literal["error", "warning"]
 
 _WIDEST = 200
 
@@ -27,24 +28,82 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Document:
-    """One YAML file as plain data (`dict`, `list`, `str`, `int`, `float`, `bool`, `None`).
+class Source:
+    """One text that data comes from.
 
     Attributes:
-        name: The file as the user wrote it; problems are told under this name.
+        name: What problems call it: a file as the user wrote it, `builtin:NAME` or `--set #2`.
+        path: The file; `None` for a text of the command line, whose paths are relative to the working directory.
+        lines: Its lines.
+    """
+
+    name: str
+    path: Path | None = None
+    lines: tuple[str, ...] = ()
+
+    def problem(
+        self, mark: Mark, code: str, message: str, hint: str = "", severity: Severity = "error"
+    ) -> Problem:
+        """A problem at `mark`, with the line that holds it made fit for a terminal."""
+        line = self.lines[mark.line - 1] if mark.line <= len(self.lines) else ""
+        line = UNPRINTABLE.sub("?", line.replace("\t", " "))
+        if len(line) > _WIDEST:
+            # A caret far out to the right shows nothing; a line without its caret's column shows no more.
+            line = line[:_WIDEST] + "…" if mark.column <= _WIDEST else ""
+        return Problem(code, message, self.name, mark.line, mark.column, hint, line, mark.width, severity)
+
+
+@dataclass
+class Node:
+    """A scalar, a list of nodes or a mapping (key to key node and value node). Nodes are shared: never change one.
+
+    Attributes:
+        value: The scalar, `list[Node]` or `dict[str, tuple[Node, Node]]`.
+        mark: Its place; an alias's own, not that of what it names.
+        source: The text that the place is in.
+        size: Values in it with every alias expanded; long text counts for more.
+        height: Levels of lists and mappings in it, aliases expanded.
+        via: The name of the variable that the value was taken from, and its node there.
+    """
+
+    value: Any
+    mark: Mark
+    source: Source
+    size: int = 1
+    height: int = 0
+    via: tuple[str, Node] | None = None
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """Source, line and column: what tells this node from others."""
+        return self.source.name, self.mark.line, self.mark.column
+
+    def problem(self, code: str, message: str, hint: str = "", severity: Severity = "error") -> Problem:
+        """A problem with this node."""
+        return self.source.problem(self.mark, code, message, hint, severity)
+
+
+@dataclass(frozen=True)
+class Document:
+    """Plain data (`dict`, `list`, `str`, `int`, `float`, `bool`, `None`) and where it is written.
+
+    Attributes:
+        name: The file as the user wrote it.
         path: The file.
         data: The plain data; aliases are expanded, so nothing in it is shared.
-        marks: For each path of keys and indexes the places of its key (in a list, of the item) and value.
-        lines: The file's lines.
-        problems: What is wrong in the file, but leaves data to go on with (a duplicate key, for instance).
+        root: The same with places, which may be in several sources.
+        problems: What is wrong in the sources, but leaves data to go on with (a duplicate key, for instance).
+        spoiled: Places of values that stand for what could not be read; they are not judged as well.
+        sources: All sources, the file first.
     """
 
     name: str
     path: Path
     data: Any
-    marks: Mapping[KeyPath, tuple[Mark, Mark]]
-    lines: tuple[str, ...] = ()
+    root: Node
     problems: tuple[Problem, ...] = ()
+    spoiled: frozenset[tuple[str, int, int]] = field(default=frozenset())
+    sources: tuple[Source, ...] = ()
 
     def at(self, path: KeyPath) -> Any:
         """The data at `path`; raises `KeyError` or `IndexError` where there is none."""
@@ -53,25 +112,32 @@ class Document:
             data = data[key]
         return data
 
-    def mark(self, path: KeyPath, on: Literal["key", "value"] = "value") -> Mark:
-        """The place of `path`, or of the nearest thing around it that is written in the file."""
-        while path and path not in self.marks:
-            path = path[:-1]
-        key, value = self.marks.get(path, (Mark(1, 1), Mark(1, 1)))
+    def node(self, path: KeyPath, on: Part = "value") -> Node:
+        """The node of `path`, or of the nearest thing around it that is written somewhere."""
+        key = value = self.root
+        for step in path:
+            if isinstance(value.value, dict) and step in value.value:
+                key, value = value.value[step]
+            elif isinstance(value.value, list) and isinstance(step, int) and 0 <= step < len(value.value):
+                key = value = value.value[step]
+            else:
+                break
         return key if on == "key" else value
 
+    def mark(self, path: KeyPath, on: Part = "value") -> Mark:
+        """The place of `path` in its source."""
+        return self.node(path, on).mark
+
     def problem(
-        self, code: str, message: str, path: KeyPath, hint: str = "", on: Literal["key", "value"] = "value"
+        self, code: str, message: str, path: KeyPath, hint: str = "", on: Part = "value", severity: Severity = "error"
     ) -> Problem:
         """A problem at the key or value of `path`."""
-        return problem_at(self.name, self.lines, self.mark(path, on), code, message, hint)
+        return self.node(path, on).problem(code, message, hint, severity)
 
 
-def problem_at(name: str, lines: tuple[str, ...], mark: Mark, code: str, message: str, hint: str = "") -> Problem:
-    """A problem at `mark`, with the line that holds it made fit for a terminal."""
-    source = lines[mark.line - 1] if mark.line <= len(lines) else ""
-    source = UNPRINTABLE.sub("?", source.replace("\t", " "))
-    if len(source) > _WIDEST:
-        # A caret far out to the right shows nothing; a line without its caret's column shows no more.
-        source = source[:_WIDEST] + "…" if mark.column <= _WIDEST else ""
-    return Problem(code, message, name, mark.line, mark.column, hint, source, mark.width)
+def plain(node: Node) -> Any:
+    """The node as plain data of its own."""
+    value = node.value
+    if isinstance(value, dict):
+        return {name: plain(entry[1]) for name, entry in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value

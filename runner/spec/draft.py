@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from charrun.errors import Problem
-from charrun.spec.document import Document, KeyPath
+from charrun.spec import places
+from charrun.spec.document import Document, KeyPath, Part
 from charrun.spec.schema import KEYS, Finding, Subject, find
 
 
@@ -20,6 +20,7 @@ class Draft:
     document: Document
     findings: list[Finding] = field(default_factory=list)
     elsewhere: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
 
     def check(self, instance: Any, schema: Mapping[str, Any], at: KeyPath = (), subject: Subject = KEYS) -> bool:
         """Add what a schema finds wrong with `instance`, which stands at `at`; whether it is sound."""
@@ -27,11 +28,13 @@ class Draft:
         self.findings.extend(found)
         return not found
 
-    def add(
-        self, code: str, message: str, path: KeyPath, hint: str = "", on: Literal["key", "value"] = "value"
-    ) -> None:
+    def add(self, code: str, message: str, path: KeyPath, hint: str = "", on: Part = "value") -> None:
         """Add a problem at `path`."""
         self.findings.append(Finding(path, self.document.problem(code, message, path, hint, on)))
+
+    def warn(self, code: str, message: str, path: KeyPath, hint: str = "", on: Part = "value") -> None:
+        """Add a warning at `path`; the data there stays sound."""
+        self.warnings.append(self.document.problem(code, message, path, hint, on, "warning"))
 
     def add_elsewhere(self, problems: Iterable[Problem]) -> None:
         """Add problems that have their places in other files."""
@@ -40,6 +43,10 @@ class Draft:
     def sound(self, path: KeyPath) -> bool:
         """Whether nothing was found wrong at or under `path`."""
         return not any(finding.path[: len(path)] == path for finding in self.findings)
+
+    def whole(self) -> bool:
+        """Whether nothing is wrong in other files or could not be read."""
+        return not self.elsewhere and not self.document.spoiled
 
     def mapping(self, *path: str | int) -> dict[str, Any]:
         """The mapping at `path`; an empty one where there is none."""
@@ -57,20 +64,33 @@ class Draft:
         except (KeyError, IndexError, TypeError):
             return None
 
-    def relative(self, written: str) -> tuple[Path, str]:
-        """A path in the document, relative to its folder: the file, and what to call it in problems."""
-        expanded = os.path.expanduser(written)
-        path = Path(os.path.normpath(self.document.path.absolute().parent / expanded))
-        if os.path.isabs(expanded):
-            return path, expanded
-        return path, os.path.normpath(os.path.join(os.path.dirname(self.document.name), expanded))
+    def relative(self, written: str, at: KeyPath, on: Part = "value") -> tuple[Path, str]:
+        """A path that is written at `at`, relative to the file that it is in: the file, and what problems call it."""
+        return places.relative(self.document.node(at, on).source, written)
+
+    def paths_hint(self, at: KeyPath) -> str:
+        """What a path that is written at `at` is relative to."""
+        inside = self.document.node(at).source.path is not None
+        return "paths are relative to this file" if inside else "paths of --set are relative to the working directory"
 
     def problems(self) -> list[Problem]:
-        """All problems, each once: the document's own by place, then those of other files."""
-        own = list(self.document.problems)
+        """All errors, each once: the document's own by source and place, then those of other files."""
         # What could not be read is not judged as well: the value in its place is none of the user's.
-        read = {(problem.line, problem.column) for problem in own}
+        spoiled = self.document.spoiled | {_place(problem) for problem in self.document.problems}
         told = (finding.problem for finding in self.findings)
-        own += [problem for problem in told if (problem.line, problem.column) not in read]
-        own.sort(key=lambda problem: (problem.line, problem.column))
-        return list(dict.fromkeys([*own, *self.elsewhere]))
+        own = [problem for problem in self.document.problems if problem.severity == "error"]
+        own += [problem for problem in told if _place(problem) not in spoiled]
+        return list(dict.fromkeys([*self._sorted(own), *self.elsewhere]))
+
+    def all_warnings(self) -> tuple[Problem, ...]:
+        """All warnings, each once, by source and place."""
+        own = [problem for problem in self.document.problems if problem.severity == "warning"]
+        return tuple(dict.fromkeys(self._sorted([*own, *self.warnings])))
+
+    def _sorted(self, problems: list[Problem]) -> list[Problem]:
+        order = {source.name: number for number, source in enumerate(self.document.sources)}
+        return sorted(problems, key=lambda problem: (order.get(problem.file, len(order)), problem.line, problem.column))
+
+
+def _place(problem: Problem) -> tuple[str, int, int]:
+    return problem.file, problem.line, problem.column

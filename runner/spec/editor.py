@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from charrun.errors import PluginError
-from charrun.spec.loosen import PATCH, Schema, explained, loosened
+from charrun.spec.loosen import PATCH, Schema, explained, loosened, sentence
 from charrun.spec.schema import shipped_schema
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
@@ -98,6 +98,8 @@ def _inlined(value: Any, root: Mapping[str, Any]) -> Any:
             found["patternErrorMessage"] = f"Expected {found['description']}."
         return found
     result = {key: _inlined(item, root) for key, item in value.items() if key != "definitions"}
+    if result.get("default") in ({}, []):
+        del result["default"]  # an editor would write it
     if len(result.get("allOf", ())) == 1:
         result = {**result.pop("allOf")[0], **result}
     if "description" in result:
@@ -143,9 +145,11 @@ def _spec(vocabulary: Vocabulary) -> Schema:
             **{PATCH + name: loosened(schema, patch=True) for name, schema in definitions.items()},
         },
     }
+    known = [_known(vocabulary.specs), {"type": "string", "minLength": 1}]
+    extends = {"description": sentence(core["properties"]["extends"]), "anyOf": known}
     for branch in ("then", "else"):
-        # The version is looked at before there are any variables.
-        result[branch]["properties"]["version"] = core["properties"]["version"]
+        # Both are looked at before there are variables, and neither can be removed.
+        result[branch]["properties"] |= {"version": core["properties"]["version"], "extends": extends}
     return _pruned(result)
 
 
@@ -222,13 +226,17 @@ def _any_of(
     names: Mapping[str, str], written_out: str, closed: bool, further: Iterable[Schema] = (), key: str = ""
 ) -> list[Schema]:
     """One of the names, or what the definition `written_out` describes, in which `key` is such a name."""
-    known: Schema = {"type": "string", "enum": list(names), "enumDescriptions": list(names.values())}
+    known = _known(names)
     other: list[Schema] = [] if closed else [{"type": "string", "minLength": 1}]
     mapping = _ref(written_out)
     if key:
         name = known if closed else {"anyOf": [known, *other]}
         mapping = {"type": "object", "properties": {key: name}, "allOf": [mapping]}
     return [known, *further, *other, mapping]
+
+
+def _known(names: Mapping[str, str]) -> Schema:
+    return {"type": "string", "enum": list(names), "enumDescriptions": list(names.values())}
 
 
 def _stage_patches(vocabulary: Vocabulary) -> dict[str, Schema]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from charrun.errors import SpecError
 from charrun.spec.document import KeyPath
 from charrun.spec.draft import Draft
 from charrun.spec.model import Character, Scale, Trait
+from charrun.spec.places import specs_folder
 from charrun.spec.schema import shipped_schema
 from charrun.spec.words import shown, suggest
 from charrun.spec.yaml import load_yaml, read_yaml
@@ -24,11 +24,6 @@ class Library:
 
     characters: Mapping[str, Path]
     scales: Mapping[str, Scale]
-
-
-def specs_folder() -> Path:
-    """The folder of the shipped specs."""
-    return Path(str(files("charrun.specs")))
 
 
 @cache
@@ -100,8 +95,8 @@ def resolve_characters(draft: Draft, library: Library) -> tuple[Character, ...]:
 def _named(draft: Draft, path: KeyPath, name: str, library: Library) -> Character | None:
     if name in library.characters:
         file, told = library.characters[name], str(library.characters[name])
-    elif "/" in name or name.endswith((".yaml", ".yml")):
-        file, told = draft.relative(name)
+    elif _is_path(name):
+        file, told = draft.relative(name, path)
     else:
         hint = suggest(name, library.characters, "characters") + " (a file's name ends in .yaml)"
         draft.add("SPEC030", f"unknown character {shown(name)}", path, hint)
@@ -111,7 +106,7 @@ def _named(draft: Draft, path: KeyPath, name: str, library: Library) -> Characte
     except SpecError as error:
         if error.problems[0].code == "SPEC001":
             message = f"character file {shown(told)}: {error.problems[0].message}"
-            draft.add("SPEC027", message, path, "paths are relative to this file")
+            draft.add("SPEC027", message, path, draft.paths_hint(path))
         else:
             draft.add_elsewhere(error.problems)
         return None
@@ -124,11 +119,53 @@ def resolve_scales(draft: Draft, library: Library) -> tuple[Scale, ...]:
         path = ("scales", i)
         if not draft.sound(path):
             continue
-        if isinstance(item, str) and item not in library.scales:
-            draft.add("SPEC033", f"unknown scale {shown(item)}", path, suggest(item, library.scales, "scales"))
+        scale = Scale(**item) if isinstance(item, dict) else _named_scale(draft, path, item, library)
+        if scale is None:
             continue
-        scale = library.scales[item] if isinstance(item, str) else Scale(**item)
         if scale.name in found:
             draft.add("SPEC031", f"scale {scale.name!r} is listed twice", path, "remove one of them")
         found[scale.name] = scale
     return tuple(found.values())
+
+
+def _named_scale(draft: Draft, path: KeyPath, name: str, library: Library) -> Scale | None:
+    if name in library.scales:
+        return library.scales[name]
+    if not _is_path(name):
+        hint = suggest(name, library.scales, "scales") + " (a file's name ends in .yaml)"
+        draft.add("SPEC033", f"unknown scale {shown(name)}", path, hint)
+        return None
+    file, told = draft.relative(name, path)
+    try:
+        return load_scale(file, told)
+    except SpecError as error:
+        if error.problems[0].code == "SPEC001":
+            message = f"scale file {shown(told)}: {error.problems[0].message}"
+            draft.add("SPEC027", message, path, draft.paths_hint(path))
+        else:
+            draft.add_elsewhere(error.problems)
+        return None
+
+
+def load_scale(path: Path, name: str = "") -> Scale:
+    """Read a scale file; a scale that has no name is called as its file.
+
+    Args:
+        path: The file.
+        name: What to call it in problems; `path` itself if empty.
+
+    Raises:
+        SpecError: With every problem found in the file.
+    """
+    draft = Draft(read_yaml(path, name))
+    numbers = draft.document.data
+    if isinstance(numbers, dict) and "name" not in numbers:
+        numbers["name"] = path.stem
+    draft.check(numbers, shipped_schema("scale"))
+    if problems := draft.problems():
+        raise SpecError(problems)
+    return Scale(**{key: value for key, value in numbers.items() if key != "version"})
+
+
+def _is_path(name: str) -> bool:
+    return "/" in name or name.endswith((".yaml", ".yml"))

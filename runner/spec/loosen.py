@@ -131,7 +131,7 @@ def sentence(schema: Mapping[str, Any]) -> str:
     """What a value means, what is expected of it and what it is if left out, in one sentence."""
     text = str(schema["description"]).rstrip(".")
     facts = [_expected(schema)] if _expected(schema) else []
-    if "default" in schema:
+    if schema.get("default") not in (None, {}, []):
         facts.append(f"{_word(schema['default'])} if left out")
     told = f"{text} ({'; '.join(facts)})" if facts else text
     return f"{told[:1].upper()}{told[1:]}."

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
+
+from charrun.errors import Problem
+from charrun.spec.words import slug
 
 
 @dataclass(frozen=True)
@@ -28,9 +33,15 @@ class ModelRef:
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """The models of one cell by role: `teacher`, `student` and whatever further roles the stages use."""
+    """The models of one cell by role: `teacher`, `student` and whatever further roles the stages use.
+
+    Attributes:
+        roles: The models by role.
+        id: What cells and `exclude` call the entry, a slug.
+    """
 
     roles: Mapping[str, ModelRef]
+    id: str = ""
 
     @property
     def teacher(self) -> ModelRef:
@@ -101,7 +112,17 @@ class StageInfo:
 
 @dataclass(frozen=True)
 class StageItem:
-    """One item of the spec's `stages`: `options` are complete; it is written at `line` and `column`."""
+    """One item of the spec's `stages`.
+
+    Attributes:
+        id: What it is called.
+        uses: The stage.
+        options: All of its options, defaults filled in.
+        needs: Ids of earlier items that it takes its input from.
+        line: Where it is written, or where it was last changed: the line,
+        column: the column,
+        file: and the file as problems call it.
+    """
 
     id: str
     uses: str
@@ -109,6 +130,7 @@ class StageItem:
     needs: tuple[str, ...]
     line: int
     column: int
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,11 +155,71 @@ class StandIns:
 
 
 @dataclass(frozen=True)
-class Spec:
-    """A resolved spec. `templates` maps a prompt template's name to the file that replaces it."""
+class LocalPlugin:
+    """A file of the spec's own with stages, and the SHA-256 of what was in it when the spec was read."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """Cells to leave out: those that match every key that is not `None`."""
+
+    characters: frozenset[str] | None = None
+    models: frozenset[str] | None = None
+    scales: frozenset[str] | None = None
+    seeds: frozenset[int] | None = None
+
+    def matches(self, character: str, model: str, scale: str, seed: int) -> bool:
+        """Whether a cell, given by ids, names and seed, is left out."""
+        return (
+            (self.characters is None or character in self.characters)
+            and (self.models is None or model in self.models)
+            and (self.scales is None or scale in self.scales)
+            and (self.seeds is None or seed in self.seeds)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, in a fixed order."""
+        parts = {"character": self.characters, "model": self.models, "scale": self.scales, "seed": self.seeds}
+        return {key: sorted(values) for key, values in parts.items() if values is not None}  # type: ignore[type-var]
+
+
+@dataclass(frozen=True)
+class CellSpec:
+    """One training run of the matrix. `name` is a slug, the only one of its kind in the spec."""
 
     name: str
+    character: Character
+    models: ModelEntry
+    scale: Scale
     seed: int
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A resolved spec.
+
+    Attributes:
+        name: Its name.
+        seeds: Every cell is run once with each.
+        engine: The engine.
+        characters: The matrix's characters,
+        models: its models,
+        scales: and its scales.
+        budget_usd: What the run may cost.
+        stages: The stage items, in order.
+        stand_ins: What `engine: auto` runs without credentials.
+        path: The spec file.
+        templates: A prompt template's name to the file that replaces it.
+        exclude: The cells that are left out of the matrix.
+        plugins: Files of the spec's own with stages.
+        warnings: What may be a mistake.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
     engine: EngineChoice
     characters: tuple[Character, ...]
     models: tuple[ModelEntry, ...]
@@ -147,11 +229,33 @@ class Spec:
     stand_ins: StandIns | None
     path: Path
     templates: Mapping[str, Path]
+    exclude: tuple[Exclusion, ...] = ()
+    plugins: tuple[LocalPlugin, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+
+    @property
+    def seed(self) -> int:
+        """The first seed."""
+        return self.seeds[0]
+
+    @cached_property
+    def cells(self) -> tuple[CellSpec, ...]:
+        """The matrix, character by character, then by models, scale and seed, without what is left out."""
+        return tuple(
+            CellSpec(self._cell_name(character, entry, scale, seed), character, entry, scale, seed)
+            for character, entry, scale, seed in product(self.characters, self.models, self.scales, self.seeds)
+            if not any(out.matches(character.id, entry.id, scale.name, seed) for out in self.exclude)
+        )
+
+    def _cell_name(self, character: Character, entry: ModelEntry, scale: Scale, seed: int) -> str:
+        end = f"-s{seed}" if len(self.seeds) > 1 else ""
+        return f"{character.id}-{entry.id or slug(entry.student.name)}-{scale.name}{end}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, fit for JSON, that depends on what runs and not on where the files lie.
 
-        Replacement templates are given by their text. Local model folders are absolute paths.
+        Replacement templates are given by their text, stage files by their digest. Local model folders are absolute
+        paths.
 
         Raises:
             OSError: If a template file is gone.
@@ -159,11 +263,15 @@ class Spec:
         return {
             "version": 1,
             "name": self.name,
-            "seed": self.seed,
+            "seeds": list(self.seeds),
             "engine": {"uses": self.engine.uses, "with": dict(self.engine.options)},
             "characters": [_plain(asdict(character)) for character in self.characters],
-            "models": [{role: _plain(asdict(model)) for role, model in entry.roles.items()} for entry in self.models],
+            "models": [
+                {"id": entry.id, **{role: _plain(asdict(model)) for role, model in entry.roles.items()}}
+                for entry in self.models
+            ],
             "scales": [asdict(scale) for scale in self.scales],
+            "exclude": [out.to_dict() for out in self.exclude],
             "budget": {"usd": self.budget_usd},
             "stages": [
                 {"id": item.id, "uses": item.uses, "with": _plain(item.options), "needs": list(item.needs)}
@@ -175,6 +283,7 @@ class Spec:
                 "with": _plain(self.stand_ins.options),
             },
             "templates": {name: path.read_text(encoding="utf-8") for name, path in self.templates.items()},
+            "plugins": [{"file": plugin.path.name, "sha256": plugin.sha256} for plugin in self.plugins],
         }
 
 

@@ -1,68 +1,72 @@
-"""From a spec file to a `Spec`, or to every problem in it at once."""
+"""From a spec to a `Spec`, or to every problem in it at once."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Collection, Mapping
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from charrun.errors import Problem, SpecError
-from charrun.spec.document import KeyPath
+from charrun.errors import SpecError
 from charrun.spec.draft import Draft
-from charrun.spec.library import Library, resolve_characters, resolve_scales, shipped_library, specs_folder
-from charrun.spec.model import EngineChoice, ModelEntry, ModelRef, Spec, StageInfo, StandIns
+from charrun.spec.layers import PluginFile, SpecDocument, read_spec
+from charrun.spec.library import Library, resolve_characters, resolve_scales
+from charrun.spec.matrix import Axes, check_names, resolve_exclude, resolve_seeds
+from charrun.spec.model import EngineChoice, LocalPlugin, Spec, StageInfo
+from charrun.spec.roles import resolve_models, resolve_stand_ins
 from charrun.spec.schema import options_of, shipped_schema
 from charrun.spec.stages import check_overrides, resolve_stages
 from charrun.spec.templates import resolve_templates
-from charrun.spec.words import nearest, shown, suggest
-from charrun.spec.yaml import read_yaml
+from charrun.spec.words import shown, suggest
 
-_BUILTIN = "builtin:"
 _NO_OPTIONS = {"type": "object", "additionalProperties": False}
 
 
 def load_spec(
-    path: str | Path,
+    path: str | Path | SpecDocument,
     *,
     stages: Mapping[str, StageInfo],
     engines: Collection[str],
     templates: Collection[str],
-    library: Library | None = None,
+    library: Library,
+    sets: Sequence[str] = (),
 ) -> Spec:
     """Read, check and resolve a spec.
 
     Args:
-        path: The spec file; `builtin:NAME` is a spec that ships with charrun.
+        path: The spec file, or `builtin:NAME` for a spec that ships with charrun, or what `read_spec` made of it.
         stages: The stages at hand by name.
         engines: The names of the engines at hand, `auto` aside. If it maps them to the schemas of their
             options, these are checked too.
-        templates: The names of the prompt templates that a spec may replace.
-        library: The characters and scales that may be called by name; the shipped ones if left out.
+        templates: The names of the prompt templates that a spec may replace. If it maps them to the shipped files,
+            a replacement may use no other variables than these.
+        library: The characters and scales that may be called by name.
+        sets: `KEY=VALUE` texts that are laid over the spec, where `path` is a path.
 
     Raises:
         SpecError: With every problem found in the spec and in the files that it names.
     """
-    file, name = locate(path)
-    draft = Draft(read_yaml(file, name))
+    read = path if isinstance(path, SpecDocument) else read_spec(path, sets)
+    draft = Draft(read.document)
     draft.check(draft.document.data, shipped_schema("spec"))
-    library = library or shipped_library()
+    seeds = resolve_seeds(draft)
     characters = resolve_characters(draft, library)
     scales = resolve_scales(draft, library)
-    models = _resolve_models(draft)
+    models = resolve_models(draft)
+    exclude = resolve_exclude(draft, Axes(characters, models, scales, seeds))
     engine = _resolve_engine(draft, engines)
     items = resolve_stages(draft, stages)
     check_overrides(draft, items, stages)
-    stand_ins = _resolve_stand_ins(draft)
+    stand_ins = resolve_stand_ins(draft)
     replaced = resolve_templates(draft, templates)
+    plugins = [_plugin(draft, file) for file in read.plugin_files]
     if problems := draft.problems():
         raise SpecError(problems)
     data = draft.document.data
     budget = data.get("budget")
-    return Spec(
+    spec = Spec(
         name=data["name"],
-        seed=data.get("seed", 0),
+        seeds=seeds,
         engine=engine,
         characters=characters,
         models=models,
@@ -70,85 +74,16 @@ def load_spec(
         budget_usd=float(budget["usd"]) if budget else None,
         stages=items,
         stand_ins=stand_ins,
-        path=file,
+        path=draft.document.path,
         templates=replaced,
+        exclude=exclude,
+        plugins=tuple(plugin for plugin in plugins if plugin),
+        warnings=draft.all_warnings(),
     )
-
-
-def builtin_specs() -> dict[str, Path]:
-    """The shipped specs by the name that follows `builtin:`."""
-    return {path.stem: path for path in sorted(specs_folder().glob("*.yaml")) if path.stem != "scales"}
-
-
-def locate(path: str | Path) -> tuple[Path, str]:
-    """The spec file and what to call it in problems.
-
-    Raises:
-        SpecError: If there is no such file, with names that are near.
-    """
-    name = str(path)
-    if name.startswith(_BUILTIN):
-        shipped = builtin_specs()
-        wanted = name.removeprefix(_BUILTIN)
-        if wanted in shipped:
-            return shipped[wanted], name
-        raise SpecError([Problem("SPEC001", "no such spec", name, hint=suggest(wanted, shipped, "shipped specs"))])
-    if os.path.exists(name):
-        return Path(name), name
-    folder, base = os.path.split(name)
-    if folder and not os.path.isdir(folder):
-        raise SpecError([Problem("SPEC001", "no such file", name, hint=f"there is no folder {shown(folder)}")])
-    near = nearest(base, _yaml_files(folder or "."))
-    hint = f"did you mean {os.path.join(folder, near)}?" if near else ""
-    if not near and Path(base).stem in builtin_specs():
-        hint = f"{_BUILTIN}{Path(base).stem} names the spec that ships with charrun"
-    raise SpecError([Problem("SPEC001", "no such file", name, hint=hint)])
-
-
-def _yaml_files(folder: str) -> list[str]:
-    try:
-        return sorted(entry for entry in os.listdir(folder) if entry.endswith((".yaml", ".yml")))
-    except OSError:
-        return []
-
-
-def _resolve_models(draft: Draft) -> tuple[ModelEntry, ...]:
-    entries: list[ModelEntry] = []
-    seen: set[str] = set()
-    for i, written in enumerate(draft.items("models")):
-        path = ("models", i)
-        if not draft.sound(path):
-            continue
-        roles = {role: _model(draft, (*path, role), value) for role, value in written.items()}
-        canonical = json.dumps(written, sort_keys=True)
-        if canonical in seen:
-            draft.add("SPEC031", "the same models are listed twice", path, "remove one of them")
-        seen.add(canonical)
-        entries.append(ModelEntry(roles))
-    return tuple(entries)
-
-
-def _model(draft: Draft, path: KeyPath, value: Any) -> ModelRef:
-    if isinstance(value, str):
-        return ModelRef(_model_name(draft, path, value))
-    name = _model_name(draft, (*path, "name"), value["name"])
-    return ModelRef(name, value.get("chat", {}))
-
-
-def _model_name(draft: Draft, path: KeyPath, name: str) -> str:
-    """The name, a local model folder as its absolute path, which is checked to hold a model."""
-    if not _is_folder_name(name):
-        return name
-    folder, told = draft.relative(name)
-    if not os.path.isdir(folder):
-        draft.add("SPEC034", f"no such model folder: {shown(told)}", path, "paths are relative to this file")
-    elif not os.path.isfile(folder / "config.json"):
-        draft.add("SPEC034", f"no model in {shown(told)}: it holds no config.json", path)
-    return str(folder)
-
-
-def _is_folder_name(name: str) -> bool:
-    return name.startswith(("./", "../", "/", "~"))
+    check_names(draft, spec)
+    if problems := draft.problems():
+        raise SpecError(problems)
+    return spec
 
 
 def _resolve_engine(draft: Draft, engines: Collection[str]) -> EngineChoice:
@@ -168,24 +103,15 @@ def _resolve_engine(draft: Draft, engines: Collection[str]) -> EngineChoice:
     return EngineChoice(uses, options)
 
 
-def _resolve_stand_ins(draft: Draft) -> StandIns | None:
-    if "stand_ins" not in draft.mapping():
-        return None
-    used = _model_names(draft)
-    models: dict[str, str] = {}
-    for name, value in draft.mapping("stand_ins", "models").items():
-        path = ("stand_ins", "models", name)
-        if name not in used:
-            hint = suggest(name, used, "models")
-            draft.add("SPEC028", f"no model of this spec is called {shown(name)}", path, hint, on="key")
-        elif draft.sound(path):
-            key = str(draft.relative(name)[0]) if _is_folder_name(name) else name
-            models[key] = _model_name(draft, path, value)
-    return StandIns(models, draft.mapping("stand_ins", "with"))
-
-
-def _model_names(draft: Draft) -> set[str]:
-    """The names under `models`, as written."""
-    values = [value for entry in draft.items("models") if isinstance(entry, dict) for value in entry.values()]
-    names = [value.get("name") if isinstance(value, dict) else value for value in values]
-    return {name for name in names if isinstance(name, str)}
+def _plugin(draft: Draft, file: PluginFile) -> LocalPlugin | None:
+    """A stage file with the digest of what is in it, if it can be read."""
+    try:
+        if file.path.is_file():
+            return LocalPlugin(file.path, hashlib.sha256(file.path.read_bytes()).hexdigest())
+        reason = "is a folder, not a file" if file.path.is_dir() else "no such file"
+    except (OSError, ValueError) as error:
+        reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    index = next(i for i, _ in enumerate(draft.items("plugins")) if draft.document.node(("plugins", i)) is file.node)
+    message = f"plugin file {shown(file.told)}: {reason}"
+    draft.add("SPEC027", message, ("plugins", index), draft.paths_hint(("plugins", index)))
+    return None

@@ -15,6 +15,7 @@ from typing import Any
 
 from charrun.errors import PluginError, Problem
 from charrun.spec.document import Document, KeyPath
+from charrun.spec.quick import surely_valid
 from charrun.spec.words import listed, nearest, shown, suggest
 
 # A jsonschema ValidationError. Its own types allow for parts that are unset, which none that is raised has.
@@ -30,7 +31,7 @@ _TYPE_WORDS = {
     "null": "nothing",
 }
 _ODD_NUMBER = re.compile(r"[-+]?[0-9_]+(\.[0-9_]*)?\Z")
-_SCHEMAS = ("spec", "character")
+_SCHEMAS = ("spec", "character", "scale")
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,11 @@ def options_of(kind: str, name: str) -> Subject:
 
 @cache
 def shipped_schema(name: str) -> dict[str, Any]:
-    """The shipped schema `spec` or `character`."""
-    text = files("charrun.schemas").joinpath(f"{name}.schema.json").read_text(encoding="utf-8")
+    """The shipped schema `spec`, `character` or `scale`: what a file holds once its layers are merged.
+
+    References between them are by the names `NAME.schema.json`.
+    """
+    text = files("charrun.spec").joinpath("core", f"{name}.json").read_text(encoding="utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema
 
@@ -89,6 +93,8 @@ def find(
     document: Document, instance: Any, schema: Mapping[str, Any], at: KeyPath = (), subject: Subject = KEYS
 ) -> list[Finding]:
     """Like `check`, with paths, and of an `instance` that the file may leave out at `at`."""
+    if surely_valid(instance, schema, shipped_schema):
+        return []
     from jsonschema.exceptions import SchemaError
     from referencing.exceptions import Unresolvable
 

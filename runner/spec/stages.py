@@ -76,8 +76,8 @@ class _Walk:
         if info is None or not self.draft.sound(path):
             return None
         options = with_defaults(info.options_schema, parts.get("with", {}))
-        place = self.draft.document.mark(path)
-        return StageItem(name, uses, options, tuple(parts.get("needs", ())), place.line, place.column)
+        file, line, column = self.draft.document.node(path).place
+        return StageItem(name, uses, options, tuple(parts.get("needs", ())), line, column, file)
 
     def options(self, path: KeyPath, uses: str, options: Any, info: StageInfo) -> None:
         if isinstance(options, dict):

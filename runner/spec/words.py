@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -42,3 +43,9 @@ def listed(words: Iterable[str]) -> str:
     """`a`, `a or b`, `a, b or c`."""
     *front, last = list(words)
     return f"{', '.join(front)} or {last}" if front else last
+
+
+def slug(text: str) -> str:
+    """The last part of a model's name or a path as a slug: `Qwen/Qwen3.5-4B` is `qwen3-5-4b`."""
+    last = text.rstrip("/").rsplit("/", 1)[-1].lower()
+    return re.sub(r"[^a-z0-9]+", "-", last).strip("-")[:64].rstrip("-") or "model"

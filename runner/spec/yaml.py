@@ -11,14 +11,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from charrun.errors import Problem, SpecError
-from charrun.spec.compose import Composer, plain
-from charrun.spec.document import UNPRINTABLE, Document, KeyPath, Mark, problem_at
+from charrun.spec.compose import Composer
+from charrun.spec.document import UNPRINTABLE, Document, Mark, Node, Source, plain
 
 MAX_BYTES = 1 << 20
 
@@ -67,17 +68,61 @@ def parse_yaml(raw: bytes, path: Path, name: str) -> Document:
     Raises:
         SpecError: If the bytes are not one YAML document at all.
     """
-    text, lines = _decode(raw, name)
-    composer = Composer(name, lines)
-    try:
-        root = composer.document(_events(text))
-    except yaml.YAMLError as error:
-        raise SpecError([*composer.problems, _syntax_problem(error, name, lines)]) from None
+    parsed = parse_file(raw, path, name)
+    return Document(name, path, plain(parsed.root), parsed.root, parsed.problems, sources=(parsed.source,))
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """One text as nodes.
+
+    Attributes:
+        root: The root node.
+        source: The text.
+        problems: What is wrong in it, but leaves data to go on with.
+        references: Whether some text in it holds `${`.
+    """
+
+    root: Node
+    source: Source
+    problems: tuple[Problem, ...]
+    references: bool
+
+
+def read_file(path: Path, name: str) -> Parsed:
+    """Read and parse a file.
+
+    Raises:
+        SpecError: If the file cannot be read as one YAML document at all.
+    """
+    return parse_file(_read(path, name), path, name)
+
+
+def parse_file(raw: bytes, path: Path, name: str) -> Parsed:
+    """Parse the bytes of a file.
+
+    Raises:
+        SpecError: If they are not one YAML document at all.
+    """
+    text, lines = decode(raw, name)
+    source = Source(name, path, lines)
+    composer = Composer(source)
+    root = compose(composer, text)
     if root is None:
         raise SpecError([Problem("SPEC009", "the file is empty", name, hint="begin with 'version: 1'")])
-    marks: dict[KeyPath, tuple[Mark, Mark]] = {}
-    data = plain(root, marks)
-    return Document(name, path, data, marks, lines, tuple(composer.problems))
+    return Parsed(root, source, tuple(composer.problems), composer.references)
+
+
+def compose(composer: Composer, text: str) -> Node | None:
+    """The root node of a text, `None` if there is nothing in it.
+
+    Raises:
+        SpecError: If it is not one YAML document at all.
+    """
+    try:
+        return composer.document(_events(text))
+    except yaml.YAMLError as error:
+        raise SpecError([*composer.problems, _syntax_problem(error, composer)]) from None
 
 
 def read_text(path: Path, name: str) -> tuple[str, tuple[str, ...]]:
@@ -86,7 +131,7 @@ def read_text(path: Path, name: str) -> tuple[str, tuple[str, ...]]:
     Raises:
         SpecError: If there is no such file, or it is not printable UTF-8 text.
     """
-    return _decode(_read(path, name), name)
+    return decode(_read(path, name), name)
 
 
 def _read(path: Path, name: str) -> bytes:
@@ -101,7 +146,12 @@ def _read(path: Path, name: str) -> bytes:
         raise SpecError([Problem("SPEC001", f"cannot be read: {error.strerror}", name)]) from None
 
 
-def _decode(raw: bytes, name: str) -> tuple[str, tuple[str, ...]]:
+def decode(raw: bytes, name: str) -> tuple[str, tuple[str, ...]]:
+    """Bytes as text and its lines, within the limits of size and characters.
+
+    Raises:
+        SpecError: If they are too many, not UTF-8, or not printable.
+    """
     if len(raw) > MAX_BYTES:
         raise SpecError([Problem("SPEC002", f"the file is larger than {MAX_BYTES:,} bytes", name)])
     text = raw.decode("utf-8-sig", "replace")
@@ -111,11 +161,11 @@ def _decode(raw: bytes, name: str) -> tuple[str, tuple[str, ...]]:
     except UnicodeDecodeError as error:
         message = f"not UTF-8 text: byte 0x{raw[error.start]:02x}"
         place = _mark_after(raw[: error.start].decode("utf-8-sig", "replace"))
-        raise SpecError([problem_at(name, lines, place, "SPEC003", message, "save the file as UTF-8")]) from None
+        raise SpecError([Source(name, lines=lines).problem(place, "SPEC003", message, "save the file as UTF-8")]) from None
     if found := UNPRINTABLE.search(text):
         message = f"control character U+{ord(found.group()):04X}"
         place = _mark_after(text[: found.start()])
-        raise SpecError([problem_at(name, lines, place, "SPEC003", message, "remove it")])
+        raise SpecError([Source(name, lines=lines).problem(place, "SPEC003", message, "remove it")])
     return text, lines
 
 
@@ -130,16 +180,18 @@ def _events(text: str) -> Iterator[yaml.Event]:
     return iter(yaml.parse(text, Loader=loader))
 
 
-def _syntax_problem(error: yaml.YAMLError, name: str, lines: tuple[str, ...]) -> Problem:
+def _syntax_problem(error: yaml.YAMLError, composer: Composer) -> Problem:
+    source = composer.source
+    lines = source.lines
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    place = Mark(mark.line + 1, mark.column + 1) if mark else Mark(1, 1)
+    line, column = (mark.line, mark.column) if mark else (0, 0)
+    place = Mark(line + 1 + composer.line, column + 1 + (0 if line else composer.column))
     if place.line > len(lines):
         place = Mark(len(lines), len(lines[-1]) + 1)
-    line = lines[place.line - 1]
-    before = line[: place.column]
+    before = lines[place.line - 1][: place.column]
     if "\t" in before and not before.strip():
-        place = Mark(place.line, line.index("\t") + 1)
-        return problem_at(name, lines, place, "SPEC004", "a tab in the indentation", "indent with spaces")
+        place = Mark(place.line, before.index("\t") + 1)
+        return source.problem(place, "SPEC004", "a tab in the indentation", "indent with spaces")
     told = getattr(error, "problem", None) or str(error).splitlines()[0]
     hint = next((hint for words, hint in _SYNTAX_HINTS.items() if words in told), "")
-    return problem_at(name, lines, place, "SPEC004", f"not valid YAML: {told}", hint)
+    return source.problem(place, "SPEC004", f"not valid YAML: {told}", hint)

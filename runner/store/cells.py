@@ -213,15 +213,14 @@ def _ticket(place: Path, outputs: Mapping[str, Any], rows: Mapping[str, int]) ->
         if not isinstance(entry, dict):
             continue
         there = mapping_of(entry, "outputs")
-        if outputs:
-            fits = all(
-                text_of(out, "sha256") == text_of(mapping_of(there, kind), "sha256") for kind, out in _items(outputs)
-            )
-        else:
-            fits = not rows or rows == {kind: int(number_of(out, "rows")) for kind, out in _items(there)}
-        if fits:
+        fits = not rows or rows == {kind: int(number_of(out, "rows")) for kind, out in _items(there)}
+        if _digests(outputs) == _digests(there) if outputs else fits:
             return entry
     return {}
+
+
+def _digests(outputs: Mapping[str, Any]) -> dict[str, str]:
+    return {kind: text_of(out, "sha256") for kind, out in _items(outputs)}
 
 
 def _snapshot(folder: Path) -> dict[str, dict[str, Mapping[str, Any]]]:

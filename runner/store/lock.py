@@ -9,8 +9,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from charrun.errors import EnvironmentProblem, Locked
 
 
@@ -22,6 +20,8 @@ def writing(folder: Path) -> Iterator[None]:
         Locked: Another process holds it; the text says which.
         EnvironmentProblem: The folder can't be locked.
     """
+    from filelock import FileLock, Timeout
+
     lock = FileLock(str(folder / ".lock"))
     holder = folder / ".holder"
     try:

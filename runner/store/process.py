@@ -29,10 +29,10 @@ def lives(pid: int, at: float) -> bool:
     except (PermissionError, OverflowError):
         pass  # another user's process, or no number that a process can have: /proc tells
     try:
+        # What follows the program's name, which may hold anything; a zombie (Z) has ended.
         fields = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        return (
-            fields[0] not in "ZX" and _boot_time() + int(fields[19]) / os.sysconf("SC_CLK_TCK") <= at + _SLACK_SECONDS
-        )
+        began = _boot_time() + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        return fields[0] not in "ZX" and began <= at + _SLACK_SECONDS
     except (OSError, ValueError, IndexError):
         return not _PROC.joinpath("self", "stat").exists()
 

@@ -13,7 +13,7 @@ RUNNING, FINISHED, FAILED, INTERRUPTED, STOPPED = "running", "finished", "failed
 """States of a run. Stopped: it ended without a word, as by kill -9 or a power cut."""
 
 DONE, CACHED, WAITING, LEFT_OUT = "done", "cached", "waiting", "left out"
-"""Further states of a stage. Cached: its rows were there before the run; left out: the run ended without it."""
+"""Further states of a stage. Cached: another run or cell made its rows; left out: the run ended without it."""
 
 _ENDS = {"run_finished": FINISHED, "run_failed": FAILED, "run_interrupted": INTERRUPTED}
 _CANCELLED = ("CancelledError", "KeyboardInterrupt")
@@ -135,9 +135,10 @@ def _stage(stage: StageTrace, event: Event, time: float) -> None:
             stage.seconds = 0.0
         stage.state, stage.since, stage.error = RUNNING, time, ""
     elif name == "stage_finished":
-        stage.state = CACHED if event.get("cached") is True and stage.state in ("", CACHED) else DONE
+        found = event.get("cached") is True
+        stage.state = CACHED if found and stage.state in ("", WAITING, CACHED) else DONE
         stage.outputs = mapping_of(event, "outputs") or stage.outputs
-        stage.seconds += number_of(event, "seconds")
+        stage.seconds += 0.0 if found else number_of(event, "seconds")
     elif name == "stage_failed":
         error = text_of(event, "error")
         stage.state = INTERRUPTED if error.startswith(_CANCELLED) else FAILED

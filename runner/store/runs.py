@@ -21,6 +21,7 @@ from charrun.store.replay import Replay, text_of
 
 JOURNAL = "journal.jsonl"
 _NOT_NAMES = ("store", "engine")
+_PROGRAMS = ("charrun", "__main__.py")
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,10 @@ class Run:
 
     @property
     def tokens(self) -> int:
-        """Tokens behind all of its rows, whichever run spent them."""
-        return sum(cell.tokens for cell in self.cells)
+        """Tokens behind all of its rows, whichever run spent them; what cells share counts once."""
+        stages = [stage for cell in self.cells for stage in cell.stages]
+        counted = {(stage.folder or id(stage), stage.seconds, stage.tokens): stage.tokens for stage in stages}
+        return sum(counted.values())
 
     @property
     def spec(self) -> Mapping[str, Any]:
@@ -194,9 +197,8 @@ def _reason(error: Exception) -> str:
 
 def _unknown(runs_dir: Path, text: str, folders: list[Path]) -> UsageProblem:
     if not folders:
-        return UsageProblem(
-            f"there are no runs in {runs_dir}", "`charrun SPEC` makes one; --runs-dir names another place"
-        )
+        hint = "`charrun SPEC` makes one; --runs-dir names another place"
+        return UsageProblem(f"there are no runs in {runs_dir}", hint)
     ids = [f"{folder.parent.name}/{folder.name}" for folder in folders]
     names = list(dict.fromkeys(folder.parent.name for folder in folders))
     near = [id for id in names if id.startswith(text)] or get_close_matches(text, [*names, *ids], n=1, cutoff=0.6)
@@ -214,6 +216,7 @@ def _command(folder: Path, names: list[str], pid: int) -> str:
             continue
         process, _, line = note.partition(": ")
         program, _, arguments = line.partition(" ")
-        if name and process.startswith(f"process {pid} on ") and "charrun" in program and arguments:
+        known = Path(program).name in _PROGRAMS
+        if name and process.startswith(f"process {pid} on ") and known and arguments:
             return f"charrun {arguments}"
     return ""

@@ -14,7 +14,7 @@ from charrun.stage import Estimate, Stage
 from charrun.testing.around import giving
 from charrun.testing.engines import DEMO_MODELS
 from charrun.testing.pipeline import context_of, registry_with, resolved
-from charrun.testing.running import write_spec
+from charrun.testing.running import stage_items, write_spec
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
 _CHARACTER_FIELDS = ("name", "traits", "questions")
@@ -152,7 +152,7 @@ def _answers(stage: type[Stage], options: Mapping[str, Any], models: Mapping[str
     """What the stage says when it is asked before a run."""
     given = [giving(kind, [], []) for kind in stage.consumes]
     registry = registry_with(stage, *given)
-    items = [*({"uses": one.name} for one in given), {"uses": stage.name, "with": dict(options)}]
+    items = stage_items(given, stage, options)
     with tempfile.TemporaryDirectory(prefix="charrun-testing-") as folder:
         path = write_spec(Path(folder), stage, items, "pirate", "smoke", models, 7)
         try:

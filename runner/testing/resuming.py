@@ -16,7 +16,7 @@ from typing import Any
 from charrun.stage import Row, Stage
 from charrun.testing.engines import RunningEngine
 from charrun.testing.pipeline import Moment
-from charrun.testing.running import StageOutcome, run_stage
+from charrun.testing.running import StageOutcome, run_stage, temporary_folder
 
 _RECORDS = ("items.jsonl", "scores.jsonl")
 _PATIENCE_SECONDS = 300
@@ -98,8 +98,11 @@ def assert_survives_kill(
 
 def _placed(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments with a place of its own for the runs."""
-    given = arguments.get("runs_dir")
-    return {**arguments, "runs_dir": Path(tempfile.mkdtemp(dir=given, prefix="charrun-testing-"))}
+    given: Path | None = arguments.get("runs_dir")
+    if given is None:
+        return {**arguments, "runs_dir": temporary_folder()}
+    given.mkdir(parents=True, exist_ok=True)
+    return {**arguments, "runs_dir": Path(tempfile.mkdtemp(dir=given))}
 
 
 def _same(stage: type[Stage], one: StageOutcome, other: StageOutcome, when: str) -> None:

@@ -87,12 +87,12 @@ def run_stage(
     """
     given = given or {}
     _check_given(stage, given)
-    runs_dir = runs_dir.absolute() if runs_dir else _temporary()
+    runs_dir = runs_dir.absolute() if runs_dir else temporary_folder()
     kept = Kept()
     further = [giving(kind, rows, (reserve or {}).get(kind, ())) for kind, rows in given.items()]
     registry = registry_with(stage, *further, keeping(stage.name, stage.produces, kept))
-    tested = {"uses": stage.name, "with": dict(options or {})}
-    items = [*({"uses": one.name} for one in further), tested, {"uses": KEEPER}]
+    items = stage_items(further, stage, options)
+    items.append({"uses": KEEPER})
     path = write_spec(runs_dir, stage, items, character, scale, models, seed)
     spec = resolved(path, registry)
     with counted() as asked:
@@ -110,6 +110,13 @@ def run_stage(
         cached=kept.cached,
         runs_dir=runs_dir,
     )
+
+
+def stage_items(
+    before: Sequence[type[Stage]], stage: type[Stage], options: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
+    """The spec's items of the stages before the tested one, and of itself."""
+    return [*({"uses": one.name} for one in before), {"uses": stage.name, "with": dict(options or {})}]
 
 
 def write_spec(
@@ -148,7 +155,8 @@ def _check_given(stage: type[Stage], given: Given) -> None:
         raise ValueError(f"stage '{stage.name}' consumes {', '.join(lacking)}: give rows, given={{{kinds}}}")
 
 
-def _temporary() -> Path:
+def temporary_folder() -> Path:
+    """A new folder that is gone with this process."""
     folder = Path(tempfile.mkdtemp(prefix="charrun-testing-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

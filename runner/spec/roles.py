@@ -1,0 +1,130 @@
+"""The spec's models: entries with ids, roles with models that can play them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from typing import Any
+
+from charrun.spec.document import KeyPath
+from charrun.spec.draft import Draft
+from charrun.spec.facts import retired_models, thinks
+from charrun.spec.model import ModelEntry, ModelRef, StandIns
+from charrun.spec.words import shown, slug, suggest
+
+_ID = "id"
+
+
+def resolve_models(draft: Draft) -> tuple[ModelEntry, ...]:
+    """The spec's entries of models, as far as they are sound, with ids that differ."""
+    entries: list[tuple[KeyPath, ModelEntry]] = []
+    seen: set[str] = set()
+    for i, written in enumerate(draft.items("models")):
+        path = ("models", i)
+        if not draft.sound(path):
+            continue
+        roles = {role: _model(draft, (*path, role), value) for role, value in written.items() if role != _ID}
+        _check_roles(draft, path, roles)
+        canonical = json.dumps({role: [ref.name, dict(ref.chat)] for role, ref in roles.items()}, sort_keys=True)
+        if canonical in seen:
+            draft.add("SPEC031", "the same models are listed twice", path, "remove one of them")
+            continue
+        seen.add(canonical)
+        entries.append((path, ModelEntry(roles, written.get(_ID, ""))))
+    return _with_ids(draft, entries)
+
+
+def _with_ids(draft: Draft, entries: list[tuple[KeyPath, ModelEntry]]) -> tuple[ModelEntry, ...]:
+    """The entries, each with the id it has or the slug of its student, with the teacher's where that is not enough."""
+    students = Counter(slug(entry.student.name) for _, entry in entries if not entry.id)
+    found: dict[str, KeyPath] = {}
+    result = []
+    for path, entry in entries:
+        id = entry.id or slug(entry.student.name)
+        if not entry.id and students[id] > 1:
+            id = slug(f"{id}-{slug(entry.teacher.name)}")
+        if id in found:
+            line = draft.document.mark(found[id]).line
+            at = (*path, _ID) if entry.id else path
+            hint = f"the first is in line {line}; give each an id of its own: {{id: {id[:61]}-2, ...}}"
+            draft.add("SPEC046", f"two entries of models are called {id!r}", at, hint)
+        found.setdefault(id, path)
+        result.append(ModelEntry(entry.roles, id))
+    return tuple(result)
+
+
+def _model(draft: Draft, path: KeyPath, value: Any) -> ModelRef:
+    if isinstance(value, str):
+        return ModelRef(_model_name(draft, path, value))
+    name = _model_name(draft, (*path, "name"), value["name"])
+    return ModelRef(name, value.get("chat", {}))
+
+
+def _model_name(draft: Draft, path: KeyPath, name: str) -> str:
+    """The name, a local model folder as its absolute path, which is checked to hold a model."""
+    if not is_folder_name(name):
+        return name
+    folder, told = draft.relative(name, path)
+    if not os.path.isdir(folder):
+        draft.add("SPEC034", f"no such model folder: {shown(told)}", path, draft.paths_hint(path))
+    elif not os.path.isfile(folder / "config.json"):
+        draft.add("SPEC034", f"no model in {shown(told)}: it holds no config.json", path)
+    return str(folder)
+
+
+def is_folder_name(name: str) -> bool:
+    """Whether a model's name is the path of a folder."""
+    return name.startswith(("./", "../", "/", "~"))
+
+
+def _check_roles(draft: Draft, path: KeyPath, roles: dict[str, ModelRef]) -> None:
+    """What the models' names tell: students that think, teachers that are their own students, retired models."""
+    for role, ref in roles.items():
+        retired = retired_models().get(ref.name)
+        if retired:
+            message = f"Tinker retired {ref.name} on {retired.date}"
+            draft.warn("SPEC055", message, _name_path(draft, (*path, role)), f"its successor is {retired.successor}")
+    student = roles["student"]
+    at = _name_path(draft, (*path, "student"))
+    kind = thinks(student.name)
+    if kind == "always":
+        message = f"{shown(student.name)} always thinks before it answers, and a character would hide in its thoughts"
+        draft.add("SPEC053", message, at, "take a student that does not think")
+    elif kind == "switch" and student.chat.get("enable_thinking") is not False:
+        written = draft.document.at((*path, "student"))
+        name = written["name"] if isinstance(written, dict) else written
+        message = f"{shown(name)} thinks before it answers, and a character would hide in its thoughts"
+        draft.add("SPEC052", message, at, f"write {{name: {name}, chat: {{enable_thinking: false}}}}")
+    if roles["teacher"] == student:
+        message = "the teacher is the student: its answers in character are no better than the student could give"
+        draft.warn("SPEC054", message, _name_path(draft, (*path, "teacher")), "a larger teacher shows the character")
+
+
+def _name_path(draft: Draft, path: KeyPath) -> KeyPath:
+    return (*path, "name") if isinstance(draft.document.at(path), dict) else path
+
+
+def resolve_stand_ins(draft: Draft) -> StandIns | None:
+    """The spec's stand-ins; models that it does not use are problems."""
+    if "stand_ins" not in draft.mapping():
+        return None
+    used = _model_names(draft)
+    models: dict[str, str] = {}
+    for name, value in draft.mapping("stand_ins", "models").items():
+        path = ("stand_ins", "models", name)
+        if name not in used:
+            hint = suggest(name, used, "models")
+            draft.add("SPEC028", f"no model of this spec is called {shown(name)}", path, hint, on="key")
+        elif draft.sound(path):
+            key = str(draft.relative(name, path, on="key")[0]) if is_folder_name(name) else name
+            models[key] = _model_name(draft, path, value)
+    return StandIns(models, draft.mapping("stand_ins", "with"))
+
+
+def _model_names(draft: Draft) -> set[str]:
+    """The names under `models`, as written."""
+    entries = [entry for entry in draft.items("models") if isinstance(entry, dict)]
+    values = [value for entry in entries for role, value in entry.items() if role != _ID]
+    names = [value.get("name") if isinstance(value, dict) else value for value in values]
+    return {name for name in names if isinstance(name, str)}
