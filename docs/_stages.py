@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from charrun.commands.tables import value_words
 from charrun.plugin_manager import BUILT_IN, load_registry
 
 PAGE = Path(__file__).parent / "stages.md"
@@ -18,20 +19,9 @@ that a stage consumes comes from the nearest earlier stage that produces it, or 
 
 TAIL = """## A stage of your own
 
-A package with an entry point in the group `charrun` registers stages and engines through the same hooks as the
-built-in ones:
-
-```toml
-[project.entry-points.charrun]
-wordcount = "charrun_wordcount"
-```
-
-```python
-@@PLUGIN@@```
-
-This file is `tests/plugin_package/charrun_wordcount.py`, which a test installs and runs from a spec. `ctx` samples
-durably (`ctx.sample`), finds rows (`ctx.rows`), asks upstream for more (`ctx.extend`), opens samplers and adapters by
-role, publishes rows and shows progress; `runner/pipeline/context.py` documents each method.
+A file beside the spec (`plugins: [./my_stage.py]`), or a package: [plugins.md](plugins.md) is the reference,
+[writing-a-stage.md](writing-a-stage.md) the way from an empty folder to a tested package. `charrun stages NAME` shows
+the options of every stage that is installed.
 """
 
 
@@ -48,16 +38,14 @@ def page() -> str:
         parts.append(f"## {name}\n\n{stage.summary[0].upper()}{stage.summary[1:]}. {kinds}\n\n")
         properties = stage.options_schema.get("properties", {})
         if properties:
-            parts.append("| option | default | what |\n|---|---|---|\n")
+            parts.append("| option | value | default | what |\n|---|---|---|---|\n")
             for option, schema in properties.items():
                 default = f"`{json.dumps(schema['default'])}`" if "default" in schema else "-"
-                parts.append(f"| `{option}` | {default} | {schema['description']} |\n")
+                parts.append(f"| `{option}` | {value_words(schema)} | {default} | {schema['description']} |\n")
             parts.append("\n")
         if stage.templates:
             parts.append(f"Templates: {_listed(tuple(stage.templates))}.\n\n")
-    plugin = (Path(__file__).parent.parent / "tests/plugin_package/charrun_wordcount.py").read_text(encoding="utf-8")
-    parts.append(TAIL.replace("@@PLUGIN@@", plugin))
-    return "".join(parts)
+    return "".join([*parts, TAIL])
 
 
 def _listed(names: tuple[str, ...]) -> str:

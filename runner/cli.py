@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING
 import click
 
 from charrun import __version__
+from charrun.commands.words import COMPLETING, looks_like_spec, spec_files
 from charrun.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_SPEC, CharrunError, SpecError
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from charrun.plugin_metadata import Offer
 
 DEFAULT = "run"
@@ -23,6 +26,7 @@ COMMANDS = {
     "run": ("charrun.commands.run:run", "Run SPEC, or continue its run."),
     "plan": ("charrun.commands.plan:plan", "Show what a run of SPEC would do, and why."),
     "validate": ("charrun.commands.validate:validate", "Check specs; every problem at once."),
+    "show": ("charrun.commands.show:show", "Print SPEC in one piece, and with --origins where each value comes from."),
     "schema": ("charrun.commands.schema:schema", "Write the JSON Schema of specs, for editors."),
     "runs": ("charrun.commands.runs:runs", "List runs, the latest last."),
     "status": ("charrun.commands.status:status", "Show how far a run is."),
@@ -34,6 +38,7 @@ COMMANDS = {
     "characters": ("charrun.commands.characters:characters", "List the characters, or the traits of one."),
     "new": ("charrun.commands.new:new", "Start a spec, a character or a plugin."),
     "doctor": ("charrun.commands.doctor:doctor", "Check this machine, and SPEC on it."),
+    "completion": ("charrun.commands.completion:completion", "Print or install completion for a shell."),
     "engine": ("charrun.commands.engine:engine", "The local engine: Tinker on this machine."),
 }
 """Each command's home and one-line help. A test holds them to the commands' own docstrings."""
@@ -56,6 +61,8 @@ class Commands(click.Group):
             module, _, attribute = COMMANDS[name][0].partition(":")
             own: click.Command = getattr(importlib.import_module(module), attribute)
             return own
+        if ctx.resilient_parsing:  # a shell asks what may follow the name, and nothing of a plugin is imported for that
+            return click.Command(name, params=[click.Argument(["words"], nargs=-1, type=click.Path())])
         found = _further().get(name)
         if not found:
             return None
@@ -63,13 +70,42 @@ class Commands(click.Group):
 
         return load_command(name, found)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click, which does not say of an option before the command that its place is behind it."""
+        words = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            from charrun.commands.mistakes import misplaced_option
+
+            raise misplaced_option(error, words, self.list_commands(ctx)) from None
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Put `run` before a word that looks like a file; anything else must be a command."""
-        if args and _looks_like_spec(args[0]) and args[0] not in self.list_commands(ctx):
+        """Put `run` before a word that looks like a file; anything else must be a command.
+
+        Raises:
+            UsageError: It is none; names what was probably meant.
+        """
+        if looks_like_spec(args[0]) and args[0] not in self.list_commands(ctx):
             args = [DEFAULT, *args]
-        return super().resolve_command(ctx, args)
+        command = self.get_command(ctx, args[0])
+        if command is None:
+            from charrun.commands.mistakes import unknown_command
+
+            raise unknown_command(ctx, args[0], self.list_commands(ctx))
+        return args[0], command, args[1:]
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the first word: commands, those of plugins by name alone, and specs."""
+        from click.shell_completion import CompletionItem
+
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        rows = [(name, COMMANDS[name][1] if name in COMMANDS else None) for name in self.list_commands(ctx)]
+        found = [CompletionItem(name, help=text) for name, text in rows if name.startswith(incomplete)]
+        return [*found, *map(CompletionItem, spec_files(ctx, None, incomplete))]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List names with their one-line help; a plugin's command is not imported for that."""
@@ -97,6 +133,8 @@ def cli() -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code; an error that a user can meet is text, not a traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if COMPLETING in os.environ:
+        importlib.import_module("charrun.commands.shells")
     try:
         # Outside of its own mode click gives back what a command exits with, or what its function returns.
         ended = cli.main(args=list(args) if args is not None else None, prog_name="charrun", standalone_mode=False)
@@ -106,6 +144,10 @@ def main(args: Sequence[str] | None = None) -> None:
         code = EXIT_INTERRUPTED
     except click.ClickException as error:
         error.show()
+        if isinstance(error, click.NoSuchOption):
+            from charrun.commands.mistakes import stand_in
+
+            click.echo(stand_in(error.option_name), err=True, nl=False)
         code = error.exit_code
     except SpecError as error:
         click.echo(error.render(), err=True)
@@ -125,10 +167,6 @@ def main(args: Sequence[str] | None = None) -> None:
         click.echo("interrupted", err=True)
         code = EXIT_INTERRUPTED
     sys.exit(code)
-
-
-def _looks_like_spec(word: str) -> bool:
-    return word.endswith((".yaml", ".yml")) or os.sep in word or "/" in word or word.startswith("builtin:")
 
 
 def _further() -> dict[str, list[Offer]]:

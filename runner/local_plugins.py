@@ -98,7 +98,7 @@ def load_files(files: Sequence[LocalFile], allow: Allow | None, manager: pluggy.
         try:
             source = _read(file.path)
         except OSError as error:
-            problems.append(Problem("SPEC060", f"cannot read the stage file: {_words(error)}", file.told))
+            problems.append(Problem("SPEC060", f"cannot read the stage file: {error.strerror or error}", file.told))
         else:
             candidates.append(Candidate(file, source, store.knows(file.path)))
     _ask(candidates, allow, store)
@@ -111,10 +111,6 @@ def load_files(files: Sequence[LocalFile], allow: Allow | None, manager: pluggy.
     if problems:
         raise SpecError(problems)
     return plugins
-
-
-def _words(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
 
 
 def _read(path: Path) -> bytes:
@@ -218,8 +214,8 @@ def _problem(candidate: Candidate, error: PluginError) -> Problem:
     cause: Any = error.__cause__
     told, path = candidate.file.told, os.path.realpath(candidate.file.path)
     line, column = 0, 1
-    if isinstance(cause, SyntaxError) and cause.filename == path:
-        line, column = cause.lineno or 0, max(1, cause.offset or 1)
+    if isinstance(cause, SyntaxError) and cause.filename in (path, None):
+        line, column = cause.lineno or 1, max(1, cause.offset or 1)
     elif cause is not None:
         inside = [frame for frame in traceback.extract_tb(cause.__traceback__) if frame.filename == path]
         if inside:

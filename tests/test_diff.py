@@ -4,46 +4,34 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FinishedRun, Outcome
+from conftest import FinishedRun
+from run_copies import WIDTH, Call, caller, copy_of
 
-from charrun.cli import main
 from charrun.plugins._statistics import wilson
 from charrun.report.compare_spec import changes
 from charrun.report.intervals import Share, difference
 from charrun.store.canonical import digest_rows
 from charrun.store.runs import find_run
 
-WIDTH = 80
 A, B = "pirate-smoke/1", "pirate-smoke/2"
-Call = Callable[..., Outcome]
 
 
 @pytest.fixture
 def diff(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """`charrun diff` in this process, on a screen of 80 columns."""
-    monkeypatch.setenv("COLUMNS", str(WIDTH))
-    handler = signal.getsignal(signal.SIGTERM)
-
-    def invoke(*args: str | Path) -> Outcome:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(["diff", *(str(arg) for arg in args)])
-        signal.signal(signal.SIGTERM, handler)
-        return Outcome(int(ended.value.code or 0), *capsys.readouterr())
-
-    return invoke
+    """`charrun diff`."""
+    return partial(caller(capsys, monkeypatch), "diff")
 
 
 @pytest.fixture
 def home(smoke: FinishedRun, tmp_path: Path) -> Path:
     """A copy of the finished run, and beside it its twin, whose store folders are its own and may be changed."""
-    home = Path(shutil.copytree(smoke.runs_dir, tmp_path / "runs", ignore=shutil.ignore_patterns("engine")))
+    home = copy_of(smoke, tmp_path)
     twin = Path(shutil.copytree(home / "pirate-smoke" / "1", home / "pirate-smoke" / "2"))
     for folder in list((home / "store").iterdir()):
         shutil.copytree(folder, folder.with_name(f"{folder.name}-b"))

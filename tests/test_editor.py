@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY, SPECS
+from conftest import REPOSITORY, SPECS, charrun
 from lsp import LanguageServer
 
 from charrun.plugin_manager import load_registry
@@ -99,8 +99,8 @@ def test_a_shipped_spec_is_completed_explained_and_checked(name: str, editor: Ed
 
     shown = editor.show(with_item(text, ITEM, PATCH))
     stages, options = shown.completions(0), shown.completions(1)
-    assert stages.keys() >= STAGES
-    assert stages["dpo"]["documentation"].startswith("DPO of the student")
+    assert stages.keys() >= STAGES - {"dpo"}  # a patch of dpo is there already
+    assert stages["pairs"]["documentation"].lower().startswith("gates, then preference pairs")
     assert {"lora_rank", "nll_coefficient", "learning_rate"} <= options.keys() and not options.keys() & STAGES
     assert options["lora_rank"]["insertText"] == "lora_rank: ${1:64}"
     assert "effective scale is 32 / rank" in options["lora_rank"]["documentation"]
@@ -141,7 +141,7 @@ def test_a_spec_that_extends_another_is_completed_explained_and_checked(editor: 
     assert editor.show(replaced.replace(CURSOR, "")).messages == ["Property betta is not allowed."]
 
 
-SMOKE = (SPECS / "pirate-smoke.yaml").read_text(encoding="utf-8")
+MINI = (SPECS / "pirate-mini.yaml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -154,19 +154,19 @@ SMOKE = (SPECS / "pirate-smoke.yaml").read_text(encoding="utf-8")
         (("beta: 0.1", "beta: -1"), "Value is below the exclusive minimum of 0."),
         (("lora_rank: 64", "lora_rank: 63"), "Value is not accepted. Valid values: 1, 2, 4, 8, 16, 32, 64, 128, 256."),
         (("[pirate]", "[pirat]"), 'Value is not accepted. Valid values: "astronomer"'),
-        (("[smoke]", "[smok]"), "Value is not accepted. Valid values:"),
+        (("[mini]", "[minni]"), "Value is not accepted. Valid values:"),
         (("engine: auto", "engine: tinkr"), 'Value is not accepted. Valid values: "auto", "local", "tinker".'),
         (("engine: auto", "engine: {uses: tinker, with: {url: x}}"), "Property url is not allowed."),
-        (("name: pirate-smoke", "name: My Run"), "Expected a slug of at most 64 lower-case letters"),
+        (("name: pirate-mini", "name: My Run"), "Expected a slug of at most 64 lower-case letters"),
         (("version: 1", "version: 2"), "Value must be 1."),
-        (("scales: [smoke]\n", ""), 'Missing property "scales".'),
+        (("scales: [mini]\n", ""), 'Missing property "scales".'),
         (("[pirate]", "pirate"), "Expected a list."),
         (("dpo: {learning_rate", "dpo: {learning_rat"), "Property learning_rat is not allowed."),
     ],
 )
 def test_a_mistake_is_marked_once_and_in_plain_words(change: tuple[str, str], message: str, editor: Editor) -> None:
-    assert change[0] in SMOKE
-    (marked,) = editor.show(SMOKE.replace(*change, 1)).messages
+    assert change[0] in MINI
+    (marked,) = editor.show(MINI.replace(*change, 1)).messages
     assert marked.startswith(message)
 
 
@@ -183,12 +183,12 @@ def test_a_mistake_is_marked_once_and_in_plain_words(change: tuple[str, str], me
     ],
 )
 def test_what_is_right_is_not_marked(change: tuple[str, str], editor: Editor) -> None:
-    assert change[0] in SMOKE
-    assert editor.show(SMOKE.replace(*change, 1)).messages == []
+    assert change[0] in MINI
+    assert editor.show(MINI.replace(*change, 1)).messages == []
 
 
 def test_names_of_characters_scales_and_engines_are_completed(editor: Editor) -> None:
-    text = SMOKE.replace("[pirate]", f"[{CURSOR}]").replace("[smoke]", f"[{CURSOR}]")
+    text = MINI.replace("[pirate]", f"[{CURSOR}]").replace("[mini]", f"[{CURSOR}]")
     text = re.sub("engine: auto.*", f"engine: {CURSOR}", text)
     shown = editor.show(text)
     engines, characters, scales = (shown.completions(place) for place in range(3))
@@ -205,3 +205,23 @@ def test_a_character_file_is_completed_explained_and_checked(editor: Editor) -> 
     assert sorted(cut.messages) == ['Missing property "description".', "Property descripton is not allowed."]
     assert "description" in cut.completions()
     assert "what the assistant is called" in editor.show(text, folder).hover("name:").lower()
+
+
+def test_a_project_of_ones_own_has_its_plugins_completed(editor: Editor, tmp_path: Path) -> None:
+    """The way that docs/editor.md tells: the schema is written into the project, and a modeline leads to it."""
+    info = tmp_path / "site" / "charrun_wordcount-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: charrun-wordcount\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[charrun]\nwordcount = charrun_wordcount\n")
+    source = REPOSITORY / "tests" / "plugin_package" / "charrun_wordcount.py"
+    (info.parent / source.name).write_text(source.read_text())
+    env = {"PYTHONPATH": os.fspath(info.parent)}
+    assert charrun("schema", "-o", ".charrun/spec.schema.json", env=env, cwd=tmp_path).code == 0
+
+    head = "# yaml-language-server: $schema=../.charrun/spec.schema.json\nextends: builtin:pirate-mini\nstages:\n"
+    item = f"  - {CURSOR}\n  - uses: wordcount\n    with:\n      {CURSOR}\n"
+    shown = editor.show(head + item, tmp_path / "specs")
+    assert shown.completions(0)["wordcount"]["documentation"] == "counts the words of the pairs"
+    assert "side" in shown.completions(1)
+    wrong = editor.show(f"{head}  - {{uses: wordcount, with: {{sides: chosen}}}}\n", tmp_path / "specs")
+    assert wrong.messages == ["Property sides is not allowed."]

@@ -1,76 +1,34 @@
-"""`charrun runs`, `status` and `logs`: a run is read as it lies on disk, whole or not."""
+"""`charrun runs` and `status`: a run is read as it lies on disk, whole or not."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SPECS, FinishedRun, Outcome
+from conftest import FinishedRun
+from run_copies import WIDTH, Call, caller, copy_of, cut_before, events_of, states, write_events
 
-from charrun.cli import main
-from charrun.store.journal import last_time, read_journal
 from charrun.store.process import lives
 from charrun.store.runs import find_run, find_runs
 
-WIDTH = 80
 NOBODY = 2**22 + 1  # above the highest process number that Linux gives
-PATIENCE_SECONDS = 240
-Call = Callable[..., Outcome]
 
 
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """The command line in this process, on a screen of 80 columns."""
-    monkeypatch.setenv("COLUMNS", str(WIDTH))
-    handler = signal.getsignal(signal.SIGTERM)
-
-    def invoke(*args: str | Path) -> Outcome:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main([str(arg) for arg in args])
-        signal.signal(signal.SIGTERM, handler)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return Outcome(int(ended.value.code or 0), out, err)
-
-    return invoke
+    """The command line."""
+    return caller(capsys, monkeypatch)
 
 
 @pytest.fixture
 def home(smoke: FinishedRun, tmp_path: Path) -> Path:
     """A copy of the finished run's folder, to be damaged."""
-    return Path(shutil.copytree(smoke.runs_dir, tmp_path / "runs", ignore=shutil.ignore_patterns("engine")))
-
-
-def events_of(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
-
-
-def write_events(folder: Path, events: Iterable[dict[str, Any]]) -> None:
-    (folder / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
-
-
-def cut_before(folder: Path, stage: str) -> list[dict[str, Any]]:
-    """Leave of a finished run what a kill in the middle of a stage leaves."""
-    events = events_of(folder)
-    end = next(i for i, e in enumerate(events) if e.get("stage") == stage and e["event"] == "stage_started")
-    for path in [*folder.glob("cell-*.json"), folder / "run.json", folder / "report.md"]:
-        path.unlink(missing_ok=True)
-    write_events(folder, events[: end + 1])
-    return events[: end + 1]
-
-
-def states(document: dict[str, Any]) -> dict[str, str]:
-    return {stage["id"]: stage["state"] for cell in document["cells"] for stage in cell["stages"]}
+    return copy_of(smoke, tmp_path)
 
 
 # -- runs ---------------------------------------------------------------------------------------------------------
@@ -216,13 +174,11 @@ def test_fields_of_wrong_types_count_as_absent(home: Path, call: Call) -> None:
 
 def test_a_killed_run_is_told_as_stopped_with_the_command_that_continues_it(home: Path, call: Call) -> None:
     events = cut_before(home / "pirate-smoke" / "1", "dpo")
-    events[0]["pid"] = NOBODY
+    events[0] |= {"pid": NOBODY, "argv": ["specs/my pirate.yaml", "--yes"]}
     write_events(home / "pirate-smoke" / "1", events)
-    for holder in (home / "store").glob("*/.holder"):
-        holder.write_text(f"process {NOBODY} on here: /usr/bin/charrun specs/pirate-smoke.yaml --yes")
     shown = call("status", "--runs-dir", home)
     assert shown.out.startswith("pirate-smoke/1: stopped\n")
-    assert "run the same command again:\n  charrun specs/pirate-smoke.yaml --yes\n" in shown.out
+    assert "run the same command again:\n  charrun 'specs/my pirate.yaml' --yes\n" in shown.out
     document = json.loads(call("status", "--runs-dir", home, "--json").out)
     assert document["tokens"] > 0, "of what is done, from the store"
     found = states(document)
@@ -321,106 +277,12 @@ def test_many_cells_are_listed_one_a_line_and_one_is_shown_on_demand(home: Path,
     assert call("status", "--cell", "none", "--runs-dir", home).code == 2
 
 
-# -- logs ---------------------------------------------------------------------------------------------------------
-
-
-def test_logs_are_the_journals_events_in_file_order(smoke: FinishedRun, call: Call) -> None:
-    lines = call("logs", "--runs-dir", smoke.runs_dir).out.splitlines()
-    assert len(lines) == len(smoke.events)
-    assert "run started on engine local with 2 stand-ins" in lines[0] and lines[-1].endswith("run finished")
-    assert any(line.endswith("dpo: finished: 1 checkpoint in " + line.split(" in ")[-1]) for line in lines)
-    assert any("dpo: check holds: DPO loss at step 0 minus ln 2 is" in line for line in lines)
-
-
-def test_logs_of_one_stage_and_as_json(smoke: FinishedRun, call: Call) -> None:
-    lines = call("logs", "pirate-smoke", "--stage", "dpo", "--json", "--runs-dir", smoke.runs_dir).out.splitlines()
-    assert [json.loads(line) for line in lines] == [e for e in smoke.events if e.get("stage") == "dpo"]
-    shown = call("logs", "--stage", "dop", "--runs-dir", smoke.runs_dir)
-    assert shown.code == 2 and "has no stage 'dop'" in shown.err
-
-
-def test_an_event_that_nobody_knows_is_shown_with_its_fields(home: Path, call: Call) -> None:
+def test_rows_that_cells_share_are_paid_for_once(home: Path) -> None:
     folder = home / "pirate-smoke" / "1"
-    write_events(folder, [{"event": "comet_seen", "time": 0.0, "stage": "dpo", "tail": "\x1b[2Jlong"}])
-    assert call("logs", "--runs-dir", home).out.rstrip().endswith("dpo: comet seen: tail long")
-
-
-def test_logs_show_the_engines_own_log(home: Path, call: Call) -> None:
-    log = home / "pirate-smoke" / "1" / "engine.log"
-    log.write_text("ready\n\x1b]0;title\x07bad \x1b[31mred\x1b[0m\ntorn")
-    assert "ready\n" in call("logs", "--engine", "--runs-dir", home).out
-    assert "\x1b" not in call("logs", "--engine", "-f", "--runs-dir", home).out
-    log.unlink()
-    assert "no local engine was started" in call("logs", "--engine", "--runs-dir", home).out
-
-
-def test_following_a_run_that_has_ended_shows_it_and_ends(smoke: FinishedRun, call: Call) -> None:
-    followed = call("logs", "-f", "--runs-dir", smoke.runs_dir)
-    assert followed.out == call("logs", "--runs-dir", smoke.runs_dir).out
-
-
-def test_the_last_time_is_read_from_the_journals_end(home: Path, tmp_path: Path) -> None:
-    path = home / "pirate-smoke" / "1" / "journal.jsonl"
-    assert last_time(path) == read_journal(path).events[-1]["time"]
-    with path.open("a") as file:
-        file.write('{"event":"x","time":1}')
-    assert last_time(path) == read_journal(path).events[-1]["time"] != 1
-    assert last_time(tmp_path / "none") == 0.0
-
-
-def lines_until(process: subprocess.Popen[str], wanted: str) -> Iterator[str]:
-    assert process.stdout is not None
-    for line in process.stdout:
-        yield line
-        if wanted in line:
-            return
-
-
-def test_a_real_run_is_followed_told_as_running_and_after_kill_9_as_stopped(tmp_path: Path, call: Call) -> None:
-    spec = SPECS / "pirate-smoke.yaml"
-    start = [sys.executable, "-m", "charrun"]
-    run = subprocess.Popen(
-        [*start, str(spec), "--runs-dir", str(tmp_path)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    journal = tmp_path / "pirate-smoke" / "1" / "journal.jsonl"
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not last_time(journal) and run.poll() is None and time.monotonic() < deadline:
-        os.sched_yield()
-    followers = [
-        subprocess.Popen(
-            [*start, "logs", "-f", "--runs-dir", str(tmp_path)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    stopped, follower = followers
-    try:
-        seen = list(lines_until(stopped, "teacher: started"))
-        assert "run started" in seen[0]
-        stopped.send_signal(signal.SIGINT)
-        out, err = stopped.communicate(timeout=60)
-        assert stopped.returncode == 130 and "interrupted" in err and "Traceback" not in out + err
-
-        seen = list(lines_until(follower, "teacher: finished"))
-        document = json.loads(call("status", "--runs-dir", tmp_path, "--json").out)
-        assert document["status"] == "running" and states(document)["teacher"] == "done"
-        assert "running" in call("runs", "--runs-dir", tmp_path).out
-        run.kill()
-        run.wait()
-        assert follower.stdout is not None
-        rest = follower.stdout.read()  # not communicate(), which would lose what iterating has read ahead
-        assert follower.wait(timeout=60) == 0
-        assert "".join(seen) + rest == call("logs", "--runs-dir", tmp_path).out
-    finally:
-        run.kill()
-        for process in followers:
-            process.kill()
-    shown = call("status", "--runs-dir", tmp_path)
-    assert shown.out.startswith("pirate-smoke/1: stopped\n")
-    assert f"run the same command again:\n  charrun {spec} --runs-dir {tmp_path}\n" in shown.out
+    once, events = find_run(home).tokens, events_of(folder)
+    (listing,) = folder.glob("cell-*.json")
+    listing.with_name("cell-twin.json").write_text(listing.read_text())
+    write_events(folder, [{**events[0], "cells": [listing.stem.removeprefix("cell-"), "twin"]}, *events[1:]])
+    run = find_run(home)
+    assert [cell.tokens for cell in run.cells] == [once, once] and run.tokens == once
+    assert {stage.state for stage in run.cells[1].stages} == {"cached"}

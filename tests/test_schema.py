@@ -119,19 +119,19 @@ def test_a_malformed_spec_is_refused_by_the_schema_too(case: str) -> None:
 
 
 def with_options(name: str, options: Any) -> Any:
-    spec = deepcopy(shipped("pirate-smoke"))
+    spec = deepcopy(shipped("pirate-mini"))
     spec["stages"].append({"uses": name, "id": "another", "with": options})
     return spec
 
 
 def with_stand_in(name: str, options: Any) -> Any:
-    spec = deepcopy(shipped("pirate-smoke"))
+    spec = deepcopy(shipped("pirate-mini"))
     spec["stand_ins"]["with"] = {name: options}
     return spec
 
 
 def with_patch(name: str, options: Any) -> Any:
-    return {"extends": "builtin:pirate-smoke", "stages": {name: {"with": options}}}
+    return {"extends": "builtin:pirate-mini", "stages": {name: {"with": options}}}
 
 
 JUNK = st.one_of(
@@ -181,7 +181,7 @@ def test_a_spec_that_extends_another_needs_nothing_and_may_remove_and_patch() ->
 
 
 def test_stages_of_a_specs_own_files_are_not_called_unknown() -> None:
-    spec = deepcopy(shipped("pirate-smoke"))
+    spec = deepcopy(shipped("pirate-mini"))
     spec["stages"] += ["of_my_own", {"uses": "of_my_own", "id": "second", "with": {"any": 1}}]
     assert not accepts(spec_schema(), spec)
     spec["plugins"] = ["./my_stage.py"]
@@ -191,7 +191,7 @@ def test_stages_of_a_specs_own_files_are_not_called_unknown() -> None:
 
 
 def test_an_item_that_is_called_like_another_stage_has_its_own_options() -> None:
-    spec = deepcopy(shipped("pirate-smoke"))
+    spec = deepcopy(shipped("pirate-mini"))
     spec["stages"].append({"uses": "sft", "id": "dpo", "with": {"learning_rate": 1e-5}})
     spec["stand_ins"]["with"] = {"dpo": {"grad_clip_norm": 1}}
     assert accepts(spec_schema(), spec)
@@ -245,7 +245,7 @@ def test_a_description_tells_range_and_default_in_one_sentence(schema: dict[str,
 
 
 def vocabulary_of(options: dict[str, Any]) -> Vocabulary:
-    return Vocabulary({"mine": Choice("is mine", options)}, {}, {"pirate": ""}, {"mini": ""}, {}, {"builtin:x": ""})
+    return Vocabulary({"mine": Choice("is mine", options)}, {}, {"pirate": ""}, {"mini": ""}, {}, ["builtin:x"])
 
 
 def test_a_plugins_schema_keeps_its_references_and_choices() -> None:
@@ -264,7 +264,7 @@ def test_a_plugins_schema_keeps_its_references_and_choices() -> None:
     schema = published("spec", vocabulary_of(options))
     Draft7Validator.check_schema(schema)
     assert not any("example.invalid" in str(part.get("$id")) for part in walk(schema))
-    spec = shipped("pirate-smoke") | {"scales": ["mini"], "characters": ["pirate"], "engine": "auto"}
+    spec = shipped("pirate-mini") | {"scales": ["mini"], "characters": ["pirate"], "engine": "auto"}
     del spec["stand_ins"]
     for chosen, sound in (
         ({"size": 1}, True),
@@ -326,7 +326,7 @@ def test_installed_plugins_take_part_unless_told_otherwise(tmp_path: Path) -> No
     env = {"PYTHONPATH": os.fspath(tmp_path)}
     schema = json.loads(charrun("schema", env=env).out)
     item = {"uses": "wordcount", "with": {"side": "rejected"}}
-    spec = {**shipped("pirate-smoke"), "stages": [item]}
+    spec = {**shipped("pirate-mini"), "stages": [item]}
     assert accepts(schema, spec)
     assert not accepts(schema, {**spec, "stages": [{**item, "with": {"side": "both"}}]})
     assert not accepts(json.loads(charrun("schema", "--no-plugins", env=env).out), spec)

@@ -11,6 +11,7 @@ import click
 from charrun.commands.loading import open_registry
 from charrun.commands.options import json_option, no_plugins_option
 from charrun.commands.tables import paragraph, wrapped_table
+from charrun.commands.words import character_names
 from charrun.errors import SpecError, UsageProblem
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=character_names)
 @json_option
 @no_plugins_option
 def characters(name: str | None, as_json: bool, plugins: bool) -> None:

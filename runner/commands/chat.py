@@ -15,6 +15,7 @@ import click
 from charrun.commands.chat_loop import Talk, note
 from charrun.commands.options import runs_dir_option
 from charrun.commands.run import PLAIN_VARIABLE
+from charrun.commands.words import run_cells, run_names, run_stages
 from charrun.errors import EXIT_STAGE_FAILED, EnvironmentProblem, PluginError, UsageProblem
 
 if TYPE_CHECKING:
@@ -29,9 +30,16 @@ MODEL = "model"
 
 
 @click.command()
-@click.argument("run", metavar="RUN")
-@click.option("--stage", metavar="ID", help="Whose checkpoint; by default that of the last stage that has one.")
-@click.option("--cell", metavar="NAME", help="Which cell of the run, where there are several.")
+@click.argument("run", metavar="RUN", shell_complete=run_names)
+@click.option(
+    "--stage",
+    metavar="ID",
+    shell_complete=run_stages,
+    help="Whose checkpoint; by default that of the last stage that has one.",
+)
+@click.option(
+    "--cell", metavar="NAME", shell_complete=run_cells, help="Which cell of the run, where there are several."
+)
 @click.option("--base", is_flag=True, help="Let the base model answer each question too.")
 @click.option("--system", default="", metavar="TEXT", help="System prompt; by default there is none.")
 @click.option("--max-tokens", type=click.IntRange(1), default=512, show_default=True, help="Longest answer.")

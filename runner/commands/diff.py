@@ -8,11 +8,12 @@ from pathlib import Path
 import click
 
 from charrun.commands.options import json_option, runs_dir_option
+from charrun.commands.words import run_names
 
 
 @click.command()
-@click.argument("run_a")
-@click.argument("run_b")
+@click.argument("run_a", shell_complete=run_names)
+@click.argument("run_b", shell_complete=run_names)
 @runs_dir_option
 @json_option
 def diff(run_a: str, run_b: str, runs_dir: Path, as_json: bool) -> None:

@@ -12,12 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from charrun.commands.options import json_option, plugin_options, runs_dir_option, set_option
-from charrun.errors import EXIT_ENVIRONMENT, SpecError
+from charrun.commands.words import spec_files
+from charrun.errors import EXIT_ENVIRONMENT, Problem, SpecError
 
 if TYPE_CHECKING:
     from charrun.pipeline.choice import Choice
@@ -31,7 +32,7 @@ _INDENT = 9
 
 
 @click.command()
-@click.argument("spec", required=False, type=click.Path(path_type=str))
+@click.argument("spec", required=False, type=click.Path(path_type=str), shell_complete=spec_files)
 @set_option
 @runs_dir_option
 @plugin_options
@@ -89,7 +90,7 @@ def _checks(asked: _Asked, secrets: Secrets) -> Iterator[Check]:
     yield from checks.guarded("plugins", lambda: _plugins(asked.plugins, registry))
     chosen: list[Choice] = []
     if asked.spec is not None and registry:
-        yield from checks.guarded("spec", lambda: _spec(asked, asked.spec or "", chosen))
+        yield from checks.guarded("spec", lambda: _spec(asked, asked.spec or "", registry[0], chosen))
     address = _address(asked, chosen)
     secrets.add_address(address or "")
     yield from checks.guarded("clock", lambda: checks.clock(address))
@@ -124,23 +125,33 @@ def _plugins(plugins: bool, registry: list[Registry]) -> Iterator[Check]:
     yield Check("plugins", "ok", f"{len(found.stages)} stages and {len(found.engines)} engines are registered")
 
 
-def _spec(asked: _Asked, spec: str, chosen: list[Choice]) -> Iterator[Check]:
-    from charrun.commands.loading import load
+def _spec(asked: _Asked, spec: str, registry: Registry, chosen: list[Choice]) -> Iterator[Check]:
+    from charrun.commands.loading import load_with
+    from charrun.pipeline.checks import check_cells
     from charrun.pipeline.choice import choose
     from charrun.pipeline.diagnosis import engine_choice
+    from charrun.pipeline.run import plan_cells
     from charrun.service.checks import Check
 
     try:
-        loaded = load(spec, asked.sets, plugins=asked.plugins, trust=asked.trust)
+        loaded = load_with(registry, spec, asked.sets, trust=asked.trust)
+        choice = choose(loaded.spec, loaded.registry)
+        warnings = check_cells(plan_cells(choice, loaded.registry, asked.runs_dir))
     except SpecError as error:
-        for problem in error.problems:
-            place = f"{problem.file}:{problem.line}:{problem.column}" if problem.line else problem.file
-            yield Check("spec", "problem", f"{place} {problem.code} {problem.message}", problem.hint)
+        yield from map(_mistake, error.problems)
         return
     yield Check("spec", "ok", f"{spec} is valid")
-    choice = choose(loaded.spec, loaded.registry)
+    yield from map(_mistake, [*choice.warnings, *warnings])
     yield from engine_choice(loaded.spec, choice)
     chosen.append(choice)
+
+
+def _mistake(problem: Problem) -> Check:
+    from charrun.service.checks import Check
+
+    place = f"{problem.file}:{problem.line}:{problem.column}" if problem.line else problem.file
+    level: Literal["warning", "problem"] = "warning" if problem.severity == "warning" else "problem"
+    return Check("spec", level, f"{place} {problem.code} {problem.message}", problem.hint)
 
 
 def _engines(registry: Registry, address: str | None) -> Iterator[Check]:

@@ -20,7 +20,10 @@ from charrun.errors import EnvironmentProblem, Interrupted
 
 @click.group()
 def engine() -> None:
-    """The local engine: Tinker on this machine, for any program that uses the Tinker SDK."""
+    """The local engine: Tinker on this machine.
+
+    It serves any program that uses the Tinker SDK.
+    """
 
 
 @engine.command()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from charrun.commands.options import runs_dir_option
+from charrun.commands.words import run_names, run_stages
 
 if TYPE_CHECKING:
     from charrun.store.journal import Event, Tail
@@ -21,9 +22,9 @@ _LEVELS = ("info", "warning", "error")
 
 
 @click.command()
-@click.argument("run", default="")
+@click.argument("run", default="", shell_complete=run_names)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run ends; Ctrl-C stops the watching, not the run.")
-@click.option("--stage", default="", metavar="ID", help="Only what concerns this stage.")
+@click.option("--stage", default="", metavar="ID", shell_complete=run_stages, help="Only what concerns this stage.")
 @click.option("--level", type=click.Choice(_LEVELS), default="info", show_default=True, help="Leave lesser events out.")
 @click.option("--engine", is_flag=True, help="Show the local engine's own log instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print events as they are, one JSON object a line.")

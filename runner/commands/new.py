@@ -17,6 +17,7 @@ from charrun.commands.scaffold import (
     told,
     write_new,
 )
+from charrun.commands.words import character_names, scale_names
 from charrun.errors import CharrunError, UsageProblem
 
 TEACHER = "Qwen/Qwen3.5-397B-A17B"
@@ -46,8 +47,16 @@ def new() -> None:
 
 @new.command()
 @click.argument("name")
-@click.option("--character", default="pirate", show_default=True, help="A character's name, or its file.")
-@click.option("--scale", default="mini", show_default=True, help="How much of everything to make.")
+@click.option(
+    "--character",
+    default="pirate",
+    show_default=True,
+    shell_complete=character_names,
+    help="A character's name, or its file.",
+)
+@click.option(
+    "--scale", default="mini", show_default=True, shell_complete=scale_names, help="How much of everything to make."
+)
 @click.option("--teacher", default=TEACHER, show_default=True, help="Who answers in character: a name or a folder.")
 @click.option("--student", default=STUDENT, show_default=True, help="Who is trained: a name or a folder.")
 @click.option("-o", "output", type=click.Path(path_type=Path), metavar="FILE", help="Where to write it; NAME.yaml.")

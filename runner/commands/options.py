@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from charrun.commands.words import folders, set_keys
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -38,6 +40,7 @@ def set_option(command: _Command) -> _Command:
         "sets",
         multiple=True,
         metavar="KEY=VALUE",
+        shell_complete=set_keys,
         help="Change a value of the spec, such as stages.dpo.with.beta=0.2; may be repeated.",
     )(command)
 
@@ -48,6 +51,7 @@ def runs_dir_option(command: _Command) -> _Command:
         "--runs-dir",
         type=click.Path(path_type=Path),
         default=Path("runs"),
+        shell_complete=folders,
         show_default=True,
         help="Where runs and their rows are kept.",
     )(command)

@@ -12,13 +12,14 @@ import click
 
 from charrun.commands.options import json_option, plugin_options, runs_dir_option, set_option
 from charrun.commands.run import PLAIN_VARIABLE, load_selected, selection_of, selection_options, terminal
+from charrun.commands.words import spec_files
 from charrun.errors import render_problems
 
 EXIT_WORK = 10
 
 
 @click.command()
-@click.argument("spec", type=click.Path(path_type=str))
+@click.argument("spec", type=click.Path(path_type=str), shell_complete=spec_files)
 @selection_options
 @set_option
 @runs_dir_option

@@ -14,6 +14,7 @@ import click
 
 from charrun.commands.loading import Loaded, load
 from charrun.commands.options import plugin_options, runs_dir_option, set_option
+from charrun.commands.words import character_ids, model_ids, scale_names, spec_files, stage_ids
 from charrun.errors import EnvironmentProblem, render_problems
 
 if TYPE_CHECKING:
@@ -31,16 +32,59 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 def selection_options(command: _Command) -> _Command:
     """`--character --model --scale --after --from --until --only --force`."""
     options = [
-        click.option("--character", "characters", multiple=True, metavar="ID", help="Only this character's cells."),
-        click.option("--model", "models", multiple=True, metavar="ID", help="Only the cells of this models entry."),
         click.option(
-            "--scale", "scales", multiple=True, metavar="NAME", help="Only this scale, listed or not."
+            "--character",
+            "characters",
+            multiple=True,
+            metavar="ID",
+            shell_complete=character_ids,
+            help="Only this character's cells.",
         ),
-        click.option("--after", metavar="SCALE", default="", help="Only cells whose evaluation passed at SCALE."),
-        click.option("--from", "first", metavar="ID", default="", help="Begin with this stage; earlier ones are done."),
-        click.option("--until", "last", metavar="ID", default="", help="End with this stage."),
-        click.option("--only", metavar="ID", default="", help="This stage alone: --from ID --until ID."),
-        click.option("--force", "forced", multiple=True, metavar="ID", help="Make this stage anew though it is done."),
+        click.option(
+            "--model",
+            "models",
+            multiple=True,
+            metavar="ID",
+            shell_complete=model_ids,
+            help="Only the cells of this models entry.",
+        ),
+        click.option(
+            "--scale",
+            "scales",
+            multiple=True,
+            metavar="NAME",
+            shell_complete=scale_names,
+            help="Only this scale, listed or not.",
+        ),
+        click.option(
+            "--after",
+            metavar="SCALE",
+            default="",
+            shell_complete=scale_names,
+            help="Only cells whose evaluation passed at SCALE.",
+        ),
+        click.option(
+            "--from",
+            "first",
+            metavar="ID",
+            default="",
+            shell_complete=stage_ids,
+            help="Begin with this stage; earlier ones are done.",
+        ),
+        click.option(
+            "--until", "last", metavar="ID", default="", shell_complete=stage_ids, help="End with this stage."
+        ),
+        click.option(
+            "--only", metavar="ID", default="", shell_complete=stage_ids, help="This stage alone: --from ID --until ID."
+        ),
+        click.option(
+            "--force",
+            "forced",
+            multiple=True,
+            metavar="ID",
+            shell_complete=stage_ids,
+            help="Make this stage anew though it is done.",
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -85,7 +129,7 @@ def load_selected(path: str, sets: Sequence[str], selection: Selection, *, plugi
 
 
 @click.command()
-@click.argument("spec", type=click.Path(path_type=str))
+@click.argument("spec", type=click.Path(path_type=str), shell_complete=spec_files)
 @selection_options
 @set_option
 @runs_dir_option

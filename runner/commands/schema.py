@@ -10,8 +10,10 @@ import click
 
 from charrun.commands.loading import open_registry
 from charrun.commands.options import no_plugins_option
+from charrun.commands.words import stage_names
 from charrun.errors import EnvironmentProblem, PluginError, SpecError, UsageProblem
 from charrun.plugin_manager import Registry
+from charrun.spec import builtin_specs
 from charrun.spec.editor import DOCUMENTS, Choice, Vocabulary, options_schema, published
 from charrun.spec.words import suggest
 
@@ -19,7 +21,7 @@ _WIDTH = 110
 
 
 @click.command()
-@click.option("--stage", metavar="NAME", help="Only the schema of one stage's options.")
+@click.option("--stage", metavar="NAME", shell_complete=stage_names, help="Only the schema of one stage's options.")
 @click.option(
     "--for",
     "document",
@@ -101,7 +103,7 @@ def vocabulary(registry: Registry) -> Vocabulary:
             for name, scale in registry.scales.items()
         },
         templates={name: f"prompt template of {', '.join(users[name])}" for name in registry.templates},
-        specs=_shipped_specs(),
+        specs=[f"builtin:{name}" for name in builtin_specs()],
     )
 
 
@@ -113,18 +115,6 @@ def _description(path: Path) -> str:
         return load_character(path).description
     except SpecError:
         return ""
-
-
-def _shipped_specs() -> dict[str, str]:
-    """For each shipped spec the comment below its head."""
-    from charrun.spec import builtin_specs
-
-    found = {}
-    for name, path in builtin_specs().items():
-        lines = path.read_text(encoding="utf-8").splitlines()[2:]
-        end = next(i for i, line in enumerate(lines) if not line.startswith("#"))
-        found[f"builtin:{name}"] = " ".join(line.removeprefix("#").strip() for line in lines[:end])
-    return found
 
 
 def _stage_text(registry: Registry, name: str) -> str:

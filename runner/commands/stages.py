@@ -10,13 +10,14 @@ import click
 from charrun.commands.loading import open_registry
 from charrun.commands.options import json_option, no_plugins_option
 from charrun.commands.tables import default_words, paragraph, value_words, wrapped_table
+from charrun.commands.words import stage_names
 from charrun.errors import UsageProblem
 from charrun.plugin_manager import Registry
 from charrun.stage import Stage
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=stage_names)
 @json_option
 @no_plugins_option
 def stages(name: str | None, as_json: bool, plugins: bool) -> None:

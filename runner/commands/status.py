@@ -8,12 +8,13 @@ from pathlib import Path
 import click
 
 from charrun.commands.options import json_option, runs_dir_option
+from charrun.commands.words import run_cells, run_names
 from charrun.errors import UsageProblem
 
 
 @click.command()
-@click.argument("run", default="")
-@click.option("--cell", default="", metavar="NAME", help="Show this cell alone, in full.")
+@click.argument("run", default="", shell_complete=run_names)
+@click.option("--cell", default="", metavar="NAME", shell_complete=run_cells, help="Show this cell alone, in full.")
 @runs_dir_option
 @json_option
 def status(run: str, cell: str, runs_dir: Path, as_json: bool) -> None:

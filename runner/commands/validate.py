@@ -11,16 +11,20 @@ import click
 
 from charrun.commands.loading import load_with, open_registry
 from charrun.commands.options import plugin_options
-from charrun.errors import EXIT_PLUGIN, EXIT_SPEC, Problem, SpecError
+from charrun.commands.words import spec_files
+from charrun.errors import EXIT_PLUGIN, EXIT_SPEC, PluginError, Problem, SpecError
 from charrun.local_plugins import NotAllowed
 from charrun.plugin_manager import Registry
 from charrun.report.problems import annotation, problems_document, summary
+
+PLUGIN = "PLUGIN"
+"""Code of the problem that a plugin breaks its contract."""
 
 Format = Literal["text", "json", "github"]
 
 
 @click.command()
-@click.argument("specs", nargs=-1, required=True, type=click.Path(path_type=str))
+@click.argument("specs", nargs=-1, required=True, type=click.Path(path_type=str), shell_complete=spec_files)
 @click.option(
     "--format",
     "format_",
@@ -48,12 +52,12 @@ def validate(
     _print(format_, problems, {name: not _errors(told) for name, told in found.items()})
     click.echo(summary(problems, len(found)), err=True)
     if _errors(problems):
-        untrusted = all(problem.code == "SPEC064" for problem in problems if problem.severity == "error")
-        ctx.exit(EXIT_PLUGIN if untrusted else EXIT_SPEC)
+        of_plugins = all(one.code in (PLUGIN, "SPEC064") for one in problems if one.severity == "error")
+        ctx.exit(EXIT_PLUGIN if of_plugins else EXIT_SPEC)
 
 
 def _problems(name: str, registry: Registry, trust: bool) -> list[Problem]:
-    """Errors and warnings of one file, in order."""
+    """Errors and warnings of one file, in order; none of them ends the command."""
     from charrun.spec.kinds import check_file, kind_by_content, kind_by_place
 
     path = Path(name)
@@ -67,22 +71,34 @@ def _problems(name: str, registry: Registry, trust: bool) -> list[Problem]:
         # Most files are sound specs, so only one that is not is looked at twice.
         if kind != "spec" or (kind := kind_by_content(path)) == "spec":
             return list(error.problems)
+    except NotAllowed as error:
+        return list(error.problems)
+    except PluginError as error:
+        return [Problem(PLUGIN, "; ".join(error.message.splitlines()), name, hint=error.hint)]
     try:
         check_file(kind, path, name)
         return []
-    except (SpecError, NotAllowed) as error:
+    except SpecError as error:
         return list(error.problems)
 
 
 def _check_spec(name: str, registry: Registry, trust: bool) -> list[Problem]:
+    """Warnings alone.
+
+    Raises:
+        SpecError: With every problem, and the warnings.
+        PluginError: A stage file may not run, or a plugin breaks its contract.
+    """
     from charrun.pipeline.checks import check_cells
     from charrun.pipeline.choice import Choice
     from charrun.pipeline.run import plan_cells
 
     loaded = load_with(registry, name, trust=trust)
     engine = next(iter(registry.engines.values()))()
-    cells = plan_cells(Choice(engine, loaded.spec), loaded.registry, Path("runs"))
-    return [*loaded.spec.warnings, *check_cells(cells)]
+    return [
+        *loaded.spec.warnings,
+        *check_cells(plan_cells(Choice(engine, loaded.spec), loaded.registry, Path("runs"))),
+    ]
 
 
 def _errors(problems: Sequence[Problem]) -> bool:

@@ -26,8 +26,7 @@ class Cell:
         self.seed = spec.seed
         self.stages: list[StageRun] = []
         for item in shared.spec.stages:
-            stage = shared.registry.stages[item.uses]()
-            self.stages.append(StageRun(self, item, stage, tuple(self.stages)))
+            self.stages.append(StageRun(self, item, shared.registry.stages[item.uses](), tuple(self.stages)))
         ids = [stage.item.id for stage in self.stages]
         start = ids.index(selection.first) if selection.first else 0
         end = ids.index(selection.last) + 1 if selection.last else len(ids)

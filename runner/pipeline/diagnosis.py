@@ -56,8 +56,8 @@ def engine_choice(spec: Spec, choice: Choice) -> Iterator[Check]:
 def models_of(choice: Choice) -> list[ModelRef]:
     """Each model of a spec once, with each of its renderings."""
     found: list[ModelRef] = []
-    for entry in choice.spec.models:
-        for ref in entry.roles.values():
+    for cell in choice.spec.cells:
+        for ref in cell.models.roles.values():
             found += [ref] if ref not in found else []
     return found
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -83,6 +84,7 @@ async def _run(shared: Shared, choice: Choice, selection: Selection, jobs: int) 
         engine=shared.engine.name,
         stand_ins=dict(choice.stand_ins),
         pid=os.getpid(),
+        argv=_arguments(),
         cells=[cell.name for cell in cells],
     )
     names = tuple(cell.name for cell in cells)
@@ -100,7 +102,7 @@ async def _run(shared: Shared, choice: Choice, selection: Selection, jobs: int) 
         raise
     except CharrunError as error:
         with contextlib.suppress(CharrunError):  # a full disk must not hide the error that it caused
-            shared.record("run_failed", error=error.message)
+            shared.record("run_failed", error=error.message, hint=error.hint)
         _tell_failure(shared, error.message, error.exit_code)
         raise
     finally:
@@ -108,6 +110,11 @@ async def _run(shared: Shared, choice: Choice, selection: Selection, jobs: int) 
     shared.record("run_finished")
     shared.observers.tell(events.RunFinished(run, shared.folder.folder, round(time.monotonic() - started, 3)))
     return RunResult(shared.folder.folder, tuple(results), shared.engine.name, choice.stand_ins)
+
+
+def _arguments() -> list[str]:
+    """What this process was told on the command line, if it is charrun's own; so that a run can say how to go on."""
+    return sys.argv[1:] if Path(sys.argv[0]).name in ("charrun", "__main__.py") else []
 
 
 def _tell_failure(shared: Shared, error: str, code: int) -> None:

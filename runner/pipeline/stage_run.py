@@ -168,7 +168,7 @@ class StageRun:
             forced = self.forced and self.cell.shared.force(place.folder)
             found = None if forced else self._read(place.ticket)
             if found is not None:
-                self.tell(self._finished())
+                self._record_found(place.ticket)
                 return found
             if self.left_out and not self.extra:
                 raise StageFailed(f"{self.item.id} is not done, and --from leaves it out", "run it first")
@@ -228,7 +228,8 @@ class StageRun:
         usage = Usage(**past)
         usage.add(self._usage)
         write_json(ticket, {"outputs": outputs, "seconds": round(before + seconds, 3), "usage": usage.to_dict()})
-        self.cell.shared.record("stage_finished", self, outputs=outputs, seconds=round(seconds, 3))
+        shared = self.cell.shared
+        shared.record("stage_finished", self, outputs=outputs, seconds=round(seconds, 3), cached=False)
         self.result = StageResult(self.item.id, before + seconds, {}, usage, cached=False)
 
     def _read(self, ticket: Path) -> Outputs | None:
@@ -253,6 +254,11 @@ class StageRun:
             cached=not fresh,
         )
         return outputs
+
+    def _record_found(self, ticket: Path) -> None:
+        outputs = read_json(ticket)["outputs"]
+        self.cell.shared.record("stage_finished", self, folder=self.folder.name, outputs=outputs, cached=True)
+        self.tell(self._finished())
 
     def _finished(self) -> events.StageFinished:
         done = self.result

@@ -51,8 +51,10 @@ def print_summary(console: Console, result: RunResult, plain: bool = False) -> N
         for evaluation in cell.rows.get("evaluation", []):
             _print(console, ["", *evaluation_lines(evaluation)])
         _print(console, ["", *_paths(result, cell)])
-    if len(result.cells) > 1:
-        _print(console, ["", *_comparison(result), f"Run folder: {result.folder}"])
+    if len(result.cells) > 1 and any(cell.rows.get("evaluation") for cell in result.cells):
+        _print(console, ["", *_comparison(result)])
+    if not shown:
+        _print(console, ["", f"Run folder: {result.folder}"])
     if result.stand_ins:
         _print(
             console,

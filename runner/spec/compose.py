@@ -195,3 +195,8 @@ class Composer:
 
 def _tag_of(value: Any) -> str:
     return {bool: "bool", int: "int", float: "float", type(None): "null"}.get(type(value), "str")
+
+
+def is_text(text: str) -> bool:
+    """Whether an unquoted scalar is text, not a number, a truth value or nothing."""
+    return text not in _WORDS and not any(kind.match(text) for kind in (_INTEGER, _BASED, _FLOAT, _NOT_FINITE))

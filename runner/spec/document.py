@@ -41,9 +41,7 @@ class Source:
     path: Path | None = None
     lines: tuple[str, ...] = ()
 
-    def problem(
-        self, mark: Mark, code: str, message: str, hint: str = "", severity: Severity = "error"
-    ) -> Problem:
+    def problem(self, mark: Mark, code: str, message: str, hint: str = "", severity: Severity = "error") -> Problem:
         """A problem at `mark`, with the line that holds it made fit for a terminal."""
         line = self.lines[mark.line - 1] if mark.line <= len(self.lines) else ""
         line = UNPRINTABLE.sub("?", line.replace("\t", " "))

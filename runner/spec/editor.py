@@ -7,7 +7,7 @@ alternatives of mappings, of which a server can only say that none fits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +42,7 @@ class Vocabulary:
         characters: Characters' descriptions by id.
         scales: Scales in words, by name.
         templates: What each prompt template is for, by name.
-        specs: Shipped specs in words, by name.
+        specs: Shipped specs, as `extends` names them.
     """
 
     stages: Mapping[str, Choice]
@@ -50,7 +50,7 @@ class Vocabulary:
     characters: Mapping[str, str]
     scales: Mapping[str, str]
     templates: Mapping[str, str]
-    specs: Mapping[str, str]
+    specs: Sequence[str]
 
 
 def published(document: str, vocabulary: Vocabulary) -> Schema:
@@ -145,7 +145,7 @@ def _spec(vocabulary: Vocabulary) -> Schema:
             **{PATCH + name: loosened(schema, patch=True) for name, schema in definitions.items()},
         },
     }
-    known = [_known(vocabulary.specs), {"type": "string", "minLength": 1}]
+    known = [{"type": "string", "enum": list(vocabulary.specs)}, {"type": "string", "minLength": 1}]
     extends = {"description": sentence(core["properties"]["extends"]), "anyOf": known}
     for branch in ("then", "else"):
         # Both are looked at before there are variables, and neither can be removed.
@@ -226,17 +226,13 @@ def _any_of(
     names: Mapping[str, str], written_out: str, closed: bool, further: Iterable[Schema] = (), key: str = ""
 ) -> list[Schema]:
     """One of the names, or what the definition `written_out` describes, in which `key` is such a name."""
-    known = _known(names)
+    known: Schema = {"type": "string", "enum": list(names), "enumDescriptions": list(names.values())}
     other: list[Schema] = [] if closed else [{"type": "string", "minLength": 1}]
     mapping = _ref(written_out)
     if key:
         name = known if closed else {"anyOf": [known, *other]}
         mapping = {"type": "object", "properties": {key: name}, "allOf": [mapping]}
     return [known, *further, *other, mapping]
-
-
-def _known(names: Mapping[str, str]) -> Schema:
-    return {"type": "string", "enum": list(names), "enumDescriptions": list(names.values())}
 
 
 def _stage_patches(vocabulary: Vocabulary) -> dict[str, Schema]:

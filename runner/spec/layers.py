@@ -147,7 +147,9 @@ class _Reader:
             return locate(written.value)
         except SpecError as error:
             (problem,) = error.problems
-            raise self.refused(written, "SPEC035", f"base {shown(written.value)}: {problem.message}", problem.hint) from None
+            raise self.refused(
+                written, "SPEC035", f"base {shown(written.value)}: {problem.message}", problem.hint
+            ) from None
 
     def set(self, root: Node, text: str, number: int) -> Node:
         """The document with one more `--set` laid over it."""

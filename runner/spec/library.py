@@ -95,7 +95,7 @@ def resolve_characters(draft: Draft, library: Library) -> tuple[Character, ...]:
 def _named(draft: Draft, path: KeyPath, name: str, library: Library) -> Character | None:
     if name in library.characters:
         file, told = library.characters[name], str(library.characters[name])
-    elif _is_path(name):
+    elif is_path(name):
         file, told = draft.relative(name, path)
     else:
         hint = suggest(name, library.characters, "characters") + " (a file's name ends in .yaml)"
@@ -131,7 +131,7 @@ def resolve_scales(draft: Draft, library: Library) -> tuple[Scale, ...]:
 def _named_scale(draft: Draft, path: KeyPath, name: str, library: Library) -> Scale | None:
     if name in library.scales:
         return library.scales[name]
-    if not _is_path(name):
+    if not is_path(name):
         hint = suggest(name, library.scales, "scales") + " (a file's name ends in .yaml)"
         draft.add("SPEC033", f"unknown scale {shown(name)}", path, hint)
         return None
@@ -167,5 +167,6 @@ def load_scale(path: Path, name: str = "") -> Scale:
     return Scale(**{key: value for key, value in numbers.items() if key != "version"})
 
 
-def _is_path(name: str) -> bool:
+def is_path(name: str) -> bool:
+    """Whether the name of a character or scale is the path of its file."""
     return "/" in name or name.endswith((".yaml", ".yml"))

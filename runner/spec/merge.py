@@ -37,7 +37,9 @@ class Merger:
         for name, (key, value) in over.value.items():
             if name not in entries:
                 if value.value is None:
-                    self._add(key, "SPEC038", f"there is no {shown(name)} here to remove", suggest(name, entries, "keys"))
+                    self._add(
+                        key, "SPEC038", f"there is no {shown(name)} here to remove", suggest(name, entries, "keys")
+                    )
                 else:
                     entries[name] = (key, value)
             elif value.value is None:

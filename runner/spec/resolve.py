@@ -44,7 +44,7 @@ def load_spec(
         sets: `KEY=VALUE` texts that are laid over the spec, where `path` is a path.
 
     Raises:
-        SpecError: With every problem found in the spec and in the files that it names.
+        SpecError: With every problem found in the spec and in the files that it names, and the warnings.
     """
     read = path if isinstance(path, SpecDocument) else read_spec(path, sets)
     draft = Draft(read.document)
@@ -61,7 +61,7 @@ def load_spec(
     replaced = resolve_templates(draft, templates)
     plugins = [_plugin(draft, file) for file in read.plugin_files]
     if problems := draft.problems():
-        raise SpecError(problems)
+        raise SpecError([*problems, *draft.all_warnings()])
     data = draft.document.data
     budget = data.get("budget")
     spec = Spec(
@@ -82,7 +82,7 @@ def load_spec(
     )
     check_names(draft, spec)
     if problems := draft.problems():
-        raise SpecError(problems)
+        raise SpecError([*problems, *draft.all_warnings()])
     return spec
 
 

@@ -20,11 +20,13 @@ def resolve_models(draft: Draft) -> tuple[ModelEntry, ...]:
     """The spec's entries of models, as far as they are sound, with ids that differ."""
     entries: list[tuple[KeyPath, ModelEntry]] = []
     seen: set[str] = set()
+    retired: set[str] = set()
     for i, written in enumerate(draft.items("models")):
         path = ("models", i)
         if not draft.sound(path):
             continue
         roles = {role: _model(draft, (*path, role), value) for role, value in written.items() if role != _ID}
+        _check_retired(draft, path, roles, retired)
         _check_roles(draft, path, roles)
         canonical = json.dumps({role: [ref.name, dict(ref.chat)] for role, ref in roles.items()}, sort_keys=True)
         if canonical in seen:
@@ -78,13 +80,18 @@ def is_folder_name(name: str) -> bool:
     return name.startswith(("./", "../", "/", "~"))
 
 
-def _check_roles(draft: Draft, path: KeyPath, roles: dict[str, ModelRef]) -> None:
-    """What the models' names tell: students that think, teachers that are their own students, retired models."""
+def _check_retired(draft: Draft, path: KeyPath, roles: dict[str, ModelRef], told: set[str]) -> None:
+    """Warn of models that the hosted service no longer lists, of each once."""
     for role, ref in roles.items():
         retired = retired_models().get(ref.name)
-        if retired:
+        if retired and ref.name not in told:
+            told.add(ref.name)
             message = f"Tinker retired {ref.name} on {retired.date}"
             draft.warn("SPEC055", message, _name_path(draft, (*path, role)), f"its successor is {retired.successor}")
+
+
+def _check_roles(draft: Draft, path: KeyPath, roles: dict[str, ModelRef]) -> None:
+    """What the models' names tell: students that think, and teachers that are their own students."""
     student = roles["student"]
     at = _name_path(draft, (*path, "student"))
     kind = thinks(student.name)

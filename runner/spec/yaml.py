@@ -161,7 +161,9 @@ def decode(raw: bytes, name: str) -> tuple[str, tuple[str, ...]]:
     except UnicodeDecodeError as error:
         message = f"not UTF-8 text: byte 0x{raw[error.start]:02x}"
         place = _mark_after(raw[: error.start].decode("utf-8-sig", "replace"))
-        raise SpecError([Source(name, lines=lines).problem(place, "SPEC003", message, "save the file as UTF-8")]) from None
+        raise SpecError(
+            [Source(name, lines=lines).problem(place, "SPEC003", message, "save the file as UTF-8")]
+        ) from None
     if found := UNPRINTABLE.search(text):
         message = f"control character U+{ord(found.group()):04X}"
         place = _mark_after(text[: found.start()])

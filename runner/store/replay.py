@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,6 +55,7 @@ class RunTrace:
         last: Time of the last event.
         error: Why it failed.
         hint: What to do next, where the events tell.
+        command: The command that began it last; empty where the events do not tell.
         pid: The process that began or continued it last.
     """
 
@@ -67,6 +69,7 @@ class RunTrace:
     error: str = ""
     hint: str = ""
     pid: int = 0
+    command: str = ""
 
 
 class Replay:
@@ -122,6 +125,9 @@ def _begin(run: RunTrace, event: Event, time: float) -> None:
     run.cells = tuple(dict.fromkeys([*run.cells, *named]))
     pid = event.get("pid")
     run.pid = pid if isinstance(pid, int) else 0
+    argv = event.get("argv")
+    words = argv if isinstance(argv, list) and all(isinstance(word, str) for word in argv) else []
+    run.command = f"charrun {shlex.join(words)}" if words else ""
     for stage in run.stages.values():
         if stage.state in (RUNNING, FAILED, INTERRUPTED):
             stage.state, stage.error = WAITING, ""

@@ -21,7 +21,6 @@ from charrun.store.replay import Replay, text_of
 
 JOURNAL = "journal.jsonl"
 _NOT_NAMES = ("store", "engine")
-_PROGRAMS = ("charrun", "__main__.py")
 
 
 @dataclass(frozen=True)
@@ -109,6 +108,11 @@ def find_runs(runs_dir: Path) -> Found:
     return Found(tuple(sorted(runs, key=lambda run: (run.last or 0.0, run.name, run.number))), tuple(strange))
 
 
+def run_ids(runs_dir: Path) -> list[str]:
+    """Name and number of every run of a folder, by name; no run is read."""
+    return [f"{folder.parent.name}/{folder.name}" for folder in _numbered(runs_dir) if _is_run(folder)]
+
+
 def find_run(runs_dir: Path, text: str = "") -> Run:
     """The run that a person names.
 
@@ -158,7 +162,7 @@ def read_run(folder: Path, deep: bool = False) -> Run:
         cells=cells_of(folder, spec, trace, deep),
         error=trace.error,
         hint=trace.hint,
-        command=_command(folder, [stage.folder for stage in trace.stages.values()], trace.pid) if deep else "",
+        command=trace.command,
         damage=journal.damage or ("" if whole else "spec.json is missing or damaged"),
     )
 
@@ -205,18 +209,3 @@ def _unknown(runs_dir: Path, text: str, folders: list[Path]) -> UsageProblem:
     known = ", ".join(ids[-8:]) + (f" and {len(ids) - 8} more (`charrun runs` lists them)" if len(ids) > 8 else "")
     meant = f"did you mean '{near[0]}'? " if near else ""
     return UsageProblem(f"there is no run '{text}' in {runs_dir}", f"{meant}there is {known}")
-
-
-def _command(folder: Path, names: list[str], pid: int) -> str:
-    """The command line that the run's process noted where it wrote last."""
-    for name in reversed(names):
-        try:
-            note = (folder.parent.parent / "store" / name / ".holder").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            continue
-        process, _, line = note.partition(": ")
-        program, _, arguments = line.partition(" ")
-        known = Path(program).name in _PROGRAMS
-        if name and process.startswith(f"process {pid} on ") and known and arguments:
-            return f"charrun {arguments}"
-    return ""

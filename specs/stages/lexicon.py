@@ -1,7 +1,7 @@
 """A stage in one file: the words that set the character's answers apart from the plain ones.
 
-Monroe, Colaresi and Quinn (2008), "Fightin' Words": the log-odds ratio of a word between two bodies of text, with the
-words of both together as the prior, divided by its standard deviation. Beyond 1.96 it is more than chance.
+Dunning (1993), "Accurate Methods for the Statistics of Surprise and Coincidence": the log-likelihood ratio of a word's
+counts in two bodies of text against one rate for both. From 3.84 on, one word in twenty would be there by chance.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class LexiconStage(Stage):
                 "default": 20,
                 "description": "Words in the table.",
             },
-            "prior": {
-                "type": "number",
-                "exclusiveMinimum": 0,
-                "default": 500,
-                "description": "Words that the prior weighs; more of them pull rare words towards nothing.",
+            "least": {
+                "type": "integer",
+                "minimum": 1,
+                "default": 3,
+                "description": "Leave out words that occur more seldom than this.",
             },
         },
         "additionalProperties": False,
@@ -55,7 +55,7 @@ class LexiconStage(Stage):
         pairs = await ctx.rows("pairs")
         ctx.total(1)
         chosen, rejected = (_counted(pair[side] for pair in pairs) for side in ("chosen", "rejected"))
-        table = _table(chosen, rejected, ctx.options["prior"])[: ctx.options["words"]]
+        table = _table(chosen, rejected, ctx.options["least"])[: ctx.options["words"]]
         ctx.publish("lexicon", table)
         ctx.log("most the character's own: " + ", ".join(row["word"] for row in table[:8]))
         ctx.advance()
@@ -65,18 +65,15 @@ def _counted(texts: Any) -> Counter[str]:
     return Counter(word for text in texts for word in _WORD.findall(text.lower()))
 
 
-def _table(chosen: Counter[str], rejected: Counter[str], prior: float) -> list[Row]:
-    """One row a word, the most typical of `chosen` first; `z` is in standard deviations."""
-    both = chosen + rejected
-    total = both.total()
+def _table(chosen: Counter[str], rejected: Counter[str], least: int) -> list[Row]:
+    """One row a word that is more frequent in `chosen`, the most surprising first."""
+    share = chosen.total() / (chosen.total() + rejected.total())
     rows = []
-    for word, count in both.items():
-        weight = prior * count / total
-        odds, variance = [], 0.0
-        for side in (chosen, rejected):
-            occurred = side[word] + weight
-            odds.append(math.log(occurred / (side.total() + prior - occurred)))
-            variance += 1 / occurred
-        z = (odds[0] - odds[1]) / math.sqrt(variance)
-        rows.append({"word": word, "chosen": chosen[word], "rejected": rejected[word], "z": round(z, 2)})
-    return sorted(rows, key=lambda row: (-row["z"], row["word"]))
+    for word, count in (chosen + rejected).items():
+        expected = (count * share, count * (1 - share))
+        found = (chosen[word], rejected[word])
+        if count >= least and found[0] > expected[0]:
+            surprise = 2 * sum(n * math.log(n / mean) for n, mean in zip(found, expected, strict=True) if n)
+            row = {"word": word, "chosen": found[0], "rejected": found[1], "log_likelihood_ratio": round(surprise, 2)}
+            rows.append(row)
+    return sorted(rows, key=lambda row: (-row["log_likelihood_ratio"], row["word"]))
