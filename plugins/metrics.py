@@ -6,9 +6,12 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
-from charrun import EnvironmentProblem, events, hookimpl
+from charrun import EnvironmentProblem, hookimpl
+
+if TYPE_CHECKING:
+    from charrun import events
 
 
 class _File:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from charrun import __version__
-from charrun.commands.words import COMPLETING, looks_like_spec, spec_files
+from charrun.commands.words import COMPLETING, looks_like_spec, paths, specs
 from charrun.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_SPEC, CharrunError, SpecError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ COMMANDS = {
     "run": ("charrun.commands.run:run", "Run SPEC, or continue its run."),
     "plan": ("charrun.commands.plan:plan", "Show what a run of SPEC would do, and why."),
     "validate": ("charrun.commands.validate:validate", "Check specs; every problem at once."),
-    "show": ("charrun.commands.show:show", "Print SPEC in one piece, and with --origins where each value comes from."),
+    "show": ("charrun.commands.show:show", "Print SPEC as it is run, and where its values come from."),
     "schema": ("charrun.commands.schema:schema", "Write the JSON Schema of specs, for editors."),
     "runs": ("charrun.commands.runs:runs", "List runs, the latest last."),
     "status": ("charrun.commands.status:status", "Show how far a run is."),
@@ -105,7 +105,7 @@ class Commands(click.Group):
             return super().shell_complete(ctx, incomplete)
         rows = [(name, COMMANDS[name][1] if name in COMMANDS else None) for name in self.list_commands(ctx)]
         found = [CompletionItem(name, help=text) for name, text in rows if name.startswith(incomplete)]
-        return [*found, *map(CompletionItem, spec_files(ctx, None, incomplete))]
+        return [*found, *map(CompletionItem, specs(incomplete))] or [*map(CompletionItem, paths(incomplete, None))]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List names with their one-line help; a plugin's command is not imported for that."""

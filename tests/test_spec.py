@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import charrun.plugins
 import charrun.spec
 from charrun.errors import EXIT_SPEC, PluginError, Problem, SpecError
+from charrun.plugin_manager import load_registry
 from charrun.spec import (
     Library,
     Scale,
@@ -26,12 +30,13 @@ from charrun.spec import (
     load_character,
     load_spec,
     load_yaml,
-    shipped_library,
     shipped_schema,
 )
+from charrun.spec.quick import surely_valid
+from charrun.spec.schema import _validator
 
 ERRORS = Path(__file__).parent / "errors"
-_TESTS = ("test_spec.py", "test_yaml.py", "test_layers.py", "test_matrix.py")
+_TESTS = ("test_spec.py", "test_yaml.py", "test_layers.py", "test_matrix.py", "test_show.py")
 CASES = sorted(path.stem for path in ERRORS.glob("*.yaml"))
 
 
@@ -71,7 +76,8 @@ TEMPLATES = {
     name: Path(charrun.plugins.__file__).parent / "templates" / f"{name}.j2"
     for name in ("character", "interaction", "reflection")
 }
-LIBRARY = Library({"pirate": ERRORS / "characters" / "pirate.yaml"}, shipped_library().scales)
+SHIPPED = load_registry(third_party=False).library
+LIBRARY = Library({"pirate": ERRORS / "characters" / "pirate.yaml"}, SHIPPED.scales)
 
 MINIMAL = """\
 version: 1
@@ -83,8 +89,13 @@ stages: [prompts]
 """
 
 
-def load(path: str | Path, library: Library = LIBRARY, sets: Sequence[str] = ()) -> Spec:
-    return load_spec(path, stages=STAGES, engines=ENGINES, templates=TEMPLATES, library=library, sets=sets)
+def load(
+    path: str | Path,
+    library: Library = LIBRARY,
+    sets: Sequence[str] = (),
+    stages: Mapping[str, StageInfo] = STAGES,
+) -> Spec:
+    return load_spec(path, stages=stages, engines=ENGINES, templates=TEMPLATES, library=library, sets=sets)
 
 
 def problems(path: str | Path) -> tuple[Problem, ...]:
@@ -120,7 +131,8 @@ def test_each_mistake_is_told_in_these_words(case: str, monkeypatch: pytest.Monk
 
 def test_every_code_is_documented_and_every_documented_code_exists() -> None:
     folder = Path(charrun.spec.__file__).parent
-    used = {code for file in folder.glob("*.py") for code in re.findall(r"SPEC\d{3}", file.read_text())}
+    files = [*folder.glob("*.py"), folder.parent / "local_plugins.py"]
+    used = {code for file in files for code in re.findall(r"SPEC\d{3}", file.read_text())}
     docs = (Path(__file__).parents[1] / "docs" / "errors.md").read_text(encoding="utf-8")
     assert used == set(re.findall(r"^### (SPEC\d{3})", docs, re.MULTILINE))
 
@@ -234,7 +246,9 @@ def test_a_missing_spec_names_one_that_is_near(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("name", sorted(builtin_specs()))
 def test_every_shipped_spec_is_sound(name: str) -> None:
-    spec = load(f"builtin:{name}", library=shipped_library())
+    # The example of a stage file: what the file registers is not known here.
+    lexicon = StageInfo(options(words={"type": "integer"}), ("pairs",), (), ("lexicon",))
+    spec = load(f"builtin:{name}", library=SHIPPED, stages={**STAGES, "lexicon": lexicon})
     assert spec.name == name
     head = spec.path.read_text(encoding="utf-8").splitlines()
     assert head[:2] == [
@@ -246,7 +260,7 @@ def test_every_shipped_spec_is_sound(name: str) -> None:
 
 
 def test_pirate_mini_is_report_007s_run() -> None:
-    spec = load("builtin:pirate-mini", library=shipped_library())
+    spec = load("builtin:pirate-mini", library=SHIPPED)
     entry = spec.models[0]
     assert entry.teacher.name == "Qwen/Qwen3-235B-A22B-Instruct-2507"
     assert (entry.student.name, entry.student.chat) == ("Qwen/Qwen3-30B-A3B", {"enable_thinking": False})
@@ -255,9 +269,8 @@ def test_pirate_mini_is_report_007s_run() -> None:
 
 
 def test_every_shipped_character_and_scale_is_sound() -> None:
-    library = shipped_library()
-    assert {"pirate", "neutral"} <= set(library.characters)
-    for name, path in library.characters.items():
+    assert {"pirate", "neutral"} <= set(SHIPPED.characters)
+    for name, path in SHIPPED.characters.items():
         assert load_character(path).id == name
     scales = load_yaml(builtin_specs()["pirate-mini"].parent / "scales.yaml")
     for name in scales.data:
@@ -287,6 +300,46 @@ def test_a_schema_that_points_to_the_network_is_the_plugins_fault(write: Any) ->
         load_spec(write(MINIMAL), stages=stages, engines=(), templates=(), library=LIBRARY)
 
 
+_SCHEMAS = st.recursive(
+    st.sampled_from(
+        [
+            {"type": "integer"}, {"type": ["string", "null"]}, {"minimum": 1, "exclusiveMaximum": 3}, {"const": 1},
+            {"enum": ["a", 1, True]}, {"pattern": "^a"}, {"minLength": 1}, {"type": "number"}, {"$ref": "#"}, {},
+            {"uniqueItems": True}, {"maxItems": 1}, {"format": "uri"}, {"multipleOf": 2}, {"not": {"type": "string"}},
+        ]
+    ),
+    lambda inner: st.one_of(
+        st.builds(lambda a, b: {"anyOf": [a, b]}, inner, inner),
+        st.builds(lambda a, b: {"oneOf": [a, b]}, inner, inner),
+        st.builds(lambda a, b: {"allOf": [a, b]}, inner, inner),
+        st.builds(lambda a: {"items": a, "minItems": 1}, inner),
+        st.builds(lambda a: {"propertyNames": a}, inner),
+        st.builds(lambda a, b: {"properties": {"a": a}, "additionalProperties": b}, inner, inner),
+        st.builds(lambda a: {"patternProperties": {"^b": a}, "additionalProperties": False}, inner),
+        st.builds(lambda a: {"properties": {"a": a}, "required": ["a"]}, inner),
+        st.builds(lambda a, b: {"if": a, "then": b}, inner, inner),
+    ),
+    max_leaves=5,
+)  # fmt: skip
+_DATA = st.recursive(
+    st.sampled_from([None, True, False, 0, 1, 2, 1.0, 2.5, "", "a", "b"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["a", "b", "c"]), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=300)
+@given(_DATA, _SCHEMAS)
+def test_what_is_quickly_found_valid_is_valid(data: Any, schema: dict[str, Any]) -> None:
+    if surely_valid(data, schema, shipped_schema):
+        with contextlib.suppress(RecursionError):
+            assert _validator(schema).is_valid(data)
+
+
+def test_a_sound_spec_is_quickly_found_valid() -> None:
+    assert surely_valid(load_yaml(builtin_specs()["pirate-mini"]).data, shipped_schema("spec"), shipped_schema)
+
+
 def test_engines_may_be_given_by_name_alone(write: Any) -> None:
     path = write(MINIMAL + "engine: {uses: far, with: {anything: 1}}\n")
     spec = load_spec(path, stages=STAGES, engines=["far"], templates=(), library=LIBRARY)
@@ -298,13 +351,17 @@ def test_an_unknown_stage_is_one_problem_not_two(write: Any) -> None:
     assert only.code == "SPEC020"
 
 
-def test_loading_a_spec_imports_nothing_heavy() -> None:
-    code = (
-        "import sys; from charrun.spec import Library, load_spec;"
-        f"load_spec({str(ERRORS / 'several.yaml')!r}, stages={{}}, engines=(), templates=(), library=Library(dict(), dict()))"
-    )
-    program = f"try:\n    exec({code!r})\nexcept Exception as e:\n    assert 'SPEC020' in str(e), e\n"
-    program += "heavy = {'torch', 'transformers', 'tinker', 'rich', 'requests', 'jinja2'}\n"
-    program += "import sys; print(sorted(heavy & set(sys.modules)))"
+def test_loading_a_sound_spec_imports_nothing_heavy() -> None:
+    pirate = ERRORS / "characters" / "pirate.yaml"
+    program = f"""
+import sys
+from pathlib import Path
+from charrun.spec import Library, Scale, StageInfo, load_spec
+stages = {sorted(STAGES)!r}
+library = Library({{"pirate": Path({str(pirate)!r})}}, {{"mini": Scale("mini", 1, 1, 1, 1, 1)}})
+load_spec("builtin:pirate-mini", stages=dict.fromkeys(stages, StageInfo()), engines=(), templates=(), library=library)
+heavy = {{"torch", "transformers", "tinker", "rich", "requests", "jinja2", "jsonschema", "numpy", "asyncio"}}
+print(sorted(heavy & set(sys.modules)))
+"""
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

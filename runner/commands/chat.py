@@ -96,6 +96,8 @@ class _Session:
             )
         if self.engine.hosted:
             note(f"engine: {self.engine.name}; every answer is paid for")
+        if sys.stdin.isatty():
+            note("waiting for the engine ...")
 
     def talk(self, sampling: Sampling, system: str, plain: bool) -> bool:
         """Connect, talk, and stop what was started; returns whether a line from a pipe failed."""

@@ -59,6 +59,8 @@ class Talk:
 
     def run(self) -> None:
         """Answer lines until there are no more, or `/quit`."""
+        if self._terminal:
+            note("/help lists what can be typed beside questions; Ctrl-D ends")
         for line in _lines(self._terminal):
             text = line.strip()
             if text == "/quit":

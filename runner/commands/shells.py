@@ -55,7 +55,7 @@ class Bash(_Shell):
     local candidate
     COMPREPLY=()
     while IFS= read -r candidate; do
-        COMPREPLY+=("$candidate")
+        [[ -n $candidate ]] && COMPREPLY+=("$candidate")
     done < <(%(complete_var)s=bash_complete CHARRUN_LINE="${COMP_LINE:0:COMP_POINT}" \\
         CHARRUN_BREAKS="$COMP_WORDBREAKS" "$1" 2>/dev/null)
     if [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *[/=:.] ]]; then
@@ -121,7 +121,7 @@ class Fish(_Shell):
     source_template: ClassVar[str] = """\
 function %(complete_func)s
     set -lx %(complete_var)s fish_complete
-    set -lx CHARRUN_LINE (commandline -cp | string collect --no-trim-newlines)
+    set -lx CHARRUN_LINE (commandline -cp | string collect)
     set -l words (commandline -opc)
     $words[1] 2>/dev/null
 end

@@ -24,7 +24,7 @@ from charrun.spec.shown import as_written, origin_of
 @plugin_options
 @json_option
 def show(spec: str, origins: bool, sets: Sequence[str], plugins: bool, trust: bool, as_json: bool) -> None:
-    """Print SPEC in one piece, and with --origins where each value comes from.
+    """Print SPEC as it is run, and where its values come from.
 
     Bases, --set and variables are filled in, and defaults added. What is printed is a spec itself: the same one, if it
     is kept in the same folder.

@@ -47,11 +47,16 @@ def paths(incomplete: str, endings: tuple[str, ...] | None = ("",)) -> list[str]
     return found
 
 
-def spec_files(ctx: click.Context, param: click.Parameter | None, incomplete: str) -> list[str]:
-    """YAML files, the folders on the way to them, and shipped specs as builtin:NAME."""
+def spec_files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """YAML files, the folders on the way to them, and shipped specs as builtin:NAME; else any folder."""
+    return specs(incomplete) or paths(incomplete, None)
+
+
+def specs(incomplete: str) -> list[str]:
+    """YAML files, folders that hold some, and shipped specs as builtin:NAME."""
     found = paths(incomplete, _YAML)
     if "/" not in incomplete:
-        found = [path for path in found if not path.endswith("/") or _holds_yaml(path)] or found
+        found = [path for path in found if not path.endswith("/") or _holds_yaml(path)]
     if incomplete.startswith("builtin:"):
         from charrun.spec import builtin_specs
 

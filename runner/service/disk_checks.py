@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from charrun.errors import EnvironmentProblem
 from charrun.service.checks import Check
@@ -51,9 +52,10 @@ def runs_folder(runs_dir: Path) -> Iterator[Check]:
 
 def compiled_code() -> Iterator[Check]:
     """Where the local engine keeps its compiled loops from one start to the next."""
-    from charrun.engine.kernels import exp2
+    from charrun.engine import kernels
 
-    folder = exp2.stats.cache_path
+    compiled: Any = kernels.exp2
+    folder = compiled.stats.cache_path
     if folder:
         yield Check("cache", "ok", f"compiled loops are kept in {folder}")
     else:

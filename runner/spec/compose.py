@@ -151,7 +151,7 @@ class Composer:
             return _WORDS[text]
         number: int | float
         if _INTEGER.match(text):
-            number = int(text) if len(text) < 20 else 1 << 64
+            number = int(text) if len(text) < 22 else 1 << 64
         elif _BASED.match(text):
             number = int(text, 0)
         elif _FLOAT.match(text):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,9 @@ from charrun.errors import SpecError
 from charrun.spec.document import KeyPath
 from charrun.spec.draft import Draft
 from charrun.spec.model import Character, Scale, Trait
-from charrun.spec.places import specs_folder
 from charrun.spec.schema import shipped_schema
 from charrun.spec.words import shown, suggest
-from charrun.spec.yaml import load_yaml, read_yaml
+from charrun.spec.yaml import read_yaml
 
 
 @dataclass(frozen=True)
@@ -24,17 +22,6 @@ class Library:
 
     characters: Mapping[str, Path]
     scales: Mapping[str, Scale]
-
-
-@cache
-def shipped_library() -> Library:
-    """The characters and scales that ship with charrun."""
-    folder = specs_folder()
-    scales = load_yaml(folder / "scales.yaml").data
-    return Library(
-        {path.stem: path for path in sorted((folder / "characters").glob("*.yaml"))},
-        {name: Scale(name, **numbers) for name, numbers in scales.items()},
-    )
 
 
 def load_character(path: Path, name: str = "") -> Character:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from charrun.errors import Problem, SpecError
+from charrun.errors import SpecError
 from charrun.spec.compose import MAX_DEPTH, Composer
 from charrun.spec.document import Mark, Node, Source
 from charrun.spec.yaml import Parsed, compose, decode

@@ -1,0 +1,26 @@
+"""Which modules a command imports."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from conftest import REPOSITORY
+
+
+def imported_by(*args: str, variables: Mapping[str, str] | None = None, folder: Path = REPOSITORY) -> set[str]:
+    """Names of the modules that `charrun ARGS` has imported when it ends."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "charrun", *args],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        stdin=subprocess.DEVNULL,
+        cwd=folder,
+        env={**os.environ, **(variables or {})},
+    )
+    return set(re.findall(r"^import time:.*\| +(\S+)$", done.stderr, re.MULTILINE))
