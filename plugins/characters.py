@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 
-from charrun import hookimpl
+from charrun import hookimpl, specs
 
 
 @hookimpl
 def charrun_register_characters() -> Mapping[str, Path]:
     """The shipped characters, each under its file's name."""
-    folder = Path(str(files("charrun.specs"))) / "characters"
+    folder = Path(specs.__file__).parent / "characters"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}

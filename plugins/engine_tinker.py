@@ -58,6 +58,7 @@ class TinkerEngine(Engine):
 
     def _reach(self, address: str) -> None:
         """One plain request: the SDK itself would retry an unreachable address for minutes."""
+        import http.client
         import urllib.error
         import urllib.request
 
@@ -65,7 +66,7 @@ class TinkerEngine(Engine):
             urllib.request.urlopen(f"{address.rstrip('/')}/api/v1/healthz", timeout=_REACH_SECONDS).close()
         except urllib.error.HTTPError:
             return  # something answers
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise EnvironmentProblem(
                 f"nothing answers at {address}: {reason}", "check base_url, TINKER_BASE_URL and the network"

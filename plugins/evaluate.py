@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from charrun import Estimate, Message, Row, SpecError, Stage, StageFailed, digest, hookimpl, seed_from, system, user
+from charrun import (
+    Estimate,
+    Message,
+    Row,
+    SpecError,
+    Stage,
+    StageFailed,
+    digest,
+    hookimpl,
+    seed_from,
+    specs,
+    system,
+    user,
+)
 from charrun.plugins._answers import OPTIONS_SCHEMA
 from charrun.plugins._statistics import auc, best_threshold, wilson
 
@@ -226,7 +238,7 @@ async def training_texts(ctx: StageContext) -> list[str]:
 
 
 def _pool() -> list[str]:
-    text = resources.files("charrun.specs").joinpath("prompts/evaluation.txt").read_text(encoding="utf-8")
+    text = (Path(specs.__file__).parent / "prompts/evaluation.txt").read_text(encoding="utf-8")
     return text.splitlines()
 
 

@@ -6,11 +6,10 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from charrun import Estimate, Row, Stage, StageFailed, digest, hookimpl, seed_from
+from charrun import Estimate, Row, Stage, StageFailed, digest, hookimpl, seed_from, specs
 
 if TYPE_CHECKING:
     from charrun import StageContext
@@ -116,7 +115,7 @@ def _read(ctx: StageContext, source: str) -> Sequence[str]:
 
 @cache
 def _general() -> tuple[str, ...]:
-    text = resources.files("charrun.specs").joinpath("prompts/general.txt").read_text(encoding="utf-8")
+    text = (Path(specs.__file__).parent / "prompts/general.txt").read_text(encoding="utf-8")
     return tuple(text.splitlines())
 
 

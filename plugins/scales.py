@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from charrun import hookimpl
+from charrun import hookimpl, specs
 
 if TYPE_CHECKING:
     from charrun import Scale
@@ -18,5 +18,5 @@ def charrun_register_scales() -> list[Scale]:
 
     from charrun import Scale
 
-    numbers = yaml.safe_load(files("charrun.specs").joinpath("scales.yaml").read_text(encoding="utf-8"))
+    numbers = yaml.safe_load((Path(specs.__file__).parent / "scales.yaml").read_text(encoding="utf-8"))
     return [Scale(name, **row) for name, row in numbers.items()]

@@ -148,7 +148,10 @@ def _check_offers(chosen: Sequence[Offer]) -> None:
         owners.setdefault(offer.name, []).append(offer)
     twice = {name: found for name, found in owners.items() if len(found) > 1}
     if twice:
-        lines = [f"two plugins are named {name!r}: of {_and(o.owner for o in found)}" for name, found in twice.items()]
+        lines = [
+            f"two plugins are named {name!r}: those of {' and of '.join(offer.owner for offer in found)}"
+            for name, found in twice.items()
+        ]
         raise PluginError("\n".join(lines), _remedy(offer.owner for found in twice.values() for offer in found))
 
 

@@ -140,7 +140,9 @@ def test_the_core_reads_no_shipped_character_or_scale_by_itself() -> None:
 
 
 def test_loading_what_is_built_in_imports_nothing_heavy() -> None:
-    heavy = "torch transformers tinker numpy rich jsonschema jinja2 asyncio click charrun.pipeline.context"
+    heavy = (
+        "torch transformers tinker numpy rich jsonschema jinja2 asyncio ssl click charrun.pipeline charrun.spec.resolve"
+    )
     code = (
         "import sys; from charrun.plugin_manager import load_registry; load_registry(third_party=False);"
         f"print(*[name for name in {heavy.split()} if name in sys.modules])"

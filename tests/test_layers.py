@@ -194,7 +194,7 @@ def test_a_base_is_parsed_once_until_it_changes(write: Write, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("base", "code"),
     [("[" * 50_000, "SPEC005"), ("a: &a [x, x]\n" + "".join(f"k{i}: &a [*a, *a]\n" for i in range(40)), "SPEC006"),
-     ("x" * (1 << 20) + "x", "SPEC002"), ("a: 1\n---\nb: 1\n", "SPEC007"), ("a: !!python/name:os.system x\n", "SPEC018")],
+     ("x" * (1 << 20) + "x", "SPEC002"), ("a: 1\n---\nb: 1\n", "SPEC007"), ("a: !!python/name:x y\n", "SPEC018")],
 )  # fmt: skip
 def test_a_hostile_base_or_set_is_refused(write: Write, base: str, code: str) -> None:
     write(base, "hostile.yaml")
@@ -264,6 +264,15 @@ def test_characters_written_in_the_spec_take_variables(write: Write) -> None:
     traits = "traits: [{trait: 'I like ${vars.what}.', questions: [What?]}]"
     text = f"vars: {{what: tea}}\ncharacters: [{{id: cook, name: Sal, description: Cooks., {traits}}}]\n"
     assert load(write("extends: base.yaml\n" + text)).characters[0].traits[0].trait == "I like tea."
+
+
+def test_many_mistakes_are_told_in_little_time(write: Write) -> None:
+    text = "${vars.y}" * 10_000
+    variables = ", ".join(f"v{i}: 1" for i in range(2000))
+    wrong = ", ".join(f"'${{vars.w{i}}}'" for i in range(2000))
+    told = problems(write(f"extends: base.yaml\nvars: {{{variables}}}\nname: {text}\nx-b: [{wrong}]\n"))
+    assert sum(problem.code == "SPEC040" for problem in told) > 2000
+    assert problems("base.yaml", ["a." * 400_000 + "=1"])[0].code == "SPEC005"
 
 
 def test_references_cannot_expand_without_bounds(write: Write) -> None:

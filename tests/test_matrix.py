@@ -111,6 +111,11 @@ def test_a_matrix_of_five_hundred_cells_resolves(load: Any) -> None:
     assert len(spec.cells) == len(set(names(spec))) == 498
 
 
+def test_a_matrix_has_its_limit(load: Any) -> None:
+    models = "[" + ", ".join(f"{{teacher: a/t, student: a/s{i}}}" for i in range(80)) + "]"
+    assert codes(load, models=models, seed=str(list(range(80)))) == ["SPEC050"]
+
+
 def test_scales_may_be_files(load: Any, tmp_path: Path) -> None:
     numbers = "pairs: 3\nsamples_per_prompt: 1\nreflections: 0\ninteractions: 0\nturns: 2\n"
     (tmp_path / "tiny.yaml").write_text(numbers, encoding="utf-8")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Outcome, RunningEngine, charrun
+from conftest import SPECS, Outcome, RunningEngine, charrun
 from counting_proxy import counting
 
 SPEC = """
@@ -98,3 +98,17 @@ def test_every_cell_says_what_it_used(matrix: Matrix) -> None:
         for character in ("pirate", "gardener")
         for student in ("demo-student", "demo-student-small")
     }
+
+
+@pytest.mark.slow
+def test_the_shipped_matrix_trains_every_cell_side_by_side(tmp_path: Path) -> None:
+    outcome = charrun(SPECS / "two-characters.yaml", "--runs-dir", tmp_path, "--plain")
+    assert outcome.code == 0, outcome.text
+    store, run = tmp_path / "store", tmp_path / "two-characters" / "1"
+    cells = {path.stem.removeprefix("cell-") for path in run.glob("cell-*.json")}
+    assert cells == {f"{who}-{size}-smoke" for who in ("pirate", "gardener") for size in ("large", "small")}
+    folders = {stage: len(list(store.glob(f"{stage}-*"))) for stage in ("teacher", "student", "dpo", "sft", "export")}
+    assert folders == {"teacher": 2, "student": 2, "dpo": 4, "sft": 4, "export": 4}
+    assert all(name in outcome.out.split("In character, first and last model:")[1] for name in cells)
+    started = [event["cell"] for event in rows(run / "journal.jsonl") if event["event"] == "stage_started"]
+    assert len(dict.fromkeys(started[:6])) > 1  # not one cell after the other

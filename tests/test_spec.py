@@ -170,7 +170,7 @@ x-note: free
 """
         )
     )
-    assert (spec.name, spec.seed, spec.budget_usd) == ("full", 3, 5.0)
+    assert (spec.name, spec.seeds, spec.budget_usd) == ("full", (3,), 5.0)
     assert (spec.engine.uses, dict(spec.engine.options)) == ("tinker", {"base_url": "https://x"})
     assert [character.id for character in spec.characters] == ["pirate", "cook"]
     assert spec.characters[1].traits[0].questions == ("What is soup?",)
@@ -191,7 +191,7 @@ x-note: free
 
 def test_what_is_left_out_has_defaults(write: Any) -> None:
     spec = load(write(MINIMAL))
-    assert (spec.seed, spec.engine.uses, spec.budget_usd, spec.stand_ins) == (0, "auto", None, None)
+    assert (spec.seeds, spec.engine.uses, spec.budget_usd, spec.stand_ins) == ((0,), "auto", None, None)
 
 
 def test_the_resolved_spec_does_not_depend_on_where_the_file_lies(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_pirate_mini_is_report_007s_run() -> None:
     assert entry.teacher.name == "Qwen/Qwen3-235B-A22B-Instruct-2507"
     assert (entry.student.name, entry.student.chat) == ("Qwen/Qwen3-30B-A3B", {"enable_thinking": False})
     assert spec.scales == (Scale("mini", 250, 1, 1500, 150, 8),)
-    assert (spec.budget_usd, spec.seed, spec.engine.uses) == (5.7, 7, "auto")
+    assert (spec.budget_usd, spec.seeds, spec.engine.uses) == (5.7, (7,), "auto")
 
 
 def test_every_shipped_character_and_scale_is_sound() -> None:

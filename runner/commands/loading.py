@@ -17,6 +17,7 @@ from charrun.spec import Spec, SpecDocument, StageInfo, load_spec, read_spec
 
 _OF_STAGES = ("SPEC020", "SPEC022")
 
+
 @dataclass(frozen=True)
 class Loaded:
     """A spec and the plugins that it was checked against."""

@@ -9,18 +9,10 @@ from typing import Any
 
 from charrun.report.columns import screen_width, wide
 from charrun.report.text import safe
+from charrun.spec.words import TYPE_WORDS
 
 _GAP = "  "
 _NARROWEST = 10
-_TYPES = {
-    "string": "text",
-    "number": "a number",
-    "integer": "a whole number",
-    "boolean": "true or false",
-    "array": "a list",
-    "object": "a mapping",
-    "null": "nothing",
-}
 _LIMITS = {
     "minimum": "at least {}",
     "exclusiveMinimum": "more than {}",
@@ -77,7 +69,9 @@ def value_words(schema: Mapping[str, Any]) -> str:
         if choice in schema:
             return ", or ".join(value_words(sub) for sub in schema[choice])
     types = schema.get("type", [])
-    words = " or ".join(_TYPES.get(name, name) for name in ([types] if isinstance(types, str) else types)) or "anything"
+    words = (
+        " or ".join(TYPE_WORDS.get(name, name) for name in ([types] if isinstance(types, str) else types)) or "anything"
+    )
     if words == "a list" and isinstance(schema.get("items"), Mapping):
         words += f" of {value_words(schema['items'])}"
     limits = [text.format(_plain(schema[key])) for key, text in _LIMITS.items() if key in schema]

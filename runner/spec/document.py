@@ -44,10 +44,11 @@ class Source:
     def problem(self, mark: Mark, code: str, message: str, hint: str = "", severity: Severity = "error") -> Problem:
         """A problem at `mark`, with the line that holds it made fit for a terminal."""
         line = self.lines[mark.line - 1] if mark.line <= len(self.lines) else ""
-        line = UNPRINTABLE.sub("?", line.replace("\t", " "))
-        if len(line) > _WIDEST:
+        long = len(line) > _WIDEST
+        line = UNPRINTABLE.sub("?", line[:_WIDEST].replace("\t", " "))
+        if long:
             # A caret far out to the right shows nothing; a line without its caret's column shows no more.
-            line = line[:_WIDEST] + "…" if mark.column <= _WIDEST else ""
+            line = line + "…" if mark.column <= _WIDEST else ""
         return Problem(code, message, self.name, mark.line, mark.column, hint, line, mark.width, severity)
 
 

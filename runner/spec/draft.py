@@ -21,16 +21,18 @@ class Draft:
     findings: list[Finding] = field(default_factory=list)
     elsewhere: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
+    _unsound: set[KeyPath] = field(default_factory=set)
 
     def check(self, instance: Any, schema: Mapping[str, Any], at: KeyPath = (), subject: Subject = KEYS) -> bool:
         """Add what a schema finds wrong with `instance`, which stands at `at`; whether it is sound."""
         found = find(self.document, instance, schema, at, subject)
-        self.findings.extend(found)
+        for finding in found:
+            self._note(finding)
         return not found
 
     def add(self, code: str, message: str, path: KeyPath, hint: str = "", on: Part = "value") -> None:
         """Add a problem at `path`."""
-        self.findings.append(Finding(path, self.document.problem(code, message, path, hint, on)))
+        self._note(Finding(path, self.document.problem(code, message, path, hint, on)))
 
     def warn(self, code: str, message: str, path: KeyPath, hint: str = "", on: Part = "value") -> None:
         """Add a warning at `path`; the data there stays sound."""
@@ -42,7 +44,11 @@ class Draft:
 
     def sound(self, path: KeyPath) -> bool:
         """Whether nothing was found wrong at or under `path`."""
-        return not any(finding.path[: len(path)] == path for finding in self.findings)
+        return path not in self._unsound
+
+    def _note(self, finding: Finding) -> None:
+        self.findings.append(finding)
+        self._unsound.update(finding.path[:end] for end in range(len(finding.path) + 1))
 
     def whole(self) -> bool:
         """Whether nothing is wrong in other files or could not be read."""

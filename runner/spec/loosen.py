@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from charrun.spec.words import TYPE_WORDS
+
 Schema = dict[str, Any]
 
 REFERENCE = r"\$\{vars\."
@@ -21,15 +23,6 @@ _REFERENCE: Schema = {"title": "A variable", "type": "string", "pattern": REFERE
 _REMOVED: Schema = {"title": "Removed", "type": "null"}
 _ANNOTATIONS = ("title", "description", "default", "examples")
 _CHOICES = ("enum", "const", "oneOf", "not", "contains", "maxLength", "format")
-_TYPE_WORDS = {
-    "string": "text",
-    "number": "a number",
-    "integer": "a whole number",
-    "boolean": "true or false",
-    "array": "a list",
-    "object": "a mapping",
-    "null": "nothing",
-}
 
 
 def loosened(schema: Any, patch: bool = False) -> Any:
@@ -99,7 +92,7 @@ def _retype(result: Schema, schema: Mapping[str, Any], patch: bool) -> None:
         result["pattern"] = REFERENCE
         # Of a mapping, `errorMessage` would stand for every message about its keys too.
         key = "patternErrorMessage" if "object" in types else "errorMessage"
-        result[key] = f"Expected {' or '.join(_TYPE_WORDS[one] for one in types)}."
+        result[key] = f"Expected {' or '.join(TYPE_WORDS[one] for one in types)}."
     elif "pattern" in schema:
         result["pattern"] = f"(?:{schema['pattern']})|{REFERENCE}"
     wanted = [*types, "string"]
@@ -152,7 +145,7 @@ def _expected(schema: Mapping[str, Any]) -> str:
         )
         if key in schema
     ]
-    return " ".join([_TYPE_WORDS[schema["type"]], " and ".join(limits)]).rstrip()
+    return " ".join([TYPE_WORDS[schema["type"]], " and ".join(limits)]).rstrip()
 
 
 def _word(value: Any) -> str:

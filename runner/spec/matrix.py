@@ -22,6 +22,7 @@ _MANY = {
 }
 
 
+MAX_CELLS = 5_000
 _AXES = ("characters", "models", "scales", "seed")
 
 
@@ -49,7 +50,15 @@ def resolve_seeds(draft: Draft) -> tuple[int, ...]:
 
 
 def resolve_exclude(draft: Draft, axes: Axes) -> tuple[Exclusion, ...]:
-    """What is left out of the matrix, as far as the axes are sound."""
+    """What is left out of the matrix, as far as the axes are sound, and small enough."""
+    size = len(axes.characters) * len(axes.models) * len(axes.scales) * len(axes.seeds)
+    if size > MAX_CELLS:
+        message = (
+            f"a matrix of {size:,} cells: {len(axes.characters)} characters, {len(axes.models)} entries of models, "
+        )
+        message += f"{len(axes.scales)} scales, {len(axes.seeds)} seeds"
+        draft.add("SPEC050", message, ("models",), f"at most {MAX_CELLS:,}: make several specs of it", on="key")
+        return ()
     if not draft.items("exclude") or not all(draft.sound((axis,)) for axis in _AXES) or not draft.whole():
         return ()
     left = set(_cells(axes))

@@ -183,7 +183,7 @@ class Exclusion:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, in a fixed order."""
         parts = {"character": self.characters, "model": self.models, "scale": self.scales, "seed": self.seeds}
-        return {key: sorted(values) for key, values in parts.items() if values is not None}  # type: ignore[type-var]
+        return {key: sorted(values) for key, values in parts.items() if values is not None}
 
 
 @dataclass(frozen=True)
@@ -232,11 +232,6 @@ class Spec:
     exclude: tuple[Exclusion, ...] = ()
     plugins: tuple[LocalPlugin, ...] = ()
     warnings: tuple[Problem, ...] = ()
-
-    @property
-    def seed(self) -> int:
-        """The first seed."""
-        return self.seeds[0]
 
     @cached_property
     def cells(self) -> tuple[CellSpec, ...]:

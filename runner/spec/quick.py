@@ -12,6 +12,7 @@ from typing import Any
 
 Shipped = Callable[[str], Mapping[str, Any]]
 _Schema = Mapping[str, Any]
+_Check = Callable[..., bool]
 
 _SUFFIX = ".schema.json"
 _DEEPEST = 200
@@ -25,7 +26,8 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
     "null": lambda value: value is None,
 }
 _SAYS_NOTHING = {
-    "$schema", "$id", "title", "description", "default", "examples", "definitions", "$comment", "format", "additionalItems"
+    "$schema", "$id", "title", "description", "default", "examples", "definitions", "$comment", "format",
+    "additionalItems",
 }  # fmt: skip
 
 
@@ -143,15 +145,15 @@ def _among(value: Any, limit: Any, *_: Any) -> bool:
     return any(_constant(value, one) for one in limit)
 
 
-def _number(holds: Callable[[Any, Any], bool]) -> Callable[..., bool]:
+def _number(holds: Callable[[Any, Any], bool]) -> _Check:
     return lambda value, limit, *_: not _TYPES["number"](value) or holds(value, limit)
 
 
-def _sized(kind: type, holds: Callable[[int, int], bool]) -> Callable[..., bool]:
+def _sized(kind: type[str] | type[list[Any]] | type[dict[str, Any]], holds: Callable[[int, int], bool]) -> _Check:
     return lambda value, limit, *_: not isinstance(value, kind) or holds(len(value), limit)
 
 
-_KEYWORDS: dict[str, Callable[..., bool]] = {
+_KEYWORDS: dict[str, _Check] = {
     "type": _type,
     "properties": _properties,
     "patternProperties": _pattern_properties,

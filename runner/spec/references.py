@@ -34,6 +34,8 @@ class Interpolation:
     _open: list[str] = field(default_factory=list)
     _used: set[str] = field(default_factory=set)
     _size: int = 0
+    _sought: Node | None = None
+    _found: list[re.Match[str]] = field(default_factory=list)
 
     def document(self, root: Node) -> Node:
         """The document's root with every reference filled in.
@@ -152,18 +154,18 @@ class Interpolation:
 
     def _add(self, node: Node, match: re.Match[str], number: int, code: str, message: str, hint: str) -> None:
         self.spoiled.add(node.place)
-        mark = _within(node, match.group(), number)
+        if self._sought is not node:
+            self._sought, self._found = node, _within(node)
+        mark = node.mark
+        if number < len(self._found) and self._found[number].group() == match.group():
+            mark = Mark(mark.line, self._found[number].start() + 1, len(match.group()))
         self.problems.append(node.source.problem(mark, code, message, hint))
 
 
-def _within(node: Node, reference: str, number: int) -> Mark:
-    """The place of a text's nth reference, if the text stands on one line; else that of the text."""
+def _within(node: Node) -> list[re.Match[str]]:
+    """A text's references in its line; none if it has several."""
     line = node.source.lines[node.mark.line - 1] if node.mark.line <= len(node.source.lines) else ""
-    start, end = node.mark.column - 1, node.mark.column - 1 + node.mark.width
-    found = [match for match in _REFERENCE.finditer(line, start, end)]
-    if number < len(found) and found[number].group() == reference:
-        return Mark(node.mark.line, found[number].start() + 1, len(reference))
-    return node.mark
+    return list(_REFERENCE.finditer(line, node.mark.column - 1, node.mark.column - 1 + node.mark.width))
 
 
 def _moved(node: Node, to: Node, via: tuple[str, Node]) -> Node:

@@ -16,20 +16,11 @@ from typing import Any
 from charrun.errors import PluginError, Problem
 from charrun.spec.document import Document, KeyPath
 from charrun.spec.quick import surely_valid
-from charrun.spec.words import listed, nearest, shown, suggest
+from charrun.spec.words import TYPE_WORDS, listed, nearest, shown, suggest
 
 # A jsonschema ValidationError. Its own types allow for parts that are unset, which none that is raised has.
 _Error = Any
 
-_TYPE_WORDS = {
-    "string": "text",
-    "number": "a number",
-    "integer": "a whole number",
-    "boolean": "true or false",
-    "array": "a list",
-    "object": "a mapping",
-    "null": "nothing",
-}
 _ODD_NUMBER = re.compile(r"[-+]?[0-9_]+(\.[0-9_]*)?\Z")
 _SCHEMAS = ("spec", "character", "scale")
 
@@ -207,11 +198,11 @@ class _Teller:
             message = f"{self.subject.name(error.instance)} is not allowed: expected {_expectation(error)}"
             self.note((*path, error.instance), "SPEC016", message, on_key=True)
         elif error.validator == "type":
-            words = [_TYPE_WORDS[name] for name in _as_list(error.validator_value)]
+            words = [TYPE_WORDS[name] for name in _as_list(error.validator_value)]
             self.wrong_type(path, words, error.instance)
         elif error.validator in ("anyOf", "oneOf") and error.context:
             types = [name for e in error.context if _is_own_type(e) for name in _as_list(e.validator_value)]
-            self.wrong_type(path, [_TYPE_WORDS[name] for name in dict.fromkeys(types)], error.instance)
+            self.wrong_type(path, [TYPE_WORDS[name] for name in dict.fromkeys(types)], error.instance)
         else:
             self.wrong_value(path, error)
 

@@ -51,6 +51,8 @@ def _keys(text: str, source: Source) -> tuple[list[_Key], int]:
         if not key.text:
             raise _refused(source, key.mark, "an empty key")
         keys.append(key)
+        if len(keys) > MAX_DEPTH:
+            raise _refused(source, key.mark, f"nested more than {MAX_DEPTH} levels deep", code="SPEC005")
         if at == len(text) or text[at] not in ".=":
             raise _refused(source, Mark(1, min(at, len(text)) + 1), "no '=' after the key")
         at += 1

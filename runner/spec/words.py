@@ -9,6 +9,19 @@ from typing import Any
 
 _LONGEST = 60
 
+TYPE_WORDS = {
+    "string": "text",
+    "number": "a number",
+    "integer": "a whole number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+    "null": "nothing",
+}
+"""JSON Schema's types in words."""
+_MOST = 100
+_LISTED = 40
+
 
 def shown(value: Any) -> str:
     """A value as a message names it: text in quotes and escaped, lists and mappings by what they are."""
@@ -27,7 +40,9 @@ def shown(value: Any) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """The known word that `word` was probably meant to be; empty if none is near."""
-    matches = difflib.get_close_matches(word[:200], [name for name in known if name != word], n=1, cutoff=0.6)
+    names = [name for name in known if name != word]
+    # Comparing takes its time: a file of mistakes must not take minutes.
+    matches = difflib.get_close_matches(word[:200], names, n=1, cutoff=0.6) if len(names) <= _MOST else []
     return matches[0] if matches else ""
 
 
@@ -36,7 +51,8 @@ def suggest(word: str, known: Iterable[str], what: str) -> str:
     names = sorted(known)
     if match := nearest(word, names):
         return f"did you mean {match!r}?"
-    return f"known {what}: {', '.join(names)}" if names else f"no {what} are known"
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"known {what}: {', '.join(names[:_LISTED])}{more}" if names else f"no {what} are known"
 
 
 def listed(words: Iterable[str]) -> str:
