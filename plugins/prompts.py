@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from charrun import StageContext
 
 
+_Texts = tuple[tuple[str, tuple[str, ...]], ...]
+"""Sources with their prompts."""
+
+
 class PromptsStage(Stage):
     """Seeded prompts; a smaller scale's are the first of a larger one's.
 
@@ -51,7 +55,7 @@ class PromptsStage(Stage):
     def problems(self, ctx: StageContext) -> list[str]:
         """A pool that is too small, with both numbers."""
         try:
-            wanted, held = _wanted(ctx), len(_pool(ctx).rows)
+            wanted, held = _wanted(ctx), len(_distinct(_texts(ctx)))
         except StageFailed as error:
             return [error.message]
         return [_too_small(ctx, wanted, held)] if wanted > held else []
@@ -83,8 +87,11 @@ def _wanted(ctx: StageContext) -> int:
 
 
 def _pool(ctx: StageContext) -> Pool:
-    texts = tuple((source, tuple(_read(ctx, source))) for source in ctx.options["sources"])
-    return _ranked(texts, ctx.seed)
+    return _ranked(_texts(ctx), ctx.seed)
+
+
+def _texts(ctx: StageContext) -> _Texts:
+    return tuple((source, tuple(_read(ctx, source))) for source in ctx.options["sources"])
 
 
 @dataclass(frozen=True)
@@ -96,13 +103,19 @@ class Pool:
 
 
 @lru_cache(maxsize=64)
-def _ranked(texts: tuple[tuple[str, tuple[str, ...]], ...], seed: int) -> Pool:
-    """Distinct prompts in the order of a seeded hash of their own text: what else is in the pool moves none of them."""
+def _distinct(texts: _Texts) -> tuple[Row, ...]:
+    """Each prompt once, however it is capitalised."""
     found: dict[str, Row] = {}
     for source, lines in texts:
         for text in lines:
             found.setdefault(text.casefold(), {"prompt": text, "source": source})
-    rows = sorted(found.values(), key=lambda row: seed_from(seed, "prompts", row["prompt"]))
+    return tuple(found.values())
+
+
+@lru_cache(maxsize=64)
+def _ranked(texts: _Texts, seed: int) -> Pool:
+    """Distinct prompts in the order of a seeded hash of their own text: what else is in the pool moves none of them."""
+    rows = sorted(_distinct(texts), key=lambda row: seed_from(seed, "prompts", row["prompt"]))
     named = tuple({**row, "id": digest(row["prompt"])[:12]} for row in rows)
     return Pool(named, digest([row["id"] for row in named]))
 

@@ -151,7 +151,7 @@ def main(args: Sequence[str] | None = None) -> None:
         code = error.exit_code
     except SpecError as error:
         click.echo(error.render(), err=True)
-        count = len(error.problems)
+        count = sum(problem.severity == "error" for problem in error.problems)
         click.echo(f"{count} problem{'s' if count > 1 else ''}; nothing was run", err=True)
         code = EXIT_SPEC
     except CharrunError as error:

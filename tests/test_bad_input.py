@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import SPECS, Outcome, RunningEngine, charrun
 
-SMOKE = (SPECS / "pirate-mini.yaml").read_text().replace("[mini]", "[smoke]")
+SMOKE = (SPECS / "pirate-smoke.yaml").read_text()
 KEY = {"TINKER_API_KEY": "tml-no-such-key"}
 
 

@@ -156,7 +156,7 @@ def test_each_problem_is_told_in_the_text_that_has_it(write: Write) -> None:
 
 def test_a_stage_knows_the_text_that_changed_it_last(write: Write) -> None:
     spec = load(write("extends: base.yaml\nstages: {again: {with: {rate: 1}}}\n"), ["stages.sft.with.rate=2"])
-    found = {item.id: (item.file, item.line) for item in spec.stages}
+    found = {item.id: item.node.place[:2] for item in spec.stages}
     assert found == {
         "prompts": ("base.yaml", 8),
         "dpo": ("base.yaml", 8),

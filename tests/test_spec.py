@@ -179,7 +179,7 @@ x-note: free
     assert entry.student.chat == {"enable_thinking": False}
     assert spec.scales[1] == Scale("tiny", 1, 2, 3, 4, 5)
     dpo = spec.stages[-1]
-    assert (dpo.id, dpo.uses, dpo.needs, dpo.line) == ("dpo_low", "dpo", ("pairs",), 14)
+    assert (dpo.id, dpo.uses, dpo.needs, dpo.node.mark.line) == ("dpo_low", "dpo", ("pairs",), 14)
     assert dpo.options == {
         "beta": 0.05, "nll_coefficient": 0.1, "learning_rate": 1e-4, "lora_rank": 64, "batch_size": 16,
         "shuffle": True, "loss": "sigmoid",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Literal
 
 from charrun.errors import Problem, SpecError, StageFailed, UsageProblem
 from charrun.pipeline.cell import Cell
 from charrun.pipeline.context import StageContext
 from charrun.pipeline.selection import Selection
+from charrun.spec.document import Severity
 from charrun.spec.words import suggest
 from charrun.stage import Row, Stage
 
@@ -80,10 +80,10 @@ def _told(
     cells: Iterable[Cell],
     code: str,
     ask: Callable[[Stage], Callable[[StageContext], list[str]]],
-    severity: Literal["error", "warning"],
+    severity: Severity,
 ) -> list[Problem]:
     found = {
-        Problem(code, text, stage.item.file, stage.item.line, stage.item.column, severity=severity)
+        stage.item.problem(code, text, severity)
         for cell in cells
         for stage in cell.stages
         for text in ask(stage.stage)(StageContext(stage))

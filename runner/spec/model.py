@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from charrun.errors import Problem
+from charrun.spec.document import Node, Severity
 from charrun.spec.words import slug
 
 
@@ -119,18 +120,18 @@ class StageItem:
         uses: The stage.
         options: All of its options, defaults filled in.
         needs: Ids of earlier items that it takes its input from.
-        line: Where it is written, or where it was last changed: the line,
-        column: the column,
-        file: and the file as problems call it.
+        node: Where it is written, or where it was last changed.
     """
 
     id: str
     uses: str
     options: Mapping[str, Any]
     needs: tuple[str, ...]
-    line: int
-    column: int
-    file: str = ""
+    node: Node = field(compare=False, repr=False)
+
+    def problem(self, code: str, message: str, severity: Severity = "error") -> Problem:
+        """A problem with this item, at its place."""
+        return self.node.problem(code, message, severity=severity)
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,7 @@ class _Walk:
         if info is None or not self.draft.sound(path):
             return None
         options = with_defaults(info.options_schema, parts.get("with", {}))
-        file, line, column = self.draft.document.node(path).place
-        return StageItem(name, uses, options, tuple(parts.get("needs", ())), line, column, file)
+        return StageItem(name, uses, options, tuple(parts.get("needs", ())), self.draft.document.node(path))
 
     def options(self, path: KeyPath, uses: str, options: Any, info: StageInfo) -> None:
         if isinstance(options, dict):
