@@ -12,6 +12,9 @@ from typing import Any
 
 import yaml
 
+from charrun.errors import SpecError
+from charrun.spec.yaml import parse_yaml
+
 SPEC = "x.yaml"
 """Name of the file that is loaded."""
 
@@ -73,8 +76,8 @@ def corpus(folders: Iterable[Path], schemas: Iterable[Mapping[str, Any]], names:
 
 def _tree(raw: bytes) -> Any:
     try:
-        return yaml.load(raw, yaml.CSafeLoader)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError):
+        return parse_yaml(raw, Path(SPEC), SPEC).data
+    except SpecError:
         return None
 
 

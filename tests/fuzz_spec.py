@@ -20,6 +20,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -264,7 +265,7 @@ def _job(seed: int, numbers: range) -> Fuzz:
     with tempfile.TemporaryDirectory() as folder:
         fuzz = Fuzz.begin(Path(folder))
         # The last resort against a hang in the C parser, which no signal handler of Python's can end.
-        faulthandler.dump_traceback_later(60 + len(numbers) / 10, exit=True)
+        faulthandler.dump_traceback_later(60 + len(numbers) / 20, exit=True)
         fuzz.run(seed, numbers)
         faulthandler.cancel_dump_traceback_later()
         return fuzz
@@ -297,8 +298,9 @@ def main() -> int:
     outcomes: Counter[str] = Counter()
     finds: list[tuple[int, str]] = []
     slowest = (0.0, -1)
-    with multiprocessing.get_context("spawn").Pool(given.jobs, maxtasksperchild=10) as pool:
-        for done, (codes, found, slow) in enumerate(pool.imap_unordered(_told, jobs), 1):
+    with ProcessPoolExecutor(given.jobs, multiprocessing.get_context("spawn")) as pool:
+        for done, future in enumerate(as_completed(pool.submit(_told, job) for job in jobs), 1):
+            codes, found, slow = future.result()
             outcomes += codes
             finds += found
             slowest = max(slowest, slow)

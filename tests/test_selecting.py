@@ -185,3 +185,14 @@ def test_what_from_leaves_out_is_not_made_on_the_quiet(tmp_path: Path) -> None:
     outcome = charrun("run", SMOKE, "--runs-dir", tmp_path, "--from", "teacher")
     assert outcome.code == 1
     assert "prompts is not done, and --from leaves it out" in outcome.err and "Traceback" not in outcome.text
+
+
+def test_a_scale_that_the_spec_does_not_list_takes_the_place_of_those_that_it_lists(tmp_path: Path) -> None:
+    outcome = charrun("plan", SMOKE, "--runs-dir", tmp_path, "--scale", "micro", "--scale", "smoke", "--json")
+    assert outcome.code == 0
+    assert [cell["name"] for cell in json.loads(outcome.out)["cells"]] == [
+        "pirate-qwen3-30b-a3b-micro",
+        "pirate-qwen3-30b-a3b-smoke",
+    ]
+    wrong = charrun("plan", SMOKE, "--runs-dir", tmp_path, "--scale", "smokey")
+    assert wrong.code == 2 and "did you mean 'smoke'?" in wrong.err

@@ -233,3 +233,10 @@ def test_the_page_about_editors_names_options_that_exist() -> None:
         for line in re.findall(rf"charrun {command}[^`\n|]*", page):
             for option in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", line):
                 assert option in help_text, f"{line}: {option}"
+
+
+def test_what_set_would_change_is_checked_under_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(SOUND)
+    outcome = charrun("validate", "x.yaml", "--set", "seed=3", "--set", "stages.dpo.with.betta=0.2", cwd=tmp_path)
+    assert outcome.code == 3
+    assert "--set #2:1:17 SPEC012 unknown option 'betta' for stage 'dpo'" in outcome.err

@@ -15,7 +15,8 @@ import click
 from charrun.commands.loading import Loaded, load
 from charrun.commands.options import plugin_options, runs_dir_option, set_option
 from charrun.commands.words import character_ids, model_ids, scale_names, spec_files, stage_ids
-from charrun.errors import EnvironmentProblem, render_problems
+from charrun.errors import EnvironmentProblem, UsageProblem, render_problems
+from charrun.spec.words import suggest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -119,13 +120,18 @@ def load_selected(path: str, sets: Sequence[str], selection: Selection, *, plugi
     Raises:
         SpecError: With every problem.
         PluginError: Two plugins register the same name, or a stage file may not run.
+        UsageProblem: There is no such scale.
     """
     loaded = load(path, sets, plugins=plugins, trust=trust)
-    own = {scale.name for scale in loaded.spec.scales}
-    further = [name for name in selection.scales if name not in own and name in loaded.registry.scales]
-    if not further:
+    listed = {scale.name: scale for scale in loaded.spec.scales}
+    if set(selection.scales) <= set(listed):
         return loaded
-    return load(path, [*sets, f"scales=[{', '.join(selection.scales)}]"], plugins=plugins, trust=trust)
+    known = {**loaded.registry.scales, **listed}
+    for name in selection.scales:
+        if name not in known:
+            raise UsageProblem(f"--scale {name}: there is no such scale", suggest(name, known, "scales"))
+    scales = tuple(known[name] for name in dict.fromkeys(selection.scales))
+    return replace(loaded, spec=replace(loaded.spec, scales=scales))
 
 
 @click.command()

@@ -10,6 +10,7 @@ import click
 
 from charrun.commands.loading import load
 from charrun.commands.options import json_option, plugin_options, set_option
+from charrun.commands.words import spec_files
 from charrun.errors import render_problems
 from charrun.spec import read_spec
 from charrun.spec.document import KeyPath
@@ -18,7 +19,7 @@ from charrun.spec.shown import as_written, origin_of
 
 
 @click.command()
-@click.argument("spec", type=click.Path(path_type=str))
+@click.argument("spec", type=click.Path(path_type=str), shell_complete=spec_files)
 @click.option("--origins", is_flag=True, help="Say of each value where it comes from.")
 @set_option
 @plugin_options

@@ -10,7 +10,7 @@ from typing import Literal
 import click
 
 from charrun.commands.loading import load_with, open_registry
-from charrun.commands.options import plugin_options
+from charrun.commands.options import plugin_options, set_option
 from charrun.commands.words import spec_files
 from charrun.errors import EXIT_PLUGIN, EXIT_SPEC, PluginError, Problem, SpecError
 from charrun.local_plugins import NotAllowed
@@ -34,17 +34,24 @@ Format = Literal["text", "json", "github"]
     help="For people, for programs, or as annotations of a GitHub workflow.",
 )
 @click.option("--strict", is_flag=True, help="Warnings fail too.")
+@set_option
 @plugin_options
 @click.pass_context
 def validate(
-    ctx: click.Context, specs: Sequence[str], format_: Format, strict: bool, plugins: bool, trust: bool
+    ctx: click.Context,
+    specs: Sequence[str],
+    format_: Format,
+    strict: bool,
+    sets: Sequence[str],
+    plugins: bool,
+    trust: bool,
 ) -> None:
     """Check specs; every problem at once.
 
     SPECS are spec, character and scale files; what each is follows from what it holds. Nothing is run.
     """
     registry = open_registry(plugins)
-    found = {name: _problems(name, registry, trust) for name in dict.fromkeys(specs)}
+    found = {name: _problems(name, sets, registry, trust) for name in dict.fromkeys(specs)}
     if strict:
         found = {name: [replace(one, severity="error") for one in told] for name, told in found.items()}
     # What two specs share, such as a character file, is told once.
@@ -56,7 +63,7 @@ def validate(
         ctx.exit(EXIT_PLUGIN if of_plugins else EXIT_SPEC)
 
 
-def _problems(name: str, registry: Registry, trust: bool) -> list[Problem]:
+def _problems(name: str, sets: Sequence[str], registry: Registry, trust: bool) -> list[Problem]:
     """Errors and warnings of one file, in order; none of them ends the command."""
     from charrun.spec.kinds import check_file, kind_by_content, kind_by_place
 
@@ -64,7 +71,7 @@ def _problems(name: str, registry: Registry, trust: bool) -> list[Problem]:
     kind = kind_by_place(path)
     try:
         if kind == "spec":
-            return _check_spec(name, registry, trust)
+            return _check_spec(name, sets, registry, trust)
         check_file(kind, path, name)
         return []
     except SpecError as error:
@@ -82,7 +89,7 @@ def _problems(name: str, registry: Registry, trust: bool) -> list[Problem]:
         return list(error.problems)
 
 
-def _check_spec(name: str, registry: Registry, trust: bool) -> list[Problem]:
+def _check_spec(name: str, sets: Sequence[str], registry: Registry, trust: bool) -> list[Problem]:
     """Warnings alone.
 
     Raises:
@@ -93,7 +100,7 @@ def _check_spec(name: str, registry: Registry, trust: bool) -> list[Problem]:
     from charrun.pipeline.choice import Choice
     from charrun.pipeline.run import plan_cells
 
-    loaded = load_with(registry, name, trust=trust)
+    loaded = load_with(registry, name, sets, trust=trust)
     engine = next(iter(registry.engines.values()))()
     return [
         *loaded.spec.warnings,
