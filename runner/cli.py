@@ -28,18 +28,18 @@ COMMANDS = {
     "validate": ("charrun.commands.validate:validate", "Check specs; every problem at once."),
     "show": ("charrun.commands.show:show", "Print SPEC as it is run, and where its values come from."),
     "schema": ("charrun.commands.schema:schema", "Write the JSON Schema of specs, for editors."),
+    "stages": ("charrun.commands.stages:stages", "List the stages, or the options of one."),
+    "plugins": ("charrun.commands.plugins:plugins", "List the plugins; nothing of them is imported."),
+    "characters": ("charrun.commands.characters:characters", "List the characters, or the traits of one."),
     "runs": ("charrun.commands.runs:runs", "List runs, the latest last."),
     "status": ("charrun.commands.status:status", "Show how far a run is."),
     "logs": ("charrun.commands.logs:logs", "Show what happened in a run, and with -f what happens."),
     "diff": ("charrun.commands.diff:diff", "Compare two runs: spec, versions, data, results."),
     "chat": ("charrun.commands.chat:chat", "Talk with a checkpoint of a run."),
-    "stages": ("charrun.commands.stages:stages", "List the stages, or the options of one."),
-    "plugins": ("charrun.commands.plugins:plugins", "List the plugins; nothing of them is imported."),
-    "characters": ("charrun.commands.characters:characters", "List the characters, or the traits of one."),
     "new": ("charrun.commands.new:new", "Start a spec, a character or a plugin."),
     "doctor": ("charrun.commands.doctor:doctor", "Check this machine, and SPEC on it."),
-    "completion": ("charrun.commands.completion:completion", "Print or install completion for a shell."),
     "engine": ("charrun.commands.engine:engine", "The local engine: Tinker on this machine."),
+    "completion": ("charrun.commands.completion:completion", "Print or install completion for a shell."),
 }
 """Each command's home and one-line help. A test holds them to the commands' own docstrings."""
 

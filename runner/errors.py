@@ -6,6 +6,7 @@ code; a traceback means a defect in charrun.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -19,6 +20,9 @@ EXIT_ENVIRONMENT = 5
 EXIT_BUDGET = 6
 EXIT_LOCKED = 7
 EXIT_INTERRUPTED = 130
+
+_WIDEST = 120
+"""Characters that are shown of a line."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +55,45 @@ class Problem:
         """`file:line:col CODE message` (a warning: `warning CODE`), then the line with a caret, then the hint."""
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
         code = f"warning {self.code}" if self.severity == "warning" else self.code
-        parts = [f"{place} {code} {self.message}"]
+        parts = [_escaped(f"{place} {code} {self.message}")]
         if self.line and self.source.strip():
             gutter = f"{self.line:>5} | "
-            parts.append(gutter + self.source)
-            parts.append(" " * (len(gutter) - 2) + "| " + " " * (self.column - 1) + "^" * max(1, self.width))
+            before, marked, after = self._excerpt()
+            parts.append((gutter + before + marked + after).rstrip())
+            parts.append(" " * (len(gutter) - 2) + "| " + " " * _columns(before) + "^" * max(1, _columns(marked)))
         if self.hint:
-            parts.append(f"      {self.hint}")
+            parts.append(f"      {_escaped(self.hint)}")
         return "\n".join(parts)
+
+    def _excerpt(self) -> tuple[str, str, str]:
+        """The line before, at and after the place; of a long line what is near it."""
+        start = self.column - 1
+        end = start + max(1, self.width)
+        before, marked, after = self.source[:start], self.source[start:end], self.source[end:]
+        if len(self.source) <= _WIDEST:
+            return before, marked, after
+        if len(marked) > _WIDEST // 2:
+            marked, after = marked[: _WIDEST // 2], " "
+        right = max(_WIDEST // 3, _WIDEST - len(before) - len(marked)) - 1
+        if len(after) > right:
+            after = after[:right] + "…"
+        left = _WIDEST - len(marked) - len(after)
+        return "…" + before[-left:] if len(before) > left else before, marked, after
+
+
+def _escaped(text: str) -> str:
+    """One line in which nothing acts on a terminal: names of files and keys may hold anything."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _columns(text: str) -> int:
+    """The columns that a text takes in a terminal: East Asian characters and emoji take two, combining marks none."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.category(character) in ("Mn", "Me", "Cf") else 1 + (unicodedata.east_asian_width(character) in "WF")
+        for character in text
+    )
 
 
 def render_problems(problems: Iterable[Problem]) -> str:

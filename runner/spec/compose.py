@@ -12,7 +12,7 @@ import yaml
 
 from charrun.errors import Problem, SpecError
 from charrun.spec.document import UNPRINTABLE, Mark, Node, Source
-from charrun.spec.words import shown
+from charrun.spec.words import plainly, shown
 
 MAX_DEPTH = 64
 MAX_NODES = 10_000
@@ -22,6 +22,7 @@ _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)\Z")
 _BASED = re.compile(r"0(?:o[0-7]+|x[0-9a-fA-F]+)\Z")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
 _NOT_FINITE = re.compile(r"(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z")
+_TAGS = ("str", "int", "float", "bool", "null", "seq", "map")
 _WORDS: dict[str, bool | None] = {
     "": None, "~": None, "null": None, "Null": None, "NULL": None,
     "true": True, "True": True, "TRUE": True,
@@ -39,12 +40,14 @@ class Composer:
         column: The column there, 0-based.
         problems: What is wrong, but does not stop the reading.
         references: Whether some text holds `${`.
+        spoiled: Lines and columns of mappings that are empty, since their keys could not be read.
     """
 
     source: Source
     line: int = 0
     column: int = 0
     references: bool = False
+    spoiled: set[tuple[int, int]] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
     anchors: dict[str, Node | None] = field(default_factory=dict)
     nodes: int = 0
@@ -66,8 +69,8 @@ class Composer:
         if isinstance(event, yaml.AliasEvent):
             return self.alias(event, mark, depth)
         if depth >= MAX_DEPTH and not isinstance(event, yaml.ScalarEvent):
-            raise self.refused("SPEC005", f"nested more than {MAX_DEPTH} levels deep", mark)
-        self.count(1, "SPEC002", f"more than {MAX_NODES:,} values in one file", mark)
+            raise self.refused("SPEC005", f"nested more than {MAX_DEPTH} levels deep", mark, "write it flatter")
+        self.count(1, "SPEC002", f"more than {MAX_NODES:,} values in one file", mark, "keep data in files of their own")
         anchor = getattr(event, "anchor", None)
         if anchor:
             self.anchors[anchor] = None
@@ -87,13 +90,17 @@ class Composer:
     def alias(self, event: yaml.AliasEvent, mark: Mark, depth: int) -> Node:
         """The anchored node under the alias's own place, if that does not blow the document up."""
         if event.anchor not in self.anchors:
-            raise self.refused("SPEC004", f"not valid YAML: alias '*{event.anchor}' has no anchor", mark)
+            hint = f"put '&{event.anchor}' before the value that it stands for; text that begins with '*' needs quotes"
+            raise self.refused("SPEC004", f"not valid YAML: alias '*{event.anchor}' has no anchor before it", mark, hint)
         target = self.anchors[event.anchor]
         if target is None:
-            raise self.refused("SPEC006", f"alias '*{event.anchor}' stands inside what it names", mark)
+            hint = "write the value out that is meant"
+            raise self.refused("SPEC006", f"alias '*{event.anchor}' stands inside what it names", mark, hint)
         if depth + target.height > MAX_DEPTH:
-            raise self.refused("SPEC005", f"nested more than {MAX_DEPTH} levels deep through aliases", mark)
-        self.count(target.size, "SPEC006", f"aliases expand to more than {MAX_NODES:,} values", mark)
+            message = f"nested more than {MAX_DEPTH} levels deep through aliases"
+            raise self.refused("SPEC005", message, mark, "write it flatter")
+        hint = "use fewer aliases, or smaller ones"
+        self.count(target.size, "SPEC006", f"aliases expand to more than {MAX_NODES:,} values", mark, hint)
         return Node(target.value, mark, self.source, target.size, target.height)
 
     def sequence(self, events: Iterator[yaml.Event], mark: Mark, depth: int) -> Node:
@@ -107,31 +114,39 @@ class Composer:
 
     def mapping(self, events: Iterator[yaml.Event], mark: Mark, depth: int) -> Node:
         entries: dict[str, tuple[Node, Node]] = {}
-        size, height = 1, 0
+        size, height, lost = 1, 0, False
         for event in events:
             if isinstance(event, yaml.MappingEndEvent):
                 break
             key = self.node(event, events, depth + 1)
             value = self.node(next(events), events, depth + 1)
             if not isinstance(key.value, str):
-                self.note("SPEC008", f"a key must be text, got {shown(key.value)}", key.mark, "put it in quotes")
+                hint = "put it in quotes"
+                if isinstance(key.value, dict):
+                    hint = "text that begins with '{' needs quotes; a variable is written ${vars.NAME}"
+                self.note("SPEC008", f"a key must be text, got {shown(key.value)}", key.mark, hint)
+                lost = True
             elif key.value in entries:
                 first = entries[key.value][0].mark.line
-                message = f"duplicate key {shown(key.value)}"
-                self.note("SPEC010", message, key.mark, f"it is already there in line {first}: keep one of them")
+                where = "in this line" if first == key.mark.line else f"in line {first}"
+                hint = f"it is already there {where}: keep one of them"
+                self.note("SPEC010", f"duplicate key {shown(key.value)}", key.mark, hint)
             else:
                 entries[key.value] = (key, value)
                 size += key.size + value.size
                 height = max(height, value.height)
+        if lost and not entries:
+            self.spoiled.add((mark.line, mark.column))
         return Node(entries, mark, self.source, size, 1 + height)
 
     def scalar(self, event: yaml.ScalarEvent, mark: Mark) -> Any:
         """The value of a scalar by the core schema, or as its explicit core tag says."""
         text: str = event.value
         self.references = self.references or "${" in text
-        if not text.isascii() and UNPRINTABLE.search(text):
-            # Escapes in quotes can name what the file itself may not hold, such as half a surrogate pair.
-            self.note("SPEC003", "the text holds a character that is none", mark, "remove the escape")
+        if not text.isprintable() and (found := UNPRINTABLE.search(text)):
+            # Escapes in quotes can name what the file itself may not hold, such as NUL or half a surrogate pair.
+            message = f"the text holds U+{ord(found.group()):04X}, which is no printable character"
+            self.note("SPEC003", message, mark, "remove the escape")
             return ""
         tag = event.tag or ""
         if tag in ("", "!"):
@@ -142,7 +157,8 @@ class Composer:
         if tag == _CORE + "float" and type(value) is int:
             return float(value)
         if tag != _CORE + _tag_of(value):
-            self.note("SPEC011", f"{shown(text)} is no {tag.removeprefix(_CORE)}", mark)
+            message = f"{shown(text)} is not what the tag !!{tag.removeprefix(_CORE)} says"
+            self.note("SPEC011", message, mark, "write the value without a tag")
         return value
 
     def resolve(self, text: str, mark: Mark) -> Any:
@@ -160,8 +176,12 @@ class Composer:
             number = math.inf
         else:
             return text
-        if not math.isfinite(number) or abs(number) >= 1 << 63:
-            self.note("SPEC011", f"{shown(text)} is not a finite 64-bit number", mark, "put text in quotes")
+        if not math.isfinite(number):
+            self.note("SPEC011", f"{plainly(text)} is no finite number", mark, "write a number, or put text in quotes")
+            return 0
+        if abs(number) >= 1 << 63:
+            hint = "at most 9223372036854775807; put text in quotes"
+            self.note("SPEC011", f"{plainly(text)} does not fit into 64 bits", mark, hint)
             return 0
         return number
 
@@ -169,7 +189,12 @@ class Composer:
         if tag in (None, "", "!") or tag in {_CORE + name for name in allowed.split()}:
             return True
         name = str(tag).replace(_CORE, "!!")
-        self.note("SPEC018", f"tag {shown(name)} is not allowed", mark, "write the value without a tag")
+        if tag in {_CORE + name for name in _TAGS}:
+            self.note("SPEC018", f"tag {shown(name)} does not fit this value", mark, "write the value without a tag")
+        else:
+            hint = "write the value without a tag"
+            hint += "; text that begins with '!' needs quotes" if name[:1] == "!" != name[1:2] else ""
+            self.note("SPEC018", f"tag {shown(name)} is not allowed", mark, hint)
         return False
 
     def mark(self, event: yaml.Event) -> Mark:
@@ -180,10 +205,10 @@ class Composer:
         width = end.column - start.column
         return Mark(start.line + 1 + self.line, column + 1, width if one_line and width > 0 else 1)
 
-    def count(self, nodes: int, code: str, message: str, mark: Mark) -> None:
+    def count(self, nodes: int, code: str, message: str, mark: Mark, hint: str) -> None:
         self.nodes += nodes
         if self.nodes > MAX_NODES:
-            raise self.refused(code, message, mark)
+            raise self.refused(code, message, mark, hint)
 
     def note(self, code: str, message: str, mark: Mark, hint: str = "") -> None:
         self.problems.append(self.source.problem(mark, code, message, hint))

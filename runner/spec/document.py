@@ -13,9 +13,11 @@ KeyPath = tuple[str | int, ...]
 Part = Literal["key", "value"]
 Severity = Literal["error", "warning"]
 
-_WIDEST = 200
+_LONGEST_LINE = 2000
 
 UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# Also what turns the order of characters round: a line must look like what it says.
+_UNSHOWABLE = re.compile(f"{UNPRINTABLE.pattern}|[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,9 @@ class Source:
     def problem(self, mark: Mark, code: str, message: str, hint: str = "", severity: Severity = "error") -> Problem:
         """A problem at `mark`, with the line that holds it made fit for a terminal."""
         line = self.lines[mark.line - 1] if mark.line <= len(self.lines) else ""
-        long = len(line) > _WIDEST
-        line = UNPRINTABLE.sub("?", line[:_WIDEST].replace("\t", " "))
-        if long:
-            # A caret far out to the right shows nothing; a line without its caret's column shows no more.
-            line = line + "…" if mark.column <= _WIDEST else ""
+        if mark.column > _LONGEST_LINE:
+            line = ""
+        line = _UNSHOWABLE.sub("?", line[:_LONGEST_LINE].replace("\t", " "))
         return Problem(code, message, self.name, mark.line, mark.column, hint, line, mark.width, severity)
 
 

@@ -17,7 +17,7 @@ from charrun.spec.merge import Merger
 from charrun.spec.places import BUILTIN, locate, relative
 from charrun.spec.references import Interpolation
 from charrun.spec.sets import parse_set
-from charrun.spec.words import shown
+from charrun.spec.words import plainly, shown
 from charrun.spec.yaml import Parsed, read_file
 
 MAX_BASES = 16
@@ -121,7 +121,7 @@ class _Reader:
         real = os.path.realpath(path)
         if real in seen:
             names = list(seen.values())
-            circle = " -> ".join([*names[list(seen).index(real) :], told])
+            circle = " -> ".join(map(plainly, [*names[list(seen).index(real) :], told]))
             raise self.refused(written, "SPEC036", f"the files extend each other in a circle: {circle}")
         if len(seen) > MAX_BASES:
             raise self.refused(written, "SPEC036", f"more than {MAX_BASES} bases, one under the other")
@@ -166,6 +166,7 @@ class _Reader:
         """What has been read, with variables filled in."""
         found = self.problems()
         spoiled = {(problem.file, problem.line, problem.column) for problem in found}
+        spoiled |= {(layer.source.name, *place) for layer in self.layers for place in layer.spoiled}
         if sum(layer.root.size for layer in self.layers) > MAX_NODES and _size(root) > MAX_NODES:
             raise self.refused(root, "SPEC002", f"more than {MAX_NODES:,} values in one spec")
         declared = root.value["vars"][1].value if isinstance(root.value, dict) and "vars" in root.value else {}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from charrun.errors import SpecError
 from charrun.spec.document import KeyPath
@@ -66,11 +66,12 @@ def _check_questions(draft: Draft, at: KeyPath, traits: list[dict[str, Any]]) ->
 def resolve_characters(draft: Draft, library: Library) -> tuple[Character, ...]:
     """The spec's characters, as far as they are sound."""
     found: dict[str, Character] = {}
+    files = _Files(draft, "character", load_character)
     for i, item in enumerate(draft.items("characters")):
         path = ("characters", i)
         if not draft.sound(path):
             continue
-        character = character_at(draft, path) if isinstance(item, dict) else _named(draft, path, item, library)
+        character = character_at(draft, path) if isinstance(item, dict) else _named(files, path, item, library)
         if character is None:
             continue
         if character.id in found:
@@ -79,34 +80,24 @@ def resolve_characters(draft: Draft, library: Library) -> tuple[Character, ...]:
     return tuple(found.values())
 
 
-def _named(draft: Draft, path: KeyPath, name: str, library: Library) -> Character | None:
+def _named(files: _Files[Character], path: KeyPath, name: str, library: Library) -> Character | None:
     if name in library.characters:
-        file, told = library.characters[name], str(library.characters[name])
-    elif is_path(name):
-        file, told = draft.relative(name, path)
-    else:
-        hint = suggest(name, library.characters, "characters") + " (a file's name ends in .yaml)"
-        draft.add("SPEC030", f"unknown character {shown(name)}", path, hint)
-        return None
-    try:
-        return load_character(file, told)
-    except SpecError as error:
-        if error.problems[0].code == "SPEC001":
-            message = f"character file {shown(told)}: {error.problems[0].message}"
-            draft.add("SPEC027", message, path, draft.paths_hint(path))
-        else:
-            draft.add_elsewhere(error.problems)
-        return None
+        return files.read(path, library.characters[name], str(library.characters[name]))
+    if is_path(name):
+        return files.read(path, *files.draft.relative(name, path))
+    files.draft.add("SPEC030", f"unknown character {shown(name)}", path, _names_hint(name, library.characters, "characters"))
+    return None
 
 
 def resolve_scales(draft: Draft, library: Library) -> tuple[Scale, ...]:
     """The spec's scales, as far as they are sound."""
     found: dict[str, Scale] = {}
+    files = _Files(draft, "scale", load_scale)
     for i, item in enumerate(draft.items("scales")):
         path = ("scales", i)
         if not draft.sound(path):
             continue
-        scale = Scale(**item) if isinstance(item, dict) else _named_scale(draft, path, item, library)
+        scale = Scale(**item) if isinstance(item, dict) else _named_scale(files, path, item, library)
         if scale is None:
             continue
         if scale.name in found:
@@ -115,22 +106,46 @@ def resolve_scales(draft: Draft, library: Library) -> tuple[Scale, ...]:
     return tuple(found.values())
 
 
-def _named_scale(draft: Draft, path: KeyPath, name: str, library: Library) -> Scale | None:
+def _named_scale(files: _Files[Scale], path: KeyPath, name: str, library: Library) -> Scale | None:
     if name in library.scales:
         return library.scales[name]
-    if not is_path(name):
-        hint = suggest(name, library.scales, "scales") + " (a file's name ends in .yaml)"
-        draft.add("SPEC033", f"unknown scale {shown(name)}", path, hint)
-        return None
-    file, told = draft.relative(name, path)
-    try:
-        return load_scale(file, told)
-    except SpecError as error:
-        if error.problems[0].code == "SPEC001":
-            message = f"scale file {shown(told)}: {error.problems[0].message}"
-            draft.add("SPEC027", message, path, draft.paths_hint(path))
-        else:
-            draft.add_elsewhere(error.problems)
+    if is_path(name):
+        return files.read(path, *files.draft.relative(name, path))
+    files.draft.add("SPEC033", f"unknown scale {shown(name)}", path, _names_hint(name, library.scales, "scales"))
+    return None
+
+
+def _names_hint(name: str, known: Iterable[str], what: str) -> str:
+    hint = suggest(name, known, what)
+    return hint if hint.startswith("did") else f"{hint}; a file's name ends in .yaml"
+
+
+_T = TypeVar("_T")
+
+
+@dataclass
+class _Files(Generic[_T]):
+    """Reads the files that a spec names, each once: reading takes its time, and a list may name one a thousand times."""
+
+    draft: Draft
+    what: str
+    load: Callable[[Path, str], _T]
+    kept: dict[Path, _T | SpecError] = field(default_factory=dict)
+
+    def read(self, path: KeyPath, file: Path, told: str) -> _T | None:
+        """What a file holds; `None`, with its problems, if it cannot be read."""
+        if file not in self.kept:
+            try:
+                self.kept[file] = self.load(file, told)
+            except SpecError as error:
+                self.kept[file] = error
+                self.draft.add_elsewhere(error.problems if error.problems[0].code != "SPEC001" else ())
+        found = self.kept[file]
+        if not isinstance(found, SpecError):
+            return found
+        if found.problems[0].code == "SPEC001":
+            message = f"{self.what} file {shown(told)}: {found.problems[0].message}"
+            self.draft.add("SPEC027", message, path, self.draft.paths_hint(path))
         return None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from charrun.errors import Problem, SpecError
 from charrun.spec.compose import MAX_DEPTH, MAX_NODES
 from charrun.spec.document import Mark, Node
-from charrun.spec.words import shown, suggest
+from charrun.spec.words import plainly, shown, suggest
 
 PREFIX = "vars."
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^{}\n]*)(\}?)")
@@ -127,8 +127,9 @@ class Interpolation:
             hint = suggest(name, self.variables, "variables") if self.variables else "declare it under vars"
             self._add(node, match, number, "SPEC040", f"unknown variable {shown(name)}", hint)
         elif name in self._open:
-            circle = " -> ".join([*self._open[self._open.index(name) :], name])
-            self._add(node, match, number, "SPEC041", f"the variables go round in a circle: {circle}", "break it")
+            circle = " -> ".join(map(plainly, [*self._open[self._open.index(name) :], name]))
+            hint = "give one of them a value of its own"
+            self._add(node, match, number, "SPEC041", f"the variables go round in a circle: {circle}", hint)
         else:
             self._used.add(name)
             found = self._variable(name)

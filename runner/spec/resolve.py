@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from charrun.errors import SpecError
+from charrun.spec.document import KeyPath
 from charrun.spec.draft import Draft
 from charrun.spec.layers import PluginFile, SpecDocument, read_spec
 from charrun.spec.library import Library, resolve_characters, resolve_scales
@@ -59,7 +60,8 @@ def load_spec(
     check_overrides(draft, items, stages)
     stand_ins = resolve_stand_ins(draft)
     replaced = resolve_templates(draft, templates)
-    plugins = [_plugin(draft, file) for file in read.plugin_files]
+    order = {id(draft.document.node(("plugins", i))): i for i, _ in enumerate(draft.items("plugins"))}
+    plugins = [_plugin(draft, file, ("plugins", order[id(file.node)])) for file in read.plugin_files]
     if problems := draft.problems():
         raise SpecError([*problems, *draft.all_warnings()])
     data = draft.document.data
@@ -103,7 +105,7 @@ def _resolve_engine(draft: Draft, engines: Collection[str]) -> EngineChoice:
     return EngineChoice(uses, options)
 
 
-def _plugin(draft: Draft, file: PluginFile) -> LocalPlugin | None:
+def _plugin(draft: Draft, file: PluginFile, at: KeyPath) -> LocalPlugin | None:
     """A stage file with the digest of what is in it, if it can be read."""
     try:
         if file.path.is_file():
@@ -111,7 +113,5 @@ def _plugin(draft: Draft, file: PluginFile) -> LocalPlugin | None:
         reason = "is a folder, not a file" if file.path.is_dir() else "no such file"
     except (OSError, ValueError) as error:
         reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
-    index = next(i for i, _ in enumerate(draft.items("plugins")) if draft.document.node(("plugins", i)) is file.node)
-    message = f"plugin file {shown(file.told)}: {reason}"
-    draft.add("SPEC027", message, ("plugins", index), draft.paths_hint(("plugins", index)))
+    draft.add("SPEC027", f"plugin file {shown(file.told)}: {reason}", at, draft.paths_hint(at))
     return None

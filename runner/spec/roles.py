@@ -94,15 +94,17 @@ def _check_roles(draft: Draft, path: KeyPath, roles: dict[str, ModelRef]) -> Non
     """What the models' names tell: students that think, and teachers that are their own students."""
     student = roles["student"]
     at = _name_path(draft, (*path, "student"))
-    kind = thinks(student.name)
+    kind = thinks(student.name) if draft.sound((*path, "student")) else "never"
     if kind == "always":
         message = f"{shown(student.name)} always thinks before it answers, and a character would hide in its thoughts"
         draft.add("SPEC053", message, at, "take a student that does not think")
     elif kind == "switch" and student.chat.get("enable_thinking") is not False:
-        written = draft.document.at((*path, "student"))
-        name = written["name"] if isinstance(written, dict) else written
+        name = draft.document.at(at)
         message = f"{shown(name)} thinks before it answers, and a character would hide in its thoughts"
-        draft.add("SPEC052", message, at, f"write {{name: {name}, chat: {{enable_thinking: false}}}}")
+        hint = f"write {{name: {name}, chat: {{enable_thinking: false}}}}"
+        if student.chat:
+            at, hint = (*path, "student", "chat", "enable_thinking"), "write enable_thinking: false in its chat options"
+        draft.add("SPEC052", message, at, hint)
     if roles["teacher"] == student:
         message = "the teacher is the student: its answers in character are no better than the student could give"
         draft.warn("SPEC054", message, _name_path(draft, (*path, "teacher")), "a larger teacher shows the character")

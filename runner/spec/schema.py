@@ -22,6 +22,8 @@ from charrun.spec.words import TYPE_WORDS, listed, nearest, shown, suggest
 _Error = Any
 
 _ODD_NUMBER = re.compile(r"[-+]?[0-9_]+(\.[0-9_]*)?\Z")
+_MERGE = "<<"
+_NO_MERGE = "YAML 1.2 has no merge key: write the keys out, or use an alias for the whole value"
 _SCHEMAS = ("spec", "character", "scale")
 
 
@@ -190,11 +192,16 @@ class _Teller:
     def tell(self, error: _Error) -> None:
         """Note the findings of one error."""
         path: KeyPath = (*self.at, *error.absolute_path)
+        if _MERGE in error.absolute_path:
+            return
         if error.validator == "additionalProperties" and error.validator_value is False:
             self.unknown_keys(path, error)
         elif error.validator == "required":
             self.missing_keys(path, error)
         elif "propertyNames" in error.absolute_schema_path and isinstance(error.instance, str):
+            if error.instance == _MERGE:
+                self.note((*path, _MERGE), "SPEC013", f"unknown {self.subject.name(_MERGE)}", _NO_MERGE, on_key=True)
+                return
             message = f"{self.subject.name(error.instance)} is not allowed: expected {_expectation(error)}"
             self.note((*path, error.instance), "SPEC016", message, on_key=True)
         elif error.validator == "type":
@@ -214,14 +221,17 @@ class _Teller:
                 continue
             self.meant.add((path, nearest(key, known)))
             hint = suggest(key, known, f"{self.subject.key}s")
-            if key == "<<":
-                hint = "YAML 1.2 has no merge key: write the keys out, or use an alias for the whole value"
+            first, _, rest = key.partition(":")
+            if key == _MERGE:
+                hint = _NO_MERGE
+            elif rest and first in known:
+                hint = f"write '{first}: {rest}', with a space after the colon"
             message = f"unknown {self.subject.name(key)}"
             self.note((*path, key), self.subject.unknown_code, message, hint, on_key=True)
 
     def missing_keys(self, path: KeyPath, error: _Error) -> None:
         for key in error.validator_value:
-            if key in error.instance:
+            if key in error.instance or _MERGE in error.instance:
                 continue
             says = error.schema.get("properties", {}).get(key, {}).get("description", "")
             hint = f"{key}: {says}" if says else ""
@@ -237,6 +247,8 @@ class _Teller:
             hint = "yes, no, on and off are text in YAML 1.2"
         elif "text" in words and isinstance(value, bool | int | float):
             hint = "put text in quotes"
+        elif words == ["a mapping"] and not path:
+            hint = "the file is made of lines such as 'version: 1'"
         elif words == ["a list"] and value is not None:
             hint = "write a list, in brackets or with '- ' before each item"
         self.note(path, "SPEC014", f"expected {listed(words)}, got {shown(value)}", hint)

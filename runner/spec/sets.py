@@ -9,6 +9,7 @@ from charrun.spec.compose import MAX_DEPTH, Composer
 from charrun.spec.document import Mark, Node, Source
 from charrun.spec.yaml import Parsed, compose, decode
 
+_BREAKS = "\n\r\x85\u2028\u2029"
 _SHAPE = "write --set KEY.KEY=VALUE, such as --set stages.dpo.with.beta=0.2"
 
 
@@ -23,7 +24,7 @@ def parse_set(text: str, number: int) -> Parsed:
         SpecError: If it is none.
     """
     name = f"--set #{number}"
-    text, lines = decode(text.encode("utf-8", "surrogateescape"), name)
+    text, lines = decode(_bytes(text), name)
     source = Source(name, None, lines)
     keys, end = _keys(text, source)
     composer = Composer(source, column=end)
@@ -33,7 +34,15 @@ def parse_set(text: str, number: int) -> Parsed:
     for key in reversed(keys):
         place = Node(key.text, key.mark, source)
         root = Node({key.text: (place, root)}, key.mark, source, 1 + root.size, 1 + root.height)
-    return Parsed(root, source, tuple(composer.problems), composer.references)
+    return Parsed(root, source, tuple(composer.problems), composer.references, frozenset(composer.spoiled))
+
+
+def _bytes(text: str) -> bytes:
+    """The bytes that the shell gave, of which Python makes surrogates where they are not UTF-8."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
 
 
 @dataclass(frozen=True)
@@ -67,11 +76,11 @@ def _key(text: str, at: int, source: Source) -> tuple[_Key, int]:
     """The key that begins at `at`, and where it ends."""
     if text[at : at + 1] == '"':
         end = text.find('"', at + 1)
-        if end < 0 or "\n" in text[at:end]:
+        if end < 0 or set(_BREAKS) & set(text[at:end]):
             raise _refused(source, Mark(1, at + 1), "a quote is not closed")
         return _Key(text[at + 1 : end], Mark(1, at + 1, end + 1 - at)), end + 1
     end = at
-    while end < len(text) and text[end] not in '.="\r\n':
+    while end < len(text) and text[end] not in '.="' + _BREAKS:
         end += 1
     word = text[at:end]
     first = at + len(word) - len(word.lstrip())

@@ -52,7 +52,13 @@ def suggest(word: str, known: Iterable[str], what: str) -> str:
     if match := nearest(word, names):
         return f"did you mean {match!r}?"
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f"known {what}: {', '.join(names[:_LISTED])}{more}" if names else f"no {what} are known"
+    return f"known {what}: {', '.join(map(plainly, names[:_LISTED]))}{more}" if names else f"no {what} are known"
+
+
+def plainly(word: str) -> str:
+    """A word as it is, in quotes and escaped where it would not look like one word."""
+    clear = word.isprintable() and word.strip() == word != "" and ", " not in word and len(word) <= _LONGEST
+    return word if clear else shown(word)
 
 
 def listed(words: Iterable[str]) -> str:

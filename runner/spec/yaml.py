@@ -20,21 +20,11 @@ import yaml
 from charrun.errors import Problem, SpecError
 from charrun.spec.compose import Composer
 from charrun.spec.document import UNPRINTABLE, Document, Mark, Node, Source, plain
+from charrun.spec.syntax import syntax_problem
 
 MAX_BYTES = 1 << 20
 
 _BREAKS = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
-_SYNTAX_HINTS = {
-    "mapping values are not allowed": "text that holds ': ' needs quotes; otherwise check the indentation",
-    "did not find expected ',' or ']'": "a '[' is not closed, or a comma is missing",
-    "did not find expected ',' or '}'": "a '{' is not closed, or a comma is missing",
-    "could not find expected ':'": "a key ends with ': '",
-    "did not find expected key": "check the indentation of this line and of the lines before it",
-    "did not find expected '-' indicator": "the items of a list begin in the same column, each with '- '",
-    "cannot start any token": "text that begins with this character needs quotes",
-    "node content": "a bracket is not closed, or a value is missing",
-    "unexpected end of stream": "a quote is not closed",
-}
 
 
 def load_yaml(path: Path, name: str = "") -> Document:
@@ -69,7 +59,8 @@ def parse_yaml(raw: bytes, path: Path, name: str) -> Document:
         SpecError: If the bytes are not one YAML document at all.
     """
     parsed = parse_file(raw, path, name)
-    return Document(name, path, plain(parsed.root), parsed.root, parsed.problems, sources=(parsed.source,))
+    spoiled = frozenset((name, line, column) for line, column in parsed.spoiled)
+    return Document(name, path, plain(parsed.root), parsed.root, parsed.problems, spoiled, (parsed.source,))
 
 
 @dataclass(frozen=True)
@@ -81,12 +72,14 @@ class Parsed:
         source: The text.
         problems: What is wrong in it, but leaves data to go on with.
         references: Whether some text in it holds `${`.
+        spoiled: Lines and columns of values that stand for what could not be read.
     """
 
     root: Node
     source: Source
     problems: tuple[Problem, ...]
     references: bool
+    spoiled: frozenset[tuple[int, int]] = frozenset()
 
 
 def read_file(path: Path, name: str) -> Parsed:
@@ -110,7 +103,7 @@ def parse_file(raw: bytes, path: Path, name: str) -> Parsed:
     root = compose(composer, text)
     if root is None:
         raise SpecError([Problem("SPEC009", "the file is empty", name, hint="begin with 'version: 1'")])
-    return Parsed(root, source, tuple(composer.problems), composer.references)
+    return Parsed(root, source, tuple(composer.problems), composer.references, frozenset(composer.spoiled))
 
 
 def compose(composer: Composer, text: str) -> Node | None:
@@ -122,7 +115,7 @@ def compose(composer: Composer, text: str) -> Node | None:
     try:
         return composer.document(_events(text))
     except yaml.YAMLError as error:
-        raise SpecError([*composer.problems, _syntax_problem(error, composer)]) from None
+        raise SpecError([*composer.problems, syntax_problem(error, composer.source, composer.line, composer.column)]) from None
 
 
 def read_text(path: Path, name: str) -> tuple[str, tuple[str, ...]]:
@@ -180,20 +173,3 @@ def _events(text: str) -> Iterator[yaml.Event]:
     """The parser's events. Unlike composing, this does not recurse, so depth can be refused on the way."""
     loader: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
     return iter(yaml.parse(text, Loader=loader))
-
-
-def _syntax_problem(error: yaml.YAMLError, composer: Composer) -> Problem:
-    source = composer.source
-    lines = source.lines
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    line, column = (mark.line, mark.column) if mark else (0, 0)
-    place = Mark(line + 1 + composer.line, column + 1 + (0 if line else composer.column))
-    if place.line > len(lines):
-        place = Mark(len(lines), len(lines[-1]) + 1)
-    before = lines[place.line - 1][: place.column]
-    if "\t" in before and not before.strip():
-        place = Mark(place.line, before.index("\t") + 1)
-        return source.problem(place, "SPEC004", "a tab in the indentation", "indent with spaces")
-    told = getattr(error, "problem", None) or str(error).splitlines()[0]
-    hint = next((hint for words, hint in _SYNTAX_HINTS.items() if words in told), "")
-    return source.problem(place, "SPEC004", f"not valid YAML: {told}", hint)
