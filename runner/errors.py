@@ -90,10 +90,9 @@ def _columns(text: str) -> int:
     """The columns that a text takes in a terminal: East Asian characters and emoji take two, combining marks none."""
     if text.isascii():
         return len(text)
-    return sum(
-        0 if unicodedata.category(character) in ("Mn", "Me", "Cf") else 1 + (unicodedata.east_asian_width(character) in "WF")
-        for character in text
-    )
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    none = sum(unicodedata.category(character) in ("Mn", "Me", "Cf") for character in text)
+    return len(text) + wide - none
 
 
 def render_problems(problems: Iterable[Problem]) -> str:

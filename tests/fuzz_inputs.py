@@ -194,7 +194,9 @@ class _Maker:
             return [self.value(depth - 1) for _ in range(self.random.randrange(4))]
         if depth and roll < 0.45:
             return {self.word(): self.value(depth - 1) for _ in range(self.random.randrange(4))}
-        return self.random.choice((self.word(), self.word(), 0, 1, -1, 7, 0.5, 1e-5, 1 << 62, True, False, None, "", "7"))
+        return self.random.choice(
+            (self.word(), self.word(), 0, 1, -1, 7, 0.5, 1e-5, 1 << 62, True, False, None, "", "7")
+        )
 
     def word(self) -> str:
         words = self.corpus.words if self.random.random() < 0.6 else _TEXTS
@@ -208,7 +210,9 @@ class _Maker:
         keys = [self.word() for _ in range(self.random.randint(1, 5))]
         if self.random.random() < 0.7:
             keys[: 1 + self.random.randrange(2)] = self.random.choice(_SET_STARTS)
-        value = self.random.choice((self.json(self.value(2)), self.random.choice(_NUMBERS), self.word(), "", "null", "[1"))
+        value = self.random.choice(
+            (self.json(self.value(2)), self.random.choice(_NUMBERS), self.word(), "", "null", "[1")
+        )
         text = ".".join(keys) + self.random.choice(("=", "=", "=", "=", "", ": ", " = ")) + value
         if self.random.random() < 0.3:
             raw = self.random.choice(_MUTATIONS)(self, text.encode("utf-8", "surrogatepass"))
@@ -222,7 +226,9 @@ class _Maker:
         flow = self.random.choice((None, False, True))
         wide = self.random.random() < 0.5
         try:
-            text = yaml.dump(tree, Dumper=yaml.CSafeDumper, default_flow_style=flow, allow_unicode=wide, sort_keys=False)
+            text = yaml.dump(
+                tree, Dumper=yaml.CSafeDumper, default_flow_style=flow, allow_unicode=wide, sort_keys=False
+            )
         except UnicodeEncodeError:
             return self.json(tree).encode("utf-8", "surrogatepass")
         return text.encode("utf-8", "surrogatepass")

@@ -74,7 +74,9 @@ class Jail:
             path = os.path.realpath(os.fsdecode(args[0]))
             if not any(path.startswith(folder + os.sep) for folder in (self.folder, *_CHARRUN)) or _writes(args[2]):
                 raise Breach(f"opens {path}")
-        elif event == "compile" and bytes(args[0] or b"").strip() == _RAISED or event == "exec" and args[0].co_filename == "<unknown>":
+        elif (event == "compile" and bytes(args[0] or b"").strip() == _RAISED) or (
+            event == "exec" and args[0].co_filename == "<unknown>"
+        ):
             # jinja2 does so to say where a template breaks off.
             return
         elif event.startswith(_FORBIDDEN):
@@ -119,7 +121,7 @@ class Fuzz:
     @classmethod
     def begin(cls, folder: Path) -> Fuzz:
         """Copy what inputs may name into a folder in `folder`, and import what loading needs."""
-        jail, folder = folder, folder / "within" / "it"   # so that `../x` and `../../x` stay within
+        jail, folder = folder, folder / "within" / "it"  # so that `../x` and `../../x` stay within
         folder.mkdir(parents=True)
         for name in ("characters", "bases", "broken.j2"):
             source = ERRORS / name
@@ -246,7 +248,8 @@ HOSTILE: dict[str, bytes] = {
     "50,000 open braces": b"{" * 50_000,
     "50,000 dashes": b"- " * 50_000,
     "50,000 question marks": b"? " * 50_000,
-    "a million laughs": b"a0: &a0 [x, x]\n" + b"".join(b"a%d: &a%d [*a%d, *a%d]\n" % (i, i, i - 1, i - 1) for i in range(1, 60)),
+    "a million laughs": b"a0: &a0 [x, x]\n"
+    + b"".join(b"a%d: &a%d [*a%d, *a%d]\n" % (i, i, i - 1, i - 1) for i in range(1, 60)),
     "an alias within itself": b"a: &a [*a]\n",
     "deep through aliases": b"a0: &a0 [x]\n" + b"".join(b"a%d: &a%d [*a%d]\n" % (i, i, i - 1) for i in range(1, 200)),
     "python tags": b"!!python/object/apply:os.system [ls]\n",

@@ -137,6 +137,7 @@ def test_results_that_nobody_fetches_are_dropped_before_they_fill_the_memory() -
     assert {answer[:5] for answer in answers} == {"410 T", "10000"} and answers[-1] == "10000"
 
 
+@pytest.mark.slow
 def test_samplers_in_memory_give_way_to_newer_ones(tmp_path: Path) -> None:
     with start(tmp_path, snapshot_bytes=1_000_000) as engine:
         service = tinker.ServiceClient(base_url=engine.base_url, api_key=engine.api_key)

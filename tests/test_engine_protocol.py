@@ -264,6 +264,7 @@ def test_an_export_is_fetched_without_a_key_and_only_as_signed(
     assert PeftConfig.from_pretrained(tmp_path).r == 4
 
 
+@pytest.mark.slow
 def test_runs_are_known_after_a_restart_with_what_was_attached(tmp_path: Path) -> None:
     def start() -> EngineProcess:
         return EngineProcess.start({MODEL: MODELS[MODEL]}, tmp_path / "storage", log=tmp_path / "log", device="cpu")

@@ -94,6 +94,7 @@ def test_every_wrong_folder_is_told_at_once(tmp_path: Path) -> None:
         assert part in done.err
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_loaded_is_told_before_anything_is_served(tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()

@@ -23,7 +23,9 @@ TEXTS = {case: (ERRORS / f"{case}.txt") for case in CASES}
 # A problem's place is a file that is not there, or too large for this folder.
 NOT_IN_FILES = {"SPEC001", "SPEC002"}
 
-_HEAD = re.compile(r"^(?P<file>\S.*?)(?::(?P<line>\d+):(?P<column>\d+))? (?:warning )?(?P<code>[A-Z]+\d{3}) (?P<message>.+)$")
+_HEAD = re.compile(
+    r"^(?P<file>\S.*?)(?::(?P<line>\d+):(?P<column>\d+))? (?:warning )?(?P<code>[A-Z]+\d{3}) (?P<message>.+)$"
+)
 _CARET = re.compile(r"^ +\| ( *)(\^+)$")
 
 
@@ -58,13 +60,18 @@ def test_there_are_two_hundred_mistakes_no_two_of_which_are_the_same() -> None:
 
 def test_every_code_about_a_spec_occurs_in_one_of_the_texts() -> None:
     told = "".join(path.read_text(encoding="utf-8") for path in TEXTS.values())
-    assert set(re.findall(r"^### (SPEC\d{3})", DOCS, re.MULTILINE)) - set(re.findall(r"SPEC\d{3}", told)) <= NOT_IN_FILES
+    assert (
+        set(re.findall(r"^### (SPEC\d{3})", DOCS, re.MULTILINE)) - set(re.findall(r"SPEC\d{3}", told)) <= NOT_IN_FILES
+    )
 
 
 def test_a_spec_that_is_not_there_or_too_large_is_told_by_its_name(tmp_path: Path, registry: Registry) -> None:
     large = tmp_path / "large.yaml"
     large.write_bytes(b"a: " + b"x" * (1 << 20))
-    for path, text in ((large, "SPEC002 the file is larger than 1,048,576 bytes"), (tmp_path / "no.yaml", "SPEC001 no such")):
+    for path, text in (
+        (large, "SPEC002 the file is larger than 1,048,576 bytes"),
+        (tmp_path / "no.yaml", "SPEC001 no such"),
+    ):
         with pytest.raises(SpecError) as caught:
             load_with(registry, str(path))
         assert str(caught.value).startswith(f"{path} {text}")
@@ -118,7 +125,10 @@ def test_the_command_line_tells_the_same_of_all_of_them_at_once() -> None:
     assert "Traceback" not in outcome.text
     document = json.loads(outcome.out)
     assert [spec["file"] for spec in document["specs"]] == names
-    told = {f"{p['file']}:{p['line']}:{p['column']}" * bool(p["line"]) + f" {p['code']} {p['message']}" for p in document["problems"]}
+    told = {
+        f"{p['file']}:{p['line']}:{p['column']}" * bool(p["line"]) + f" {p['code']} {p['message']}"
+        for p in document["problems"]
+    }
     for case in CASES:
         if not sets_of(case):
             for head in map(_HEAD.match, TEXTS[case].read_text(encoding="utf-8").splitlines()):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import RunningEngine, charrun
 
 SPEC = """
@@ -44,6 +45,7 @@ def test_a_run_on_a_service_shows_what_it_will_do_and_trains_there(tmp_path: Pat
     assert list((tmp_path / "runs/store").glob("export-*/adapter/adapter_model.safetensors"))
 
 
+@pytest.mark.slow
 def test_rows_of_stand_ins_and_of_a_service_never_mix(tmp_path: Path, demo_engine: RunningEngine) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(SPEC.format(stages="[prompts, teacher]"))

@@ -50,7 +50,7 @@ def engines(runs_dir: Path) -> list[int]:
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc to see whether the engine is gone")
 @pytest.mark.parametrize(
-    "stages", [pytest.param(("teacher", "sft"), id="two"), pytest.param(STAGES, id="each", marks=pytest.mark.slow)]
+    "stages", [pytest.param(("reflection",), id="one"), pytest.param(STAGES, id="each", marks=pytest.mark.slow)]
 )
 def test_ctrl_c_in_a_stage_keeps_rows_ends_the_engine_and_can_be_continued(
     stages: tuple[str, ...], tmp_path: Path

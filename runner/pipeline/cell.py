@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from charrun.errors import StageFailed
+from charrun.pipeline.defects import asking
 from charrun.pipeline.selection import Selection
 from charrun.pipeline.stage_run import StageRun
 from charrun.spec import CellSpec, ModelRef
@@ -26,7 +27,10 @@ class Cell:
         self.seed = spec.seed
         self.stages: list[StageRun] = []
         for item in shared.spec.stages:
-            self.stages.append(StageRun(self, item, shared.registry.stages[item.uses](), tuple(self.stages)))
+            kind = shared.registry.stages[item.uses]
+            with asking(kind):
+                stage = kind()
+            self.stages.append(StageRun(self, item, stage, tuple(self.stages)))
         ids = [stage.item.id for stage in self.stages]
         start = ids.index(selection.first) if selection.first else 0
         end = ids.index(selection.last) + 1 if selection.last else len(ids)

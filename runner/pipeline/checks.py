@@ -8,6 +8,7 @@ from dataclasses import replace
 from charrun.errors import Problem, SpecError, StageFailed, UsageProblem
 from charrun.pipeline.cell import Cell
 from charrun.pipeline.context import StageContext
+from charrun.pipeline.defects import asking
 from charrun.pipeline.selection import Selection
 from charrun.spec.document import Severity
 from charrun.spec.words import suggest
@@ -82,10 +83,11 @@ def _told(
     ask: Callable[[Stage], Callable[[StageContext], list[str]]],
     severity: Severity,
 ) -> list[Problem]:
-    found = {
-        stage.item.problem(code, text, severity)
-        for cell in cells
-        for stage in cell.stages
-        for text in ask(stage.stage)(StageContext(stage))
-    }
+    found = set()
+    for stage in [stage for cell in cells for stage in cell.stages]:
+        with asking(type(stage.stage)):
+            texts = ask(stage.stage)(StageContext(stage))
+            if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+                raise TypeError(f"it answers with {texts!r}, not with a list of texts")
+        found |= {stage.item.problem(code, text, severity) for text in texts}
     return sorted(found, key=lambda problem: (problem.file, problem.line, problem.column, problem.message))

@@ -8,7 +8,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from charrun.pipeline.context import StageContext
+from charrun.pipeline.defects import asking
 from charrun.spec import Character, Scale
+from charrun.store.canonical import canonical
 
 if TYPE_CHECKING:
     from charrun.pipeline.stage_run import StageRun
@@ -21,6 +23,9 @@ def describe(run: StageRun) -> dict[str, Any]:
     """All that a stage depends on but its consumed rows."""
     shared, cell, stage = run.cell.shared, run.cell, run.stage
     parts = _parts(cell.character)
+    with asking(type(stage)):
+        further = stage.further_inputs(StageContext(run))
+        canonical(further)
     described: dict[str, Any] = {
         "fingerprint_version": FINGERPRINT_VERSION,
         "stage": run.item.uses,
@@ -30,7 +35,7 @@ def describe(run: StageRun) -> dict[str, Any]:
         "templates": shared.prompts.sources_of(stage.templates),
         "character": {field: parts[field] for field in stage.character_fields},
         "models": {role: _model(run, role) for role in stage.roles},
-        "further": stage.further_inputs(StageContext(run)),
+        "further": further,
     }
     code = shared.registry.code.get(run.item.uses)
     return {**described, "code": code} if code else described

@@ -8,6 +8,7 @@ from typing import Literal
 
 from charrun.pipeline.cell import Cell
 from charrun.pipeline.context import StageContext
+from charrun.pipeline.defects import asking
 from charrun.pipeline.identity import numbers
 from charrun.pipeline.stage_run import StageRun
 from charrun.store.canonical import digest
@@ -65,8 +66,10 @@ class _Planner:
         first = self._planned.setdefault(work, run.cell.name)
         if first != run.cell.name:
             return PlannedStage(id, "shared", f"with {first}")
-        estimate = run.stage.estimate(StageContext(run))
-        return PlannedStage(id, "to do", _reason(run), estimate.rows, estimate.requests)
+        with asking(type(run.stage)):
+            estimate = run.stage.estimate(StageContext(run))
+            rows, requests = int(estimate.rows), int(estimate.requests)
+        return PlannedStage(id, "to do", _reason(run), rows, requests)
 
     def _key(self, run: StageRun) -> str:
         """Equal for equal work, although the rows that it will consume are not there yet."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from charrun import events
 from charrun.errors import EnvironmentProblem, StageFailed
 from charrun.pipeline.context import StageContext
+from charrun.pipeline.defects import running
 from charrun.pipeline.identity import content, describe, numbers, with_inputs
 from charrun.pipeline.results import StageResult
 from charrun.service.ledger import Usage
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT = "checkpoint"
 _LENGTH = 16
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _RECORDS = ("done", "items.jsonl", "scores.jsonl")
 Outputs = Mapping[str, list["Row"]]
 
@@ -184,9 +187,10 @@ class StageRun:
                     write_json(place.folder / "stage.json", place.described)
                     return await self._work(place.ticket)
             except OSError as error:
+                remedy = "make room" if error.errno in _FULL else "see to it"
                 raise EnvironmentProblem(
                     f"{self.item.id}: {error.strerror or error}: {error.filename or place.folder}",
-                    "what is recorded stays; make room and run the same command again",
+                    f"what is recorded stays; {remedy} and run the same command again",
                 ) from error
 
     async def _work(self, ticket: Path) -> Outputs:
@@ -198,24 +202,26 @@ class StageRun:
         context = StageContext(self)
         started = time.monotonic()
         try:
-            await self.stage.run(context)
+            with running(type(self.stage), self.item.id, self.folder):
+                try:
+                    await self.stage.run(context)
+                finally:
+                    context.close()
+                self._store(ticket, time.monotonic() - started)
         except BaseException as error:
             told = f"{type(error).__name__}: {error}"
             shared.record("stage_failed", self, error=told)
             self.tell(events.StageFailed(*self.place, told))
             raise
-        finally:
-            context.close()
-        lacking = [kind for kind in self.stage.produces if kind not in self._published]
-        if lacking:
-            raise StageFailed(f"{self.item.id} ended without publishing {', '.join(lacking)}")
-        self._store(ticket, time.monotonic() - started)
         outputs = self._read(ticket)
         assert outputs is not None, "just written"
         self.tell(self._finished())
         return outputs
 
     def _store(self, ticket: Path, seconds: float) -> None:
+        lacking = [kind for kind in self.stage.produces if kind not in self._published]
+        if lacking:
+            raise StageFailed(f"{self.item.id} ended without publishing {', '.join(lacking)}")
         outputs = {}
         for kind, rows in self._published.items():
             sha = digest_rows(rows)

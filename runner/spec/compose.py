@@ -91,7 +91,8 @@ class Composer:
         """The anchored node under the alias's own place, if that does not blow the document up."""
         if event.anchor not in self.anchors:
             hint = f"put '&{event.anchor}' before the value that it stands for; text that begins with '*' needs quotes"
-            raise self.refused("SPEC004", f"not valid YAML: alias '*{event.anchor}' has no anchor before it", mark, hint)
+            message = f"not valid YAML: alias '*{event.anchor}' has no anchor before it"
+            raise self.refused("SPEC004", message, mark, hint)
         target = self.anchors[event.anchor]
         if target is None:
             hint = "write the value out that is meant"
@@ -122,7 +123,9 @@ class Composer:
             value = self.node(next(events), events, depth + 1)
             if not isinstance(key.value, str):
                 hint = "put it in quotes"
-                if isinstance(key.value, dict):
+                if isinstance(key.value, int | float) and value.value is None:
+                    hint = "decimals have a point, not a comma; as a key put it in quotes"
+                elif isinstance(key.value, dict):
                     hint = "text that begins with '{' needs quotes; a variable is written ${vars.NAME}"
                 self.note("SPEC008", f"a key must be text, got {shown(key.value)}", key.mark, hint)
                 lost = True

@@ -78,7 +78,11 @@ class Node:
         return self.source.name, self.mark.line, self.mark.column
 
     def problem(self, code: str, message: str, hint: str = "", severity: Severity = "error") -> Problem:
-        """A problem with this node."""
+        """A problem with this node; where the value is a variable's, the hint says so."""
+        if self.via is not None:
+            name, declared = self.via
+            origin = f"the value is that of vars.{name} in {declared.source.name}:{declared.mark.line}"
+            hint = f"{hint}; {origin}" if hint else origin
         return self.source.problem(self.mark, code, message, hint, severity)
 
 

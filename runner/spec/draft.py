@@ -74,17 +74,16 @@ class Draft:
         """A path that is written at `at`, relative to the file that it is in: the file, and what problems call it."""
         return places.relative(self.document.node(at, on).source, written)
 
-    def paths_hint(self, at: KeyPath) -> str:
-        """What a path that is written at `at` is relative to."""
-        inside = self.document.node(at).source.path is not None
-        return "paths are relative to this file" if inside else "paths of --set are relative to the working directory"
+    def paths_hint(self, written: str, at: KeyPath, on: Part = "value") -> str:
+        """Why there is no file where a path that is written at `at` leads to."""
+        return places.path_hint(self.document.node(at, on).source, written)
 
     def problems(self) -> list[Problem]:
         """All errors, each once: the document's own by source and place, then those of other files."""
         # What could not be read is not judged as well: the value in its place is none of the user's.
-        spoiled = self.document.spoiled | {_place(problem) for problem in self.document.problems}
-        told = (finding.problem for finding in self.findings)
         own = [problem for problem in self.document.problems if problem.severity == "error"]
+        spoiled = self.document.spoiled | {_place(problem) for problem in own}
+        told = (finding.problem for finding in self.findings)
         own += [problem for problem in told if _place(problem) not in spoiled]
         return list(dict.fromkeys([*self._sorted(own), *self.elsewhere]))
 

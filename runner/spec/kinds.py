@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from charrun.errors import SpecError
 from charrun.spec.draft import Draft
+from charrun.spec.kind_words import OF_CHARACTERS, OF_SCALES, OF_SPECS
 from charrun.spec.library import load_character, load_scale
 from charrun.spec.schema import shipped_schema
 from charrun.spec.yaml import load_yaml, read_yaml
@@ -14,9 +15,6 @@ from charrun.spec.yaml import load_yaml, read_yaml
 Kind = Literal["spec", "character", "scale", "scales"]
 
 _FOLDERS: dict[str, Kind] = {"characters": "character", "scales": "scale"}
-_OF_SPECS = {"extends", "characters", "models", "scales", "stages"}
-_OF_CHARACTERS = {"id", "description", "traits"}
-_OF_SCALES = {"pairs", "reflections", "interactions", "turns"}
 
 
 def kind_by_place(path: Path) -> Kind:
@@ -34,13 +32,13 @@ def kind_by_content(path: Path) -> Kind:
 
 def kind_of(data: Any) -> Kind:
     """What plain data describe: `scales` is a mapping of names to scales."""
-    if not isinstance(data, dict) or data.keys() & _OF_SPECS:
+    if not isinstance(data, dict) or data.keys() & OF_SPECS:
         return "spec"
-    if data.keys() & _OF_CHARACTERS:
+    if data.keys() & OF_CHARACTERS:
         return "character"
-    if data.keys() & _OF_SCALES:
+    if data.keys() & OF_SCALES:
         return "scale"
-    if any(isinstance(value, dict) and value.keys() & _OF_SCALES for value in data.values()):
+    if any(isinstance(value, dict) and value.keys() & OF_SCALES for value in data.values()):
         return "scales"
     return "spec"
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from charrun.errors import Problem, SpecError
 from charrun.spec.compose import MAX_NODES
 from charrun.spec.document import Document, Node, Severity, Source, plain
+from charrun.spec.kind_words import other_kind
 from charrun.spec.merge import Merger
-from charrun.spec.places import BUILTIN, locate, relative
+from charrun.spec.places import BUILTIN, locate, path_hint, relative
 from charrun.spec.references import Interpolation
 from charrun.spec.sets import parse_set
 from charrun.spec.words import plainly, shown
@@ -101,7 +102,7 @@ class _Reader:
         seen = {os.path.realpath(file): name}
         while isinstance(chain[-1].value, dict) and _EXTENDS in chain[-1].value:
             written = chain[-1].value[_EXTENDS][1]
-            if not isinstance(written.value, str):
+            if not isinstance(written.value, str) or not written.value:
                 break
             parsed = self.base(written, seen)
             self.add(parsed)
@@ -122,9 +123,11 @@ class _Reader:
         if real in seen:
             names = list(seen.values())
             circle = " -> ".join(map(plainly, [*names[list(seen).index(real) :], told]))
-            raise self.refused(written, "SPEC036", f"the files extend each other in a circle: {circle}")
+            message = f"the files extend each other in a circle: {circle}"
+            raise self.refused(written, "SPEC036", message, "remove one of these extends")
         if len(seen) > MAX_BASES:
-            raise self.refused(written, "SPEC036", f"more than {MAX_BASES} bases, one under the other")
+            message = f"more than {MAX_BASES} bases, one under the other"
+            raise self.refused(written, "SPEC036", message, "put some of them together into one file")
         seen[real] = told
         try:
             parsed = _read_base(path, told)
@@ -132,9 +135,11 @@ class _Reader:
             if error.problems[0].code != "SPEC001":
                 raise SpecError([*self.problems(), *error.problems]) from None
             message = f"base {shown(told)}: {error.problems[0].message}"
-            raise self.refused(written, "SPEC035", message, "the path is relative to this file") from None
+            raise self.refused(written, "SPEC035", message, path_hint(written.source, written.value)) from None
         if not isinstance(parsed.root.value, dict):
             raise self.refused(written, "SPEC035", f"base {shown(told)}: not a spec, but {shown(parsed.root.value)}")
+        if other := other_kind(parsed.root.value, "spec"):
+            raise self.refused(written, "SPEC035", f"base {shown(told)}: not a spec, but {other}")
         return parsed
 
     def named(self, written: Node) -> tuple[Path, str]:

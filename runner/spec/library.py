@@ -10,9 +10,10 @@ from typing import Any, Generic, TypeVar
 from charrun.errors import SpecError
 from charrun.spec.document import KeyPath
 from charrun.spec.draft import Draft
+from charrun.spec.kind_words import other_kind
 from charrun.spec.model import Character, Scale, Trait
 from charrun.spec.schema import shipped_schema
-from charrun.spec.words import shown, suggest
+from charrun.spec.words import as_slug, shown, suggest
 from charrun.spec.yaml import read_yaml
 
 
@@ -35,6 +36,7 @@ def load_character(path: Path, name: str = "") -> Character:
         SpecError: With every problem found in the file.
     """
     draft = Draft(read_yaml(path, name))
+    _refuse_other_kinds(draft, "character")
     draft.check(draft.document.data, shipped_schema("character"))
     character = character_at(draft, ()) if draft.sound(()) else None
     if problems := draft.problems():
@@ -75,7 +77,8 @@ def resolve_characters(draft: Draft, library: Library) -> tuple[Character, ...]:
         if character is None:
             continue
         if character.id in found:
-            draft.add("SPEC031", f"character {character.id!r} is listed twice", path, "remove one of them")
+            hint = "remove one of them" + (", or give this one another id" if isinstance(item, dict) else "")
+            draft.add("SPEC031", f"character {character.id!r} is listed twice", path, hint)
         found[character.id] = character
     return tuple(found.values())
 
@@ -85,7 +88,8 @@ def _named(files: _Files[Character], path: KeyPath, name: str, library: Library)
         return files.read(path, library.characters[name], str(library.characters[name]))
     if is_path(name):
         return files.read(path, *files.draft.relative(name, path))
-    files.draft.add("SPEC030", f"unknown character {shown(name)}", path, _names_hint(name, library.characters, "characters"))
+    hint = _names_hint(name, library.characters, "characters")
+    files.draft.add("SPEC030", f"unknown character {shown(name)}", path, hint)
     return None
 
 
@@ -101,7 +105,8 @@ def resolve_scales(draft: Draft, library: Library) -> tuple[Scale, ...]:
         if scale is None:
             continue
         if scale.name in found:
-            draft.add("SPEC031", f"scale {scale.name!r} is listed twice", path, "remove one of them")
+            hint = "remove one of them" + (", or give this one another name" if isinstance(item, dict) else "")
+            draft.add("SPEC031", f"scale {scale.name!r} is listed twice", path, hint)
         found[scale.name] = scale
     return tuple(found.values())
 
@@ -125,7 +130,7 @@ _T = TypeVar("_T")
 
 @dataclass
 class _Files(Generic[_T]):
-    """Reads the files that a spec names, each once: reading takes its time, and a list may name one a thousand times."""
+    """Reads the files that a spec names, each once: it takes its time, and a list may name one a thousand times."""
 
     draft: Draft
     what: str
@@ -145,8 +150,17 @@ class _Files(Generic[_T]):
             return found
         if found.problems[0].code == "SPEC001":
             message = f"{self.what} file {shown(told)}: {found.problems[0].message}"
-            self.draft.add("SPEC027", message, path, self.draft.paths_hint(path))
+            written = self.draft.document.at(path)
+            self.draft.add("SPEC027", message, path, self.draft.paths_hint(written, path))
         return None
+
+
+def _refuse_other_kinds(draft: Draft, wanted: str) -> None:
+    """Tell in one problem that a file is of another kind, rather than of each of its keys that it is unknown."""
+    root = draft.document.root
+    if isinstance(root.value, dict) and (other := other_kind(root.value, wanted)):
+        problem = root.problem("SPEC027", f"not a {wanted}, but {other}", f"name a file that holds a {wanted}")
+        raise SpecError([*draft.document.problems, problem])
 
 
 def load_scale(path: Path, name: str = "") -> Scale:
@@ -160,9 +174,13 @@ def load_scale(path: Path, name: str = "") -> Scale:
         SpecError: With every problem found in the file.
     """
     draft = Draft(read_yaml(path, name))
+    _refuse_other_kinds(draft, "scale")
     numbers = draft.document.data
     if isinstance(numbers, dict) and "name" not in numbers:
         numbers["name"] = path.stem
+        if as_slug(path.stem) != path.stem:
+            hint = f"the file's name is no slug: add 'name: {as_slug(path.stem) or 'my-scale'}'"
+            raise SpecError([*draft.document.problems, draft.document.problem("SPEC015", "missing key 'name'", (), hint)])
     draft.check(numbers, shipped_schema("scale"))
     if problems := draft.problems():
         raise SpecError(problems)

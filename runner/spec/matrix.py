@@ -115,7 +115,7 @@ def _exclusion(draft: Draft, path: KeyPath, written: Mapping[str, Any], axes: Ax
         for j, value in enumerate(_as_list(values)):
             if value not in known[key]:
                 at = (*path, key, j) if isinstance(values, list) else (*path, key)
-                hint = suggest(str(value), map(str, known[key]), _MANY[key])
+                hint = suggest(value if isinstance(value, str) else "", map(str, known[key]), _MANY[key])
                 draft.add("SPEC048", f"the matrix has no {key} {shown(value)}", at, hint)
                 sound = False
     if not sound:

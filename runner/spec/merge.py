@@ -75,8 +75,10 @@ class Merger:
             return None
         if name.isascii() and name.isdecimal() and len(name) < 6 and int(name) < len(items):
             return int(name)
-        known = names or [str(index) for index in range(len(items))]
-        self._add(key, "SPEC037", f"the list has no item {shown(name)}", suggest(name, known, "items"))
+        hint = suggest(name, names, "items")
+        if not names or name.lstrip("-").isdecimal():
+            hint = f"its items are numbered from 0 to {len(items) - 1}" if items else "the list is empty"
+        self._add(key, "SPEC037", f"the list has no item {shown(name)}", hint)
         return None
 
     def _add(self, node: Node, code: str, message: str, hint: str) -> None:

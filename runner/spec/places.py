@@ -32,15 +32,33 @@ def builtin_specs() -> dict[str, Path]:
 
 def relative(source: Source, written: str) -> tuple[Path, str]:
     """A path in a text, relative to its folder: the file, and what to call it in problems."""
+    if "://" in written:
+        return Path(written), written
     expanded = os.path.expanduser(written)
     folder = source.path.absolute().parent if source.path else Path.cwd()
     path = Path(os.path.normpath(folder / expanded))
     if os.path.isabs(expanded):
-        return path, expanded
+        return path, written
     if source.name.startswith(BUILTIN):
         name = next((name for name, file in _builtin_specs().items() if file == path), "")
         return path, BUILTIN + name if name else str(path)
     return path, os.path.normpath(os.path.join(os.path.dirname(source.name) if source.path else "", expanded))
+
+
+def path_hint(source: Source, written: str) -> str:
+    """What to do where a path in a text leads to no file."""
+    if "://" in written:
+        return "nothing is fetched: save it as a file and name that"
+    path, told = relative(source, written)
+    if os.path.isdir(path):
+        return "name a file in it"
+    if not os.path.isdir(path.parent):
+        return f"there is no folder {shown(os.path.dirname(told))}"
+    if near := _near_file(path):
+        return f"did you mean {shown(os.path.join(os.path.dirname(told), near))}?"
+    if os.path.isabs(os.path.expanduser(written)):
+        return ""
+    return "paths are relative to this file" if source.path else "paths of --set are relative to the working directory"
 
 
 def locate(path: str | Path) -> tuple[Path, str]:
@@ -72,8 +90,20 @@ def _near(name: str) -> str:
     return ""
 
 
+def _near_file(path: Path) -> str:
+    """The name of a file in the same folder that was probably meant: another suffix, or a word that is near."""
+    names = [Path(name) for name in _files(path.parent)]
+    same = [name.name for name in names if name.stem == path.stem]
+    stems = {name.stem: name.name for name in names if name.suffix == path.suffix or not path.suffix}
+    return same[0] if same else stems.get(nearest(path.stem, stems), "")
+
+
 def _yaml_files(folder: str) -> list[str]:
+    return [name for name in _files(folder) if name.endswith((".yaml", ".yml"))]
+
+
+def _files(folder: str | Path) -> list[str]:
     try:
-        return sorted(entry for entry in os.listdir(folder) if entry.endswith((".yaml", ".yml")))
-    except OSError:
+        return sorted(os.listdir(folder))
+    except (OSError, ValueError):
         return []

@@ -52,7 +52,8 @@ class Interpolation:
             before = entries["vars"][1]
             filled = {name: (key, self._filled[name]) for name, (key, _) in before.value.items()}
             entries["vars"] = (entries["vars"][0], Node(filled, before.mark, before.source))
-        for name in self.variables.keys() - self._used:
+        # A reference that cannot be read may have been meant for any of them.
+        for name in self.variables.keys() - self._used if not self.problems else ():
             key = self.variables[name][0]
             message = f"the variable {shown(name)} is used nowhere"
             hint = f"use it as ${{vars.{name}}}, or remove it"
@@ -122,7 +123,8 @@ class Interpolation:
         if not match.group(2):
             self._add(node, match, number, "SPEC042", "the reference is not closed", "end it with }")
         elif not written.startswith(PREFIX) or not name:
-            self._add(node, match, number, "SPEC042", f"{shown(match.group())} is no reference", _SHAPE)
+            hint = f"write ${{{PREFIX}{written}}}" if written in self.variables else _SHAPE
+            self._add(node, match, number, "SPEC042", f"{shown(match.group())} is no reference", hint)
         elif name not in self.variables:
             hint = suggest(name, self.variables, "variables") if self.variables else "declare it under vars"
             self._add(node, match, number, "SPEC040", f"unknown variable {shown(name)}", hint)

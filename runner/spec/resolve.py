@@ -13,6 +13,7 @@ from charrun.spec.draft import Draft
 from charrun.spec.layers import PluginFile, SpecDocument, read_spec
 from charrun.spec.library import Library, resolve_characters, resolve_scales
 from charrun.spec.matrix import Axes, check_names, resolve_exclude, resolve_seeds
+from charrun.spec.misplaced import explain_misplaced
 from charrun.spec.model import EngineChoice, LocalPlugin, Spec, StageInfo
 from charrun.spec.roles import resolve_models, resolve_stand_ins
 from charrun.spec.schema import options_of, shipped_schema
@@ -62,6 +63,7 @@ def load_spec(
     replaced = resolve_templates(draft, templates)
     order = {id(draft.document.node(("plugins", i))): i for i, _ in enumerate(draft.items("plugins"))}
     plugins = [_plugin(draft, file, ("plugins", order[id(file.node)])) for file in read.plugin_files]
+    explain_misplaced(draft, stages, engines)
     if problems := draft.problems():
         raise SpecError([*problems, *draft.all_warnings()])
     data = draft.document.data
@@ -107,11 +109,13 @@ def _resolve_engine(draft: Draft, engines: Collection[str]) -> EngineChoice:
 
 def _plugin(draft: Draft, file: PluginFile, at: KeyPath) -> LocalPlugin | None:
     """A stage file with the digest of what is in it, if it can be read."""
+    if not draft.sound(at):
+        return None
     try:
         if file.path.is_file():
             return LocalPlugin(file.path, hashlib.sha256(file.path.read_bytes()).hexdigest())
         reason = "is a folder, not a file" if file.path.is_dir() else "no such file"
     except (OSError, ValueError) as error:
         reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
-    draft.add("SPEC027", f"plugin file {shown(file.told)}: {reason}", at, draft.paths_hint(at))
+    draft.add("SPEC027", f"plugin file {shown(file.told)}: {reason}", at, draft.paths_hint(file.node.value, at))
     return None

@@ -14,6 +14,7 @@ from charrun.spec.model import ModelEntry, ModelRef, StandIns
 from charrun.spec.words import shown, slug, suggest
 
 _ID = "id"
+_OF_FOLDERS = "name the folder that holds a model's config.json, weights and tokenizer"
 
 
 def resolve_models(draft: Draft) -> tuple[ModelEntry, ...]:
@@ -68,10 +69,12 @@ def _model_name(draft: Draft, path: KeyPath, name: str) -> str:
     if not is_folder_name(name):
         return name
     folder, told = draft.relative(name, path)
-    if not os.path.isdir(folder):
-        draft.add("SPEC034", f"no such model folder: {shown(told)}", path, draft.paths_hint(path))
+    if os.path.isfile(folder):
+        draft.add("SPEC034", f"a model is a folder, and {shown(told)} is a file", path, _OF_FOLDERS)
+    elif not os.path.isdir(folder):
+        draft.add("SPEC034", f"no such model folder: {shown(told)}", path, draft.paths_hint(name, path))
     elif not os.path.isfile(folder / "config.json"):
-        draft.add("SPEC034", f"no model in {shown(told)}: it holds no config.json", path)
+        draft.add("SPEC034", f"no model in {shown(told)}: it holds no config.json", path, _OF_FOLDERS)
     return str(folder)
 
 

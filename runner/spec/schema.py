@@ -14,16 +14,14 @@ from importlib.resources import files
 from typing import Any
 
 from charrun.errors import PluginError, Problem
+from charrun.spec import hints
 from charrun.spec.document import Document, KeyPath
 from charrun.spec.quick import surely_valid
-from charrun.spec.words import TYPE_WORDS, listed, nearest, shown, suggest
+from charrun.spec.words import TYPE_WORDS, listed, nearest, plainly, shown
 
 # A jsonschema ValidationError. Its own types allow for parts that are unset, which none that is raised has.
 _Error = Any
 
-_ODD_NUMBER = re.compile(r"[-+]?[0-9_]+(\.[0-9_]*)?\Z")
-_MERGE = "<<"
-_NO_MERGE = "YAML 1.2 has no merge key: write the keys out, or use an alias for the whole value"
 _SCHEMAS = ("spec", "character", "scale")
 
 
@@ -182,34 +180,31 @@ class _Teller:
     subject: Subject
     found: dict[tuple[KeyPath, str, str], Finding] = field(default_factory=dict)
     meant: set[tuple[KeyPath, str]] = field(default_factory=set)
+    values: dict[KeyPath, Finding] = field(default_factory=dict)
+    mistyped: set[KeyPath] = field(default_factory=set)
     missing: dict[tuple[KeyPath, str], Finding] = field(default_factory=dict)
 
     def findings(self) -> list[Finding]:
-        """All findings; a key is not missing where an unknown one was probably meant to be it."""
+        """All findings; of a value of the wrong type nothing else is wrong, and no key is missing that is misspelled."""
         rest = [finding for key, finding in self.missing.items() if key not in self.meant]
-        return [*self.found.values(), *rest]
+        return [*self.found.values(), *(self.values[path] for path in self.values if path not in self.mistyped), *rest]
 
     def tell(self, error: _Error) -> None:
         """Note the findings of one error."""
         path: KeyPath = (*self.at, *error.absolute_path)
-        if _MERGE in error.absolute_path:
+        if hints.MERGE in error.absolute_path:
             return
         if error.validator == "additionalProperties" and error.validator_value is False:
             self.unknown_keys(path, error)
         elif error.validator == "required":
             self.missing_keys(path, error)
         elif "propertyNames" in error.absolute_schema_path and isinstance(error.instance, str):
-            if error.instance == _MERGE:
-                self.note((*path, _MERGE), "SPEC013", f"unknown {self.subject.name(_MERGE)}", _NO_MERGE, on_key=True)
-                return
-            message = f"{self.subject.name(error.instance)} is not allowed: expected {_expectation(error)}"
-            self.note((*path, error.instance), "SPEC016", message, on_key=True)
+            self.wrong_name(path, error)
         elif error.validator == "type":
-            words = [TYPE_WORDS[name] for name in _as_list(error.validator_value)]
-            self.wrong_type(path, words, error.instance)
+            self.wrong_type(path, _as_list(error.validator_value), error)
         elif error.validator in ("anyOf", "oneOf") and error.context:
             types = [name for e in error.context if _is_own_type(e) for name in _as_list(e.validator_value)]
-            self.wrong_type(path, [TYPE_WORDS[name] for name in dict.fromkeys(types)], error.instance)
+            self.wrong_type(path, types, error)
         else:
             self.wrong_value(path, error)
 
@@ -220,48 +215,47 @@ class _Teller:
             if key in known or any(re.search(pattern, key) for pattern in patterns):
                 continue
             self.meant.add((path, nearest(key, known)))
-            hint = suggest(key, known, f"{self.subject.key}s")
-            first, _, rest = key.partition(":")
-            if key == _MERGE:
-                hint = _NO_MERGE
-            elif rest and first in known:
-                hint = f"write '{first}: {rest}', with a space after the colon"
+            hint = hints.of_key(key, known, patterns, self.subject.key)
             message = f"unknown {self.subject.name(key)}"
             self.note((*path, key), self.subject.unknown_code, message, hint, on_key=True)
 
     def missing_keys(self, path: KeyPath, error: _Error) -> None:
         for key in error.validator_value:
-            if key in error.instance or _MERGE in error.instance:
+            if key in error.instance or hints.MERGE in error.instance:
                 continue
-            says = error.schema.get("properties", {}).get(key, {}).get("description", "")
-            hint = f"{key}: {says}" if says else ""
+            known = error.schema.get("properties", {})
+            near = nearest(key, [other for other in error.instance if other not in known])
+            hint = f"did you mean it by {near!r}?" if near else hints.of_missing(key, known.get(key, {}))
             message = f"missing {self.subject.name(key)}"
             self.missing[path, key] = Finding(path, self.document.problem("SPEC015", message, path, hint))
 
-    def wrong_type(self, path: KeyPath, words: Sequence[str], value: Any) -> None:
-        hint = ""
-        if isinstance(value, str) and {"a number", "a whole number"} & set(words):
-            if _ODD_NUMBER.match(value):
-                hint = "write a number without quotes, leading zeros and underscores"
-        elif isinstance(value, str) and "true or false" in words:
-            hint = "yes, no, on and off are text in YAML 1.2"
-        elif "text" in words and isinstance(value, bool | int | float):
-            hint = "put text in quotes"
-        elif words == ["a mapping"] and not path:
-            hint = "the file is made of lines such as 'version: 1'"
-        elif words == ["a list"] and value is not None:
-            hint = "write a list, in brackets or with '- ' before each item"
-        self.note(path, "SPEC014", f"expected {listed(words)}, got {shown(value)}", hint)
+    def wrong_name(self, path: KeyPath, error: _Error) -> None:
+        message = f"{self.subject.name(error.instance)} is not allowed: expected {_expectation(error)}"
+        code, hint = "SPEC016", hints.of_value(error.validator, error.instance, error.validator_value, error.schema)
+        if error.instance == hints.MERGE:
+            code, message, hint = "SPEC013", f"unknown {self.subject.name(error.instance)}", hints.NO_MERGE
+        self.note((*path, error.instance), code, message, hint, on_key=True)
+
+    def wrong_type(self, path: KeyPath, types: Sequence[str], error: _Error) -> None:
+        words = [TYPE_WORDS[name] for name in dict.fromkeys(types)]
+        self.mistyped.add(path)
+        hint = hints.of_type(words, error.instance, error.schema, not path)
+        self.note(path, "SPEC014", f"expected {listed(words)}, got {shown(error.instance)}", hint)
 
     def wrong_value(self, path: KeyPath, error: _Error) -> None:
+        value = error.instance
         if path == ("version",):
-            message = f"version {shown(error.instance)} of the format is not known"
-            self.note(path, "SPEC017", message, f"write {_expectation(error)}, or update charrun")
-            return
-        hint = ""
-        if error.validator == "enum" and isinstance(error.instance, str):
-            hint = suggest(error.instance, [str(value) for value in error.validator_value], "values")
-        self.note(path, "SPEC016", f"expected {_expectation(error)}, got {shown(error.instance)}", hint)
+            wanted = _expectation(error)
+            message = f"version {plainly(str(value))} of the format is not known" if value is not None else "no version"
+            hint = f"write {wanted}" if value is None or str(value) == wanted else f"write {wanted}, or update charrun"
+            self.note(path, "SPEC017", message, hint)
+        elif error.validator == "uniqueItems":
+            index = next(i for i, item in enumerate(value) if item in value[:i])
+            self.note((*path, index), "SPEC016", f"{shown(value[index])} is listed twice", "remove one of them")
+        else:
+            hint = hints.of_value(error.validator, value, error.validator_value, error.schema)
+            message = f"expected {_expectation(error)}, got {shown(value)}"
+            self.values[path] = Finding(path, self.document.problem("SPEC016", message, path, hint))
 
     def note(self, path: KeyPath, code: str, message: str, hint: str = "", on_key: bool = False) -> None:
         problem = self.document.problem(code, message, path, hint, "key" if on_key else "value")
@@ -269,37 +263,7 @@ class _Teller:
 
 
 def _expectation(error: _Error) -> str:
-    """What the schema wants of a value, in words."""
-    limit = error.validator_value
-    match error.validator:
-        case "const":
-            return shown(limit)
-        case "enum":
-            return listed([shown(value) for value in limit])
-        case "minimum":
-            return f"at least {limit}"
-        case "exclusiveMinimum":
-            return f"more than {limit}"
-        case "maximum":
-            return f"at most {limit}"
-        case "exclusiveMaximum":
-            return f"less than {limit}"
-        case "minItems":
-            return "at least one item" if limit == 1 else f"at least {limit} items"
-        case "maxItems":
-            return f"at most {limit} items"
-        case "minLength":
-            return "some text" if limit == 1 else f"at least {limit} characters"
-        case "maxLength":
-            return f"at most {limit} characters"
-        case "minProperties":
-            return "at least one entry" if limit == 1 else f"at least {limit} entries"
-        case "uniqueItems":
-            return "items that differ from each other"
-        case "pattern":
-            return str(error.schema.get("description", f"text that matches {limit}"))
-        case _:
-            return f"a value that satisfies {error.validator}: {json.dumps(limit)[:80]}"
+    return hints.expectation(error.validator, error.validator_value, error.schema)
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -92,7 +92,9 @@ class _Walk:
         for i, need in enumerate(needs if isinstance(needs, list) else []):
             if not isinstance(need, str) or need in self.earlier:
                 continue
-            if need in self.ids:
+            if need == name:
+                message, hint = f"{need!r} needs itself", "name an earlier item"
+            elif need in self.ids:
                 message, hint = f"{need!r} does not come before {name!r}", f"move {need!r} up"
             else:
                 message, hint = (

@@ -95,6 +95,9 @@ class _Case:
 
     def not_closed(self) -> Told:
         """A bracket is open where something else than a comma follows."""
+        if self.before.endswith("$") and self.rest.startswith("{"):
+            hint = 'within brackets a reference stands in quotes: "${vars.NAME}"'
+            return Told(self.line, self.column - 1, "a reference without quotes", hint, 2)
         line, column = self.begin
         bracket = self.lines[line][column : column + 1] if line < len(self.lines) else ""
         closing = _CLOSING.get(bracket, "]")
@@ -116,7 +119,8 @@ class _Case:
         """Something stands after a value, or in a column in which nothing begins."""
         sign = self.rest[:1]
         if not self.before.strip():
-            what = "a list item among the keys of a mapping" if self.rest.startswith("- ") else "the indentation does not fit"
+            item = self.rest.startswith("- ")
+            what = "a list item among the keys of a mapping" if item else "the indentation does not fit"
             return self.here(what, _SAME_COLUMN)
         if sign and sign in "]}":
             opening = {closing: opening for opening, closing in _CLOSING.items()}[sign]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from charrun.errors import SpecError
 from charrun.spec.document import KeyPath, Mark, Source
 from charrun.spec.draft import Draft
 from charrun.spec.words import shown, suggest
 from charrun.spec.yaml import read_text
-
-if TYPE_CHECKING:
-    from jinja2 import nodes
 
 _SUFFIX = ".j2"
 
@@ -34,30 +31,59 @@ def resolve_templates(draft: Draft, known: Collection[str]) -> dict[str, Path]:
 
 def _template(draft: Draft, at: KeyPath, written: str, name: str, shipped: Mapping[str, Path]) -> Path:
     """The file, checked to be a text that jinja2 can parse, with variables that the shipped template has."""
-    from jinja2 import Environment, TemplateSyntaxError
-
     path, told = draft.relative(written, at)
     try:
         text, lines = read_text(path, told)
-        tree = Environment().parse(text)
     except SpecError as error:
-        draft.add("SPEC027", f"template file {shown(told)}: {error.problems[0].message}", at)
+        hint = draft.paths_hint(written, at) if error.problems[0].code == "SPEC001" else error.problems[0].hint
+        draft.add("SPEC027", f"template file {shown(told)}: {error.problems[0].message}", at, hint)
         return path
-    except TemplateSyntaxError as error:
-        problem = Source(told, path, lines).problem(
-            Mark(error.lineno, 1), "SPEC029", f"not a jinja2 template: {error.message}"
-        )
+    source = Source(told, path, lines)
+    used = _used(text)
+    if isinstance(used, _Broken):
+        line = min(used.line, len(lines))
+        first = len(lines[line - 1]) - len(lines[line - 1].lstrip())
+        hint = "a value is written {{ name }}, a loop {% for x in traits %}...{% endfor %}"
+        problem = source.problem(Mark(line, first + 1), "SPEC029", f"not a jinja2 template: {used.message}", hint)
         draft.add_elsewhere([problem])
-        return path
-    if name in shipped:
+    elif name in shipped:
         given = _variables(name, shipped)
-        source = Source(told, path, lines)
-        for word, line in _unknown(tree, given):
-            column = max(0, lines[line - 1].find(word)) + 1 if line <= len(lines) else 1
-            message = f"template {name!r} has no variable {shown(word)}"
-            hint = suggest(word, given, "variables")
-            draft.add_elsewhere([source.problem(Mark(line, column, len(word)), "SPEC051", message, hint)])
+        for word, line in sorted(used.items(), key=lambda item: (item[1], item[0])):
+            if word not in given:
+                column = max(0, lines[line - 1].find(word)) + 1 if line <= len(lines) else 1
+                message = f"template {name!r} has no variable {shown(word)}"
+                hint = suggest(word, given, "variables")
+                draft.add_elsewhere([source.problem(Mark(line, column, len(word)), "SPEC051", message, hint)])
     return path
+
+
+@dataclass(frozen=True)
+class _Broken:
+    """Why a text is no template, and in which line."""
+
+    message: str
+    line: int = 1
+
+
+def _used(text: str) -> dict[str, int] | _Broken:
+    """The variables that a template wants to be given, each with the line of its first use."""
+    from jinja2 import Environment, TemplateSyntaxError, meta, nodes
+
+    try:
+        tree = Environment().parse(text)
+        wanted = meta.find_undeclared_variables(tree)
+    except TemplateSyntaxError as error:
+        message = " ".join((error.message or "").split()).rstrip(".")
+        return _Broken(message[:1].lower() + message[1:], error.lineno)
+    except RecursionError:
+        return _Broken("it is nested too deeply")
+    except ValueError:
+        return _Broken("it holds a number that is too long")
+    lines: dict[str, int] = {}
+    for name in tree.find_all(nodes.Name):
+        if name.name in wanted and name.ctx == "load":
+            lines[name.name] = min(lines.get(name.name, name.lineno), name.lineno)
+    return lines
 
 
 def _variables(name: str, shipped: Mapping[str, Path], seen: frozenset[str] = frozenset()) -> set[str]:
@@ -71,15 +97,3 @@ def _variables(name: str, shipped: Mapping[str, Path], seen: frozenset[str] = fr
         if other in shipped and other not in seen:
             found |= _variables(other, shipped, seen | {name})
     return found
-
-
-def _unknown(tree: nodes.Template, given: set[str]) -> Iterable[tuple[str, int]]:
-    """Variables that nobody gives, each with the line of its first use."""
-    from jinja2 import meta, nodes
-
-    unknown = meta.find_undeclared_variables(tree) - given
-    lines: dict[str, int] = {}
-    for name in tree.find_all(nodes.Name):
-        if name.name in unknown and name.ctx == "load":
-            lines[name.name] = min(lines.get(name.name, name.lineno), name.lineno)
-    return sorted(lines.items(), key=lambda item: (item[1], item[0]))

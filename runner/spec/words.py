@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
@@ -40,10 +41,21 @@ def shown(value: Any) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """The known word that `word` was probably meant to be; empty if none is near."""
-    names = [name for name in known if name != word]
+    names = {_folded(name): name for name in known if name != word}
+    folded = _folded(word[:_LONGEST])
     # Comparing takes its time: a file of mistakes must not take minutes.
-    matches = difflib.get_close_matches(word[:200], names, n=1, cutoff=0.6) if len(names) <= _MOST else []
-    return matches[0] if matches else ""
+    if folded in names or len(names) > _MOST:
+        return names.get(folded, "")
+    if matches := difflib.get_close_matches(folded, names, n=1, cutoff=0.65):
+        return names[matches[0]]
+    # A part of a name, such as `rank` of `lora_rank`.
+    parts = [name for key, name in names.items() if folded in key.replace("-", "_").split("_")]
+    return parts[0] if len(parts) == 1 else ""
+
+
+def _folded(word: str) -> str:
+    """A word with what fingers and input methods mix up made the same: case, and full-width letters."""
+    return word if word.isascii() and word.islower() else unicodedata.normalize("NFKC", word).casefold()
 
 
 def suggest(word: str, known: Iterable[str], what: str) -> str:
@@ -52,7 +64,7 @@ def suggest(word: str, known: Iterable[str], what: str) -> str:
     if match := nearest(word, names):
         return f"did you mean {match!r}?"
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f"known {what}: {', '.join(map(plainly, names[:_LISTED]))}{more}" if names else f"no {what} are known"
+    return f"known {what}: {', '.join(map(plainly, names[:_LISTED]))}{more}" if names else f"there are no {what}"
 
 
 def plainly(word: str) -> str:
@@ -69,5 +81,10 @@ def listed(words: Iterable[str]) -> str:
 
 def slug(text: str) -> str:
     """The last part of a model's name or a path as a slug: `Qwen/Qwen3.5-4B` is `qwen3-5-4b`."""
-    last = text.rstrip("/").rsplit("/", 1)[-1].lower()
-    return re.sub(r"[^a-z0-9]+", "-", last).strip("-")[:64].rstrip("-") or "model"
+    return as_slug(text.rstrip("/").rsplit("/", 1)[-1]) or "model"
+
+
+def as_slug(text: str) -> str:
+    """A text as a slug that is near to it: `My Run` is `my-run`; empty if none of its characters can be kept."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:64].rstrip("-")

@@ -115,7 +115,8 @@ def compose(composer: Composer, text: str) -> Node | None:
     try:
         return composer.document(_events(text))
     except yaml.YAMLError as error:
-        raise SpecError([*composer.problems, syntax_problem(error, composer.source, composer.line, composer.column)]) from None
+        told = syntax_problem(error, composer.source, composer.line, composer.column)
+        raise SpecError([*composer.problems, told]) from None
 
 
 def read_text(path: Path, name: str) -> tuple[str, tuple[str, ...]]:

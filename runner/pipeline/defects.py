@@ -1,0 +1,74 @@
+"""Errors of a stage's own code: told as the stage's, with the place where they happened, and never as charrun's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from charrun.errors import CharrunError, PluginError, StageFailed
+from charrun.plugin_loading import reason
+from charrun.stage import Stage
+from charrun.store.files import write_atomic
+
+TRACEBACK = "traceback.txt"
+
+
+@contextlib.contextmanager
+def asking(stage: type[Stage]) -> Iterator[None]:
+    """Around what a stage is asked before it runs.
+
+    Raises:
+        PluginError: It breaks.
+    """
+    try:
+        yield
+    except (CharrunError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        hint = f"a defect of the stage{_place(error, stage)}"
+        raise PluginError(f"stage '{stage.name}' breaks: {reason(error)}", hint) from error
+
+
+@contextlib.contextmanager
+def running(stage: type[Stage], id: str, folder: Path) -> Iterator[None]:
+    """Around a stage's work; errors of the operating system, such as a full disk, are none of the stage's.
+
+    Args:
+        stage: The stage.
+        id: What the spec calls it.
+        folder: Gets the traceback.
+
+    Raises:
+        StageFailed: It breaks.
+    """
+    try:
+        yield
+    except (CharrunError, OSError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+            raise
+        with contextlib.suppress(OSError):
+            write_atomic(folder / TRACEBACK, "".join(traceback.format_exception(error)))
+        hint = f"a defect of the stage{_place(error, stage)}; the traceback is in {folder / TRACEBACK}"
+        raise StageFailed(f"{id}: {reason(error)}", hint) from error
+
+
+def _is_cancelled() -> bool:
+    """Whether the run is being ended; a stage may also raise the error of a cancelled task by itself."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _place(error: BaseException, stage: type[Stage]) -> str:
+    """Where in the stage's own file it happened, as the rest of a phrase."""
+    try:
+        file = inspect.getfile(stage)
+    except (TypeError, OSError):
+        return ""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f" at {file}:{lines[-1]}" if lines else f" in {file}"
