@@ -136,7 +136,8 @@ def _read_file(path: Path) -> Iterator[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise StageFailed(f"cannot read the prompts of {path}: {error}", "check prompts.sources") from error
+        reason = getattr(error, "strerror", None) or error
+        raise StageFailed(f"cannot read the prompts of {path}: {reason}", "check prompts.sources") from error
     for number, line in enumerate(lines, 1):
         try:
             prompt = json.loads(line)["prompt"].strip()

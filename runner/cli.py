@@ -7,13 +7,13 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from charrun import __version__
 from charrun.commands.words import COMPLETING, looks_like_spec, paths, specs
-from charrun.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_SPEC, CharrunError, SpecError
+from charrun.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_PIPE, EXIT_SPEC, CharrunError, SpecError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -97,6 +97,14 @@ class Commands(click.Group):
             raise unknown_command(ctx, args[0], self.list_commands(ctx))
         return args[0], command, args[1:]
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click, which ends with 1 where the reader has left; that is for stages that fail."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(EXIT_PIPE)
+
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete the first word: commands, those of plugins by name alone, and specs."""
         from click.shell_completion import CompletionItem
@@ -157,9 +165,6 @@ def main(args: Sequence[str] | None = None) -> None:
     except CharrunError as error:
         click.echo(f"error: {error.render()}", err=True)
         code = error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
     except OSError as error:
         click.echo(f"error: {error.strerror or error}: {error.filename or 'the file system'}", err=True)
         code = EXIT_ENVIRONMENT

@@ -20,6 +20,7 @@ EXIT_ENVIRONMENT = 5
 EXIT_BUDGET = 6
 EXIT_LOCKED = 7
 EXIT_INTERRUPTED = 130
+EXIT_PIPE = 141
 
 _WIDEST = 120
 """Characters that are shown of a line."""

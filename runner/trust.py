@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from charrun.home import home
+
 
 def trust_file() -> Path:
     """`$XDG_STATE_HOME/charrun/trusted.json`, by default under `~/.local/state`."""
     state = os.environ.get("XDG_STATE_HOME", "")
-    folder = Path(state) if os.path.isabs(state) else Path("~/.local/state").expanduser()
+    folder = Path(state) if os.path.isabs(state) else home() / ".local/state"
     return folder / "charrun" / "trusted.json"
 
 

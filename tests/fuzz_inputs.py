@@ -1,4 +1,4 @@
-"""Inputs for the fuzz of the spec language: shipped specs and malformed ones, mutated as bytes, as trees and as layers."""
+"""Inputs for the fuzz of the spec language: shipped specs and malformed ones, mutated as bytes, trees and layers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +23,23 @@ _TOKENS = (
     b"---\n", b"...\n", b"- ", b"? ", b": ", b", ", b"[", b"]", b"{", b"}", b"#", b" #", b"&a ", b"*a", b"*a ", b"!",
     b"!!int ", b"!!python/name:os.system ", b"!<tag:x> ", b"|\n", b">-\n", b"'", b'"', b"%YAML 1.2\n", b"%TAG ! x\n",
     b"<<: *a\n", b"\t", b"\r", b"\r\n", b"\x00", b"\x1b[31m", b"\x85", b"\xe2\x80\xa8", b"\xef\xbb\xbf", b"\xff\xfe",
-    b"\xc3", b"\xed\xa0\x80", b"\xf0\x9f\x8f\xb4", b"e\xcc\x81", b"\xe6\xbc\xa2", b"\\", b"\\u0000", b'"\\ud800"', b"\n",
-    b"\n  ", b" ", b"`", b"@", b"~", b"null", b"${vars.a}", b"${vars.", b"$${", b"${", b"}", b"x-a: &a ", b"id: ",
+    b"\xc3", b"\xed\xa0\x80", b"\xf0\x9f\x8f\xb4", b"e\xcc\x81", b"\xe6\xbc\xa2", b"\\", b"\\u0000", b'"\\ud800"',
+    b"\n", b"\n  ", b" ", b"`", b"@", b"~", b"null", b"${vars.a}", b"${vars.", b"$${", b"${", b"}", b"x-a: &a ",
+    b"id: ",
 )  # fmt: skip
 _NUMBERS = (
     "0", "-1", "7", "1e-5", "1e400", "-1e-400", ".inf", "-.INF", ".nan", "012", "0x1F", "0o17", "0b1", "1_000", "1:30",
-    "9223372036854775807", "9223372036854775808", "-9223372036854775808", "1" * 30, "1" * 5000, "1.0", "16.0", "+5", "1.",
-    "2024-01-01",
+    "9223372036854775807", "9223372036854775808", "-9223372036854775808", "1" * 30, "1" * 5000, "1.0", "16.0", "+5",
+    "1.", "2024-01-01",
 )  # fmt: skip
 _TEXTS = (
     "", " ", "x", "yes", "no", "on", "null", "~", "pirate", "pirat", "mini", "minni", "auto", "tinkr", "dpo", "dop",
     "prompts", "pairs", "org/teacher", "org/student", "Qwen/Qwen3-30B-A3B", "moonshotai/Kimi-K2-Thinking", "./nowhere",
     "../x", "~", "~nobody/x", "/", "/dev/zero", "a\0b", "x" * 300, "characters/pirate.yaml", "characters/broken.yaml",
-    "bases/base.yaml", "bases/list.yaml", "bases", "builtin:pirate-smoke", "builtin:", "builtin:../x", "https://x/y.yaml",
-    "${vars.a}", "${vars.b}", "a${vars.a}b", "${vars.zz}", "${HOME}", "$${vars.a}", "${", "x${vars.a", "漢字", "👩‍💻", "é",
-    "\u202e", "bases/character.j2", "broken.j2", "a.b", "0", "-1", "9" * 30, "Not A Slug", "a" * 65, "line\nbreak",
-    "constitution", "cpu", "http://x", "\ud800",
+    "bases/base.yaml", "bases/list.yaml", "bases", "builtin:pirate-smoke", "builtin:", "builtin:../x",
+    "https://x/y.yaml", "${vars.a}", "${vars.b}", "a${vars.a}b", "${vars.zz}", "${HOME}", "$${vars.a}", "${",
+    "x${vars.a", "漢字", "👩‍💻", "é", "\u202e", "bases/character.j2", "broken.j2", "a.b", "0", "-1", "9" * 30,
+    "Not A Slug", "a" * 65, "line\nbreak", "constitution", "cpu", "http://x", "\ud800",
 )  # fmt: skip
 
 
@@ -94,15 +95,14 @@ def _keys_of(schema: Any) -> Iterable[str]:
 def make(corpus: Corpus, seed: int, index: int) -> Input:
     """The input of this number, always the same."""
     maker = _Maker(corpus, random.Random(f"{seed}:{index}"))
-    kinds: list[Callable[[], Input]] = [maker.bytes_, maker.tree, maker.sets, maker.chain]
-    return maker.random.choices(kinds, weights=(50, 30, 12, 8))[0]()
+    kinds: list[Callable[[], Input]] = [maker.bytes_, maker.tree, maker.sets, maker.chain, maker.beside]
+    return maker.random.choices(kinds, weights=(45, 28, 12, 8, 7))[0]()
 
 
 @dataclass
 class _Maker:
     corpus: Corpus
     random: random.Random
-    bases: int = field(default=0)
 
     def bytes_(self) -> Input:
         """A file whose bytes are changed in a few places."""
@@ -137,6 +137,20 @@ class _Maker:
         if self.random.random() < 0.2:
             files[broken] = self.random.choice(_MUTATIONS)(self, files[broken])[:_LARGEST]
         return Input(files, tuple(self.set() for _ in range(self.random.choice((0, 0, 1)))))
+
+    def beside(self) -> Input:
+        """A sound spec with a character, a scale and a template of its own, some of them broken."""
+        tree = self.random.choice(self.corpus.trees)
+        tree = {**tree, "characters": ["beside.yaml"], "scales": ["./scale.yaml"]}
+        tree["templates"] = {"character": "beside.j2"}
+        files = dict(zip(("beside.yaml", "scale.yaml", "beside.j2"), _BESIDE, strict=True))
+        for name in self.random.sample(list(files), self.random.randint(1, 3)):
+            for _ in range(self.random.choice((1, 1, 2, 4))):
+                files[name] = self.random.choice(_MUTATIONS)(self, files[name])[:_LARGEST]
+            if name == "beside.j2" and self.random.random() < 0.5:
+                at = self.random.randint(0, len(files[name]))
+                files[name] = files[name][:at] + self.random.choice(_OF_TEMPLATES) + files[name][at:]
+        return Input({SPEC: self.dumped(tree), **files})
 
     def sound(self) -> dict[str, Any]:
         tree: dict[str, Any] = json.loads(json.dumps(self.random.choice(self.corpus.trees), default=str))
@@ -175,9 +189,9 @@ class _Maker:
         match self.random.randrange(6):
             case 0:
                 parent[key] = self.value(3)
-            case 1:
+            case 1 if places:
                 del parent[key]
-            case 2 if isinstance(parent, dict):
+            case 2 if places and isinstance(parent, dict):
                 parent[self.word()] = parent.pop(key)
             case 3 if isinstance(parent, list):
                 parent.append(parent[key] if self.random.random() < 0.5 else self.value(2))
@@ -238,6 +252,17 @@ class _Maker:
         return json.dumps(tree, ensure_ascii=self.random.random() < 0.5, default=str, indent=indent)
 
 
+_BESIDE = (
+    b"id: own\nname: Own\ndescription: One.\ntraits:\n  - trait: I am.\n    questions: [Who?, 'What is it?']\n",
+    b"pairs: 2\nsamples_per_prompt: 1\nreflections: 3\ninteractions: 4\nturns: 5\n",
+    b"You are {{ name }}.\n{% for trait in traits %}\n- {{ trait | trim }} {{ loop.index }}\n{% endfor %}\n",
+)
+_OF_TEMPLATES = (
+    b"{{ ", b" }}", b"{% if ", b"%}", b"{% for x in traits %}", b"{% endfor %}", b"{% include 'x' %}",
+    b"{% macro a() %}", b"{{ name | nope }}", b"{{ name is nope }}", b"{% block a %}{% endblock %}",
+    b"{{ " + b"(" * 3000, b"{{ 1" + b"0" * 5000 + b" }}", b"{{ " + b"not " * 3000, b"{# ", b"{% raw %}", b"{{ nmae }}",
+    b"{% set name = 1 %}", b"{% extends 'x' %}", b"{{ '\\x' }}", b"{{ a.b['c'](1, *d) }}",
+)  # fmt: skip
 _SET_STARTS = (
     ["stages", "dpo"], ["models", "0"], ["stand_ins", "with"], ["scales"], ["characters", "0"], ["vars"], ["engine"],
     ["budget"], ["seed"], ["exclude"], ['"stages"', "dpo", "with"], ["x-a"], ["extends"], ["stages", "2", "with"],
@@ -335,5 +360,6 @@ def _ends(maker: _Maker, raw: bytes) -> bytes:
 
 
 _MUTATIONS: tuple[Callable[[_Maker, bytes], bytes], ...] = (
-    _flip, _drop, _double, _truncate, _insert, _insert, _insert, _splice, _lines, _lines, _word, _word, _number, _wrap, _ends,
+    _flip, _drop, _double, _truncate, _insert, _insert, _insert, _splice, _lines, _lines, _word, _word, _number, _wrap,
+    _ends,
 )  # fmt: skip

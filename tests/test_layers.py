@@ -309,7 +309,7 @@ def test_set_changes_one_value(write: Write, text: str, path: tuple[str | int, .
 
 
 def test_set_applies_last_and_in_order(write: Write) -> None:
-    spec = load(write("extends: base.yaml\nseed: 8\n"), ["seed=9", "seed=10", "budget=", "stages.again=null"])
+    spec = load(write("extends: base.yaml\nseed: 8\n"), ["seed=9", "seed=10", "budget=null", "stages.again=null"])
     assert (spec.seeds, spec.budget_usd) == ((10,), None)
     assert [item.id for item in spec.stages] == ["prompts", "dpo", "sft"]
 

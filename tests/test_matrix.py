@@ -123,7 +123,7 @@ def test_scales_may_be_files(load: Any, tmp_path: Path) -> None:
     spec = load(scales="[./tiny.yaml, other.yaml]")
     assert [(scale.name, scale.pairs) for scale in spec.scales] == [("tiny", 3), ("called", 3)]
     (tmp_path / "Not A Slug.yaml").write_text(numbers, encoding="utf-8")
-    assert codes(load, scales="['./Not A Slug.yaml']") == ["SPEC016"]
+    assert codes(load, scales="['./Not A Slug.yaml']") == ["SPEC015"]
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,11 @@ def test_nothing_that_is_there_is_written_over(tmp_path: Path) -> None:
             "error: 'My Spec' cannot name a spec: a name is at most 64 lower-case letters, digits and hyphens\n"
             "  try my-spec\n",
         ),
+        (
+            ("spec", "Ünï cödé.yaml"),
+            "error: 'Ünï cödé.yaml' cannot name a spec: a name is at most 64 lower-case letters, digits and hyphens\n"
+            "  try uni-code\n",
+        ),
         (("spec", "x", "--scale", "minni"), "error: no scale is called 'minni'\n  did you mean 'mini'?\n"),
         (("spec", "x", "--character", "pirat"), "error: no character is called 'pirat'\n  did you mean 'pirate'?\n"),
         (("spec", "x", "--student", "./nowhere"), "error: there is no ./nowhere\n"),

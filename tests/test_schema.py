@@ -108,7 +108,9 @@ def cases() -> list[str]:
             continue
         told = path.with_suffix(".txt").read_text(encoding="utf-8")
         codes = set(re.findall(rf"^{re.escape(path.name)}:\d+:\d+ (SPEC\d+)", told, re.MULTILINE))
-        if codes & SEEN_BY_SCHEMAS and is_yaml(path):
+        # A schema takes 16.0 for a whole number, and does not know the values of variables.
+        unseen = re.search(r"whole number, got \d+\.0", told) or b"${" in path.read_bytes()
+        if codes & SEEN_BY_SCHEMAS and is_yaml(path) and not unseen:
             found.append(path.stem)
     return found
 

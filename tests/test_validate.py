@@ -48,7 +48,7 @@ def test_all_files_are_checked_whatever_is_wrong_with_the_first(tmp_path: Path) 
         (tmp_path / name).write_text(text)
     outcome = charrun("validate", "a.yaml", "b.yaml", "c.yaml", "d.yaml", "b.yaml", cwd=tmp_path)
     assert (outcome.code, outcome.out) == (3, "d.yaml is valid\n")
-    for words in ("a.yaml SPEC001", "b.yaml:11:24 SPEC012", "c.yaml:1:2 SPEC004"):
+    for words in ("a.yaml SPEC001", "b.yaml:11:24 SPEC012", "c.yaml:1:1 SPEC004"):
         assert outcome.err.count(words) == 1
     assert outcome.err.endswith("3 problems in 4 files\n")
 
@@ -130,7 +130,7 @@ def test_a_stage_file_that_is_not_trusted_is_told_beside_the_rest(tmp_path: Path
     assert alone.code == 4 and "--trust" in alone.err
     outcome = charrun("validate", SPECS / "custom-stage.yaml", "x.yaml", cwd=tmp_path)
     assert outcome.code == 3
-    assert "SPEC064" in outcome.err and "x.yaml:1:2 SPEC004" in outcome.err
+    assert "SPEC064" in outcome.err and "x.yaml:1:1 SPEC004" in outcome.err
 
 
 @pytest.mark.parametrize(

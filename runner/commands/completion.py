@@ -9,6 +9,8 @@ from typing import Literal
 
 import click
 
+from charrun.home import home
+
 Name = Literal["bash", "zsh", "fish"]
 
 
@@ -45,11 +47,11 @@ def script_of(shell: Name) -> str:
 
 
 def _home(variable: str, default: str) -> Path:
-    return Path(os.environ.get(variable) or Path.home() / default)
+    return Path(os.environ.get(variable) or home() / default)
 
 
 def _startup_file(shell: Name) -> Path:
-    return Path.home() / ".bashrc" if shell == "bash" else Path(os.environ.get("ZDOTDIR") or Path.home()) / ".zshrc"
+    return home() / ".bashrc" if shell == "bash" else Path(os.environ.get("ZDOTDIR") or home()) / ".zshrc"
 
 
 def _write(path: Path, text: str) -> None:

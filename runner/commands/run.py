@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
@@ -131,7 +132,8 @@ def load_selected(path: str, sets: Sequence[str], selection: Selection, *, plugi
         if name not in known:
             raise UsageProblem(f"--scale {name}: there is no such scale", suggest(name, known, "scales"))
     scales = tuple(known[name] for name in dict.fromkeys(selection.scales))
-    return replace(loaded, spec=replace(loaded.spec, scales=scales))
+    # The spec's own scales stay known by name: --after may name one.
+    return Loaded(replace(loaded.spec, scales=scales), replace(loaded.registry, scales=known))
 
 
 @click.command()
@@ -200,14 +202,35 @@ def _prepare(
 
 
 def _go(loaded: Loaded, choice: Choice, runs_dir: Path, selection: Selection, show: _Json | _Person, jobs: int) -> None:
+    from charrun.pipeline.results import CellsFailed
     from charrun.pipeline.run import run_choice
     from charrun.report.summary import report_markdown
     from charrun.store.files import write_atomic
 
+    failed: CellsFailed | None = None
     with show.watching() as watcher:
-        result = run_choice(choice, loaded.registry, runs_dir, [watcher], selection, jobs)
-    write_atomic(result.folder / "report.md", report_markdown(result))
-    show.end(result)
+        try:
+            result = run_choice(choice, loaded.registry, runs_dir, [watcher], selection, jobs)
+        except CellsFailed as error:  # what the others have made is shown nevertheless
+            failed, result = error, error.result
+    if result.cells:
+        write_atomic(result.folder / "report.md", report_markdown(result))
+        show.end(result)
+    if failed:
+        raise failed
+
+
+def _write(stdout: TextIO, line: str) -> None:
+    """One line, until nobody reads them: a run does not end for that."""
+    if stdout.closed:
+        return
+    try:
+        click.echo(line, file=stdout)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        click.echo(f"warning: no more events can be written ({reason}); the run goes on", err=True)
+        with suppress(OSError):
+            stdout.close()
 
 
 class _Json:
@@ -218,10 +241,13 @@ class _Json:
 
     def begin(self, choice: Choice, cells: Sequence[Cell]) -> None: ...
 
-    def watching(self) -> AbstractContextManager[object]:
+    @contextmanager
+    def watching(self) -> Iterator[object]:
         from charrun.report.event_lines import EventLines
 
-        return nullcontext(EventLines(click.echo, self._verbose))
+        stdout = sys.stdout
+        with redirect_stdout(sys.stderr):  # what stages and observers print
+            yield EventLines(partial(_write, stdout), self._verbose)
 
     def end(self, result: RunResult) -> None: ...
 
@@ -232,7 +258,7 @@ class _Person:
     def __init__(self, plain: bool, verbosity: int) -> None:
         self.plain = plain or os.environ.get("TERM") == "dumb"
         self.verbosity = verbosity
-        self.console = terminal()
+        self.console = terminal("nobody reads this any more; the run goes on: charrun status tells how far it is")
 
     def begin(self, choice: Choice, cells: Sequence[Cell]) -> None:
         from charrun.report.plan import print_plan
@@ -267,8 +293,19 @@ def _confirm(yes: bool) -> None:
     click.confirm("Run it?", abort=True)
 
 
-def terminal() -> Console:
-    """Where a person reads."""
+def terminal(left: str = "") -> Console:
+    """Where a person reads.
+
+    Args:
+        left: What to say on stderr where the reader has left, such as `head`; nothing more is written then.
+    """
     from rich.console import Console
 
-    return Console(highlight=False)
+    class Terminal(Console):
+        def on_broken_pipe(self) -> None:  # rich's own would end the process, and with it a run
+            self.quiet = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if left:
+                click.echo(left, err=True)
+
+    return Terminal(highlight=False)

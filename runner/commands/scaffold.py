@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from charrun.errors import UsageProblem
+from charrun.spec.words import as_slug
 
 SCHEMAS = ".charrun"
 """Folder beside a spec for the schemas that its editor reads, written for the plugins that are installed."""
@@ -78,7 +79,7 @@ def checked_slug(name: str, what: str) -> str:
     """
     if _SLUG.match(name):
         return name
-    near = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:64].strip("-")
+    near = as_slug(re.sub(r"\.ya?ml$", "", name))
     raise UsageProblem(
         f"{name!r} cannot name a {what}: a name is at most 64 lower-case letters, digits and hyphens",
         f"try {near}" if near else "",

@@ -29,8 +29,8 @@ class Cell:
         for item in shared.spec.stages:
             kind = shared.registry.stages[item.uses]
             with asking(kind):
-                stage = kind()
-            self.stages.append(StageRun(self, item, stage, tuple(self.stages)))
+                made = kind()
+            self.stages.append(StageRun(self, item, made, tuple(self.stages)))
         ids = [stage.item.id for stage in self.stages]
         start = ids.index(selection.first) if selection.first else 0
         end = ids.index(selection.last) + 1 if selection.last else len(ids)

@@ -66,7 +66,7 @@ def _not_passed(cell: Cell, scale: str) -> str:
 
 
 def _evaluations(cell: Cell, name: str) -> list[Row] | None:
-    scales = {scale.name: scale for scale in cell.shared.spec.scales} | dict(cell.shared.registry.scales)
+    scales = {**cell.shared.registry.scales, **{scale.name: scale for scale in cell.shared.spec.scales}}
     if name not in scales:
         raise UsageProblem(f"--after {name}: there is no such scale", suggest(name, scales, "scales"))
     like = Cell(cell.shared, replace(cell.spec, scale=scales[name]), Selection())

@@ -6,11 +6,11 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from charrun.errors import EnvironmentProblem, Problem
 from charrun.plugin_manager import Registry
 from charrun.service.engine import Engine
+from charrun.service.secrets import stored_login
 from charrun.spec import EngineChoice, Spec
 
 AUTO = "auto"
@@ -35,9 +35,8 @@ def has_credentials() -> bool:
     """Whether the SDK would find Tinker credentials: a variable, a command, or a stored login."""
     if os.environ.get("TINKER_API_KEY") or os.environ.get("TINKER_CREDENTIAL_CMD"):
         return True
-    stored = Path.home() / ".tinker" / "credentials.json"
     try:
-        return bool(json.loads(stored.read_text(encoding="utf-8")).get("default"))
+        return bool(json.loads(stored_login().read_text(encoding="utf-8")).get("default"))
     except (OSError, ValueError, AttributeError):
         return False
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -85,6 +86,7 @@ class StageContext:
 
     def model(self, role: str) -> ModelRef:
         """The model of a role."""
+        self._declared(role, "roles", self._run.stage.roles)
         return self._run.cell.model(role)
 
     def find_character(self, id: str) -> Character:
@@ -101,8 +103,9 @@ class StageContext:
         return [run.result for run in self._run.cell.stages if run.result]
 
     def path(self, written: str) -> Path:
-        """A file that an option names, relative to the spec file."""
-        return self._run.cell.shared.spec.path.parent / written
+        """A file that an option names, relative to the file that says so; to the working directory from `--set`."""
+        folder = self._run.item.folder_of(written) or self._run.cell.shared.spec.path.parent
+        return folder / os.path.expanduser(written)
 
     def rng(self, *label: Any) -> random.Random:
         """A random generator that depends on the cell's seed and the label alone."""
@@ -110,6 +113,7 @@ class StageContext:
 
     def render(self, template: str, /, **variables: Any) -> str:
         """A prompt text of a template file; an unknown variable is an error."""
+        self._declared(template, "templates", self._run.stage.templates)
         return self._run.cell.shared.prompts.render(template, **variables)
 
     def character_prompt(self, character: Character | None = None, template: str = "character", **more: Any) -> str:
@@ -121,10 +125,11 @@ class StageContext:
 
     async def rows(self, kind: str) -> list[Row]:
         """Rows of the nearest earlier producer of a kind (or of the one that `needs` names)."""
-        return list((await self._run.producer(kind).ensure())[kind])
+        return list((await self._producer(kind).ensure())[kind])
 
     async def every(self, kind: str) -> list[list[Row]]:
         """Rows of a kind from each earlier producer, in stage order; empty where there is none."""
+        self._consumed(kind)
         return [list((await run.ensure())[kind]) for run in self._run.producers(kind)]
 
     def has(self, kind: str) -> bool:
@@ -137,8 +142,20 @@ class StageContext:
         Raises:
             StageFailed: The producer cannot make more.
         """
-        producer = self._run.producer(kind)
-        return list((await producer.ensure(more=n))[kind])
+        return list((await self._producer(kind).ensure(more=n))[kind])
+
+    def _producer(self, kind: str) -> StageRun:
+        self._consumed(kind)
+        return self._run.producer(kind)
+
+    def _consumed(self, kind: str) -> None:
+        self._declared(kind, "consumes or optional", (*self._run.stage.consumes, *self._run.stage.optional))
+
+    def _declared(self, name: str, field: str, declared: Container[str]) -> None:
+        """What a stage uses without declaring it would not be in its fingerprint, and stale rows would be found."""
+        if name not in declared:
+            what = f"{self._run.item.id} uses '{name}' without naming it under {field}"
+            raise StageFailed(what, "a defect of the stage: nothing would notice when that changes")
 
     # -- sampling -------------------------------------------------------------------------------------------------
 

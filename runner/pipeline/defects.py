@@ -1,4 +1,4 @@
-"""Errors of a stage's own code: told as the stage's, with the place where they happened, and never as charrun's."""
+"""Errors of a plugin's own code: told as the plugin's, with the place where they happened, and never as charrun's."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from charrun.errors import CharrunError, PluginError, StageFailed
 from charrun.plugin_loading import reason
+from charrun.service.engine import Engine
 from charrun.stage import Stage
 from charrun.store.files import write_atomic
 
@@ -18,19 +19,20 @@ TRACEBACK = "traceback.txt"
 
 
 @contextlib.contextmanager
-def asking(stage: type[Stage]) -> Iterator[None]:
-    """Around what a stage is asked before it runs.
+def asking(of: type[Stage] | type[Engine]) -> Iterator[None]:
+    """Around what a stage is asked before it runs, and an engine before it answers.
 
     Raises:
         PluginError: It breaks.
     """
+    what = "stage" if issubclass(of, Stage) else "engine"
     try:
         yield
     except (CharrunError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        hint = f"a defect of the stage{_place(error, stage)}"
-        raise PluginError(f"stage '{stage.name}' breaks: {reason(error)}", hint) from error
+        hint = f"a defect of the {what}{_place(error, of)}"
+        raise PluginError(f"{what} '{of.name}' breaks: {reason(error)}", hint) from error
 
 
 @contextlib.contextmanager
@@ -64,10 +66,10 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _place(error: BaseException, stage: type[Stage]) -> str:
-    """Where in the stage's own file it happened, as the rest of a phrase."""
+def _place(error: BaseException, of: type) -> str:
+    """Where in the plugin's own file it happened, as the rest of a phrase."""
     try:
-        file = inspect.getfile(stage)
+        file = inspect.getfile(of)
     except (TypeError, OSError):
         return ""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]

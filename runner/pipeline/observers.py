@@ -7,6 +7,8 @@ from typing import Any
 
 from charrun import events
 from charrun.errors import CharrunError
+from charrun.plugin_loading import reason
+from charrun.plugin_manager import BUILT_IN
 
 HOOKS: Mapping[type[Any], str] = {
     events.RunStarted: "charrun_run_started",
@@ -36,10 +38,13 @@ class Observers:
 
     def __init__(self, find: Find, watchers: Iterable[object] = ()) -> None:
         self._functions = {kind: list(find(hook)) for kind, hook in HOOKS.items()}
+        found = [named for functions in self._functions.values() for named in functions]
+        self._own = [function for name, function in found if name in BUILT_IN]
         for watcher in watchers:
             for kind, hook in HOOKS.items():
                 if hasattr(watcher, hook):
                     self._functions[kind].append((type(watcher).__name__, getattr(watcher, hook)))
+                    self._own.append(getattr(watcher, hook))
 
     def tell(self, event: events.Event) -> None:
         """Call every observer of this kind of event; one that fails is told of once and not called again."""
@@ -50,12 +55,12 @@ class Observers:
             name, function = named
             try:
                 function(event=event)
-            except CharrunError:
-                raise  # charrun's own observers: the terminal's pipe broke, a disk is full
-            except Exception as error:
-                functions.remove(named)
-                what = f"observer '{name}' is left out: {type(error).__name__}: {error}"
-                self.tell(events.Message(what))
+            except (Exception, SystemExit) as error:
+                if isinstance(error, CharrunError) and function in self._own:
+                    raise  # the terminal's pipe broke, a disk is full
+                if named in functions:
+                    functions.remove(named)
+                self.tell(events.Message(f"observer '{name}' is left out: {reason(error)}"))
 
 
 def nobody() -> Observers:

@@ -25,11 +25,13 @@ class Prompts:
 
     @cached_property
     def _environment(self) -> Environment:
-        import jinja2
+        from jinja2 import DictLoader, StrictUndefined
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-        return jinja2.Environment(
-            loader=jinja2.DictLoader({f"{name}.j2": text for name, text in self.sources.items()}),
-            undefined=jinja2.StrictUndefined,
+        # A spec brings templates along, and nobody is asked whether they may run code.
+        return ImmutableSandboxedEnvironment(
+            loader=DictLoader({f"{name}.j2": text for name, text in self.sources.items()}),
+            undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
             autoescape=False,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from charrun.errors import StageFailed
 from charrun.service.ledger import Usage
 
 
@@ -52,3 +53,11 @@ class RunResult:
     cells: tuple[CellResult, ...]
     engine: str
     stand_ins: Mapping[str, str] = field(default_factory=dict)
+
+
+class CellsFailed(StageFailed):
+    """Some of several cells failed; `result` has those that are finished."""
+
+    def __init__(self, message: str, hint: str, result: RunResult) -> None:
+        super().__init__(message, hint)
+        self.result = result

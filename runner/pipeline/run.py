@@ -18,7 +18,7 @@ from charrun.pipeline.cell import Cell
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.lockfile import lock_entries
 from charrun.pipeline.observers import Observers, nobody
-from charrun.pipeline.results import CellResult, RunResult
+from charrun.pipeline.results import CellResult, CellsFailed, RunResult
 from charrun.pipeline.selection import Selection
 from charrun.pipeline.shared import Shared
 from charrun.plugin_manager import Registry
@@ -109,7 +109,7 @@ async def _run(shared: Shared, choice: Choice, selection: Selection, jobs: int) 
         await shared.close(status)
     shared.record("run_finished")
     shared.observers.tell(events.RunFinished(run, shared.folder.folder, round(time.monotonic() - started, 3)))
-    return RunResult(shared.folder.folder, tuple(results), shared.engine.name, choice.stand_ins)
+    return _result_of(shared, results)
 
 
 def _arguments() -> list[str]:
@@ -143,18 +143,24 @@ async def _run_cells(shared: Shared, cells: Sequence[Cell], jobs: int) -> list[C
         raise several.exceptions[0] from None  # the first error cancelled the rest
     results = [result for task in tasks if (result := task.result()) is not None]
     if failures:
-        raise _failure_of(failures, len(cells))
+        raise _failure_of(failures, len(cells), _result_of(shared, results))
     shared.folder.snapshot({"status": "finished", "cells": [_plain(result) for result in results]})
     return results
 
 
-def _failure_of(failures: Sequence[tuple[Cell, StageFailed]], cells: int) -> StageFailed:
+def _result_of(shared: Shared, results: Sequence[CellResult]) -> RunResult:
+    return RunResult(shared.folder.folder, tuple(results), shared.engine.name, shared.stand_ins)
+
+
+def _failure_of(failures: Sequence[tuple[Cell, StageFailed]], cells: int, result: RunResult) -> StageFailed:
     first = failures[0][1]
     if cells == 1:
         return first
-    reasons = {error.message: cell.name for cell, error in reversed(failures)}
-    text = "\n".join(f"{name}: {message}" for message, name in reversed(reasons.items()))
-    return StageFailed(f"{len(failures)} of {cells} cells failed\n{text}", first.hint)
+    reasons: dict[str, list[str]] = {}
+    for cell, error in failures:
+        reasons.setdefault(error.message, []).append(cell.name)
+    text = "\n".join(f"{', '.join(names)}: {message}" for message, names in reasons.items())
+    return CellsFailed(f"{len(failures)} of {cells} cells failed\n{text}", first.hint, result)
 
 
 async def _run_cell(shared: Shared, cell: Cell) -> CellResult:

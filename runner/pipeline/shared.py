@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from charrun import events
 from charrun.errors import EnvironmentProblem
 from charrun.pipeline.choice import Choice
+from charrun.pipeline.defects import asking
 from charrun.pipeline.observers import Observers
 from charrun.pipeline.prompts import Prompts
 from charrun.plugin_manager import Registry
@@ -47,6 +48,7 @@ class Shared:
         self.exact = not self.engine.hosted
         self._connection: Connection | None = None
         self._service: Service | None = None
+        self._connecting: asyncio.Task[Connection] | None = None
         self._opening = asyncio.Lock()
         self.namespace = cache(self._namespace)
         self._turns: dict[Path, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -70,23 +72,35 @@ class Shared:
         """
         async with self._opening:
             if self._service is None:
-                self._connection = await asyncio.to_thread(self.engine.connect, self._request())
+                self._connection = await self._connect()
                 self.exact = self._connection.exact
                 service = Service(self._connection, {"run": self.folder.name})
                 await service.open()
                 self._service = service
             return self._service
 
+    async def _connect(self) -> Connection:
+        """The engine, reached or started once: cells that wait for one that fails do not each try again."""
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(asyncio.to_thread(self._reach))
+        return await asyncio.shield(self._connecting)
+
+    def _reach(self) -> Connection:
+        with asking(type(self.engine)):
+            return self.engine.connect(self._request())
+
     def failure(self) -> str | None:
         """Why the engine is gone, or None while it lives or was never needed."""
         return self._connection.failure() if self._connection else None
 
     async def close(self, status: str) -> None:
-        """End the session and stop what the engine started."""
+        """End the session and stop what the engine started, also where it was still starting."""
         if self._service and not self.failure():
             await self._service.close(status)
-        if self._connection:
-            await asyncio.to_thread(self._connection.close)
+        if self._connecting:
+            await asyncio.wait({self._connecting})
+            if not self._connecting.exception():
+                await asyncio.to_thread(self._connecting.result().close)
 
     def find_character(self, id: str) -> Character:
         """A character of the spec, or one that a plugin registers, or one by path relative to the spec."""

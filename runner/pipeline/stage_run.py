@@ -113,7 +113,7 @@ class StageRun:
             inputs = {(kind, run.item.id): run.peek() for kind, run in self.inputs()}
             known = {place: outputs for place, outputs in inputs.items() if outputs is not None}
             if len(known) == len(inputs) and not self.forced:
-                self._outputs = self._read(self._locate(known).ticket)
+                self._outputs = self._read(self._locate(known).ticket, mend=False)
             self._absent = self._outputs is None
         return self._outputs
 
@@ -238,17 +238,18 @@ class StageRun:
         shared.record("stage_finished", self, outputs=outputs, seconds=round(seconds, 3), cached=False)
         self.result = StageResult(self.item.id, before + seconds, {}, usage, cached=False)
 
-    def _read(self, ticket: Path) -> Outputs | None:
-        entry = read_json(ticket)
-        if entry is None:
+    def _read(self, ticket: Path, *, mend: bool = True) -> Outputs | None:
+        entry = _entry(ticket)
+        if entry is None or not set(self.stage.produces) <= set(entry["outputs"]):
             return None
         outputs = {}
         for kind, output in entry["outputs"].items():
             path = self.folder / output["file"]
             rows = _rows(path)
-            if rows is None or digest_rows(rows) != output["sha256"]:
-                self.cell.shared.message(self, f"{path} is missing or damaged and is made again")
-                path.unlink(missing_ok=True)
+            if rows is None or digest_rows(rows) != output.get("sha256"):
+                if mend:
+                    self.cell.shared.message(self, f"{path} is missing or damaged and is made again")
+                    path.unlink(missing_ok=True)
                 return None
             outputs[kind] = rows
         fresh = self.result is not None and not self.result.cached
@@ -262,7 +263,9 @@ class StageRun:
         return outputs
 
     def _record_found(self, ticket: Path) -> None:
-        outputs = read_json(ticket)["outputs"]
+        entry = _entry(ticket)
+        assert entry is not None, "just read"
+        outputs = entry["outputs"]
         self.cell.shared.record("stage_finished", self, folder=self.folder.name, outputs=outputs, cached=True)
         self.tell(self._finished())
 
@@ -288,9 +291,20 @@ class StageRun:
 
 def _holds(folder: Path, ticket: Path, states: set[Any]) -> bool:
     """Whether a ticket's checkpoint is one of these; another cell may have trained it anew meanwhile."""
-    entry = read_json(ticket)
+    entry = _entry(ticket)
     rows = _rows(folder / entry["outputs"][CHECKPOINT]["file"]) if entry else None
     return rows is None or any(row["state"] in states for row in rows)
+
+
+def _entry(ticket: Path) -> dict[str, Any] | None:
+    """What a ticket says; None where it is missing or was damaged, so that it is made again."""
+    entry = read_json(ticket)
+    try:
+        Usage(**entry["usage"])
+        outputs = {kind: {**out, "file": str(out["file"])} for kind, out in entry["outputs"].items()}
+        return {**entry, "outputs": outputs, "seconds": float(entry["seconds"])}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _rows(path: Path) -> list[Row] | None:

@@ -113,8 +113,12 @@ class ConsoleWatcher:
         self._print(f"  {self._name(place):<12} {counted(dict(event.rows))} ({how}{pace})")
 
     def charrun_stage_failed(self, event: events.StageFailed) -> None:
-        """Take the bar away; the reason is told when the run ends."""
-        self._forget((event.cell, event.stage))
+        """Take the bar away; a run of one cell tells the reason when it ends, others go on for long."""
+        place = event.cell, event.stage
+        self._forget(place)
+        if self._several and not event.error.startswith("CancelledError"):  # a run that ends takes all with it
+            told = safe(event.error).removeprefix("StageFailed: ").removeprefix(f"{event.stage}: ")
+            self.console.print(f"  {self._name(place)} failed: {told}", markup=False, highlight=False, soft_wrap=True)
 
     def _forget(self, place: Place) -> None:
         watch = self._watches.pop(place, None)

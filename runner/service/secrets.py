@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from charrun.home import home
+
 KEY_VARIABLES = ("TINKER_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 COMMAND_VARIABLE = "TINKER_CREDENTIAL_CMD"
 ADDRESS_VARIABLE = "TINKER_BASE_URL"
@@ -21,7 +23,7 @@ _AFTER = re.compile(r"[?#].*", re.DOTALL)
 
 def stored_login() -> Path:
     """Where `tinker auth login` keeps keys."""
-    return Path.home() / ".tinker" / "credentials.json"
+    return home() / ".tinker" / "credentials.json"
 
 
 class Secrets:

@@ -172,7 +172,7 @@ class Composer:
         if _INTEGER.match(text):
             number = int(text) if len(text) < 22 else 1 << 64
         elif _BASED.match(text):
-            number = int(text, 0)
+            number = int(text, 0) if len(text) < 80 else 1 << 64
         elif _FLOAT.match(text):
             number = float(text)
         elif _NOT_FINITE.match(text):
@@ -183,7 +183,7 @@ class Composer:
             self.note("SPEC011", f"{plainly(text)} is no finite number", mark, "write a number, or put text in quotes")
             return 0
         if abs(number) >= 1 << 63:
-            hint = "at most 9223372036854775807; put text in quotes"
+            hint = "the largest number is 9223372036854775807; put text in quotes"
             self.note("SPEC011", f"{plainly(text)} does not fit into 64 bits", mark, hint)
             return 0
         return number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -98,6 +99,7 @@ class Document:
         problems: What is wrong in the sources, but leaves data to go on with (a duplicate key, for instance).
         spoiled: Places of values that stand for what could not be read; they are not judged as well.
         sources: All sources, the file first.
+        removed: Keys of bases that a null has removed, each with the node that says so.
     """
 
     name: str
@@ -107,6 +109,7 @@ class Document:
     problems: tuple[Problem, ...] = ()
     spoiled: frozenset[tuple[str, int, int]] = field(default=frozenset())
     sources: tuple[Source, ...] = ()
+    removed: Mapping[KeyPath, Node] = field(default_factory=dict)
 
     def at(self, path: KeyPath) -> Any:
         """The data at `path`; raises `KeyError` or `IndexError` where there is none."""

@@ -184,7 +184,9 @@ class _Reader:
                 raise SpecError([*found, *filling.problems, *error.problems]) from None
             found += filling.problems
             spoiled |= filling.spoiled
-        return Document(name, file, plain(root), root, tuple(found), frozenset(spoiled), tuple(self.sources))
+        return Document(
+            name, file, plain(root), root, tuple(found), frozenset(spoiled), tuple(self.sources), self.merger.removed
+        )
 
     def problems(self) -> list[Problem]:
         """What is wrong so far."""

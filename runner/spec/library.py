@@ -180,7 +180,8 @@ def load_scale(path: Path, name: str = "") -> Scale:
         numbers["name"] = path.stem
         if as_slug(path.stem) != path.stem:
             hint = f"the file's name is no slug: add 'name: {as_slug(path.stem) or 'my-scale'}'"
-            raise SpecError([*draft.document.problems, draft.document.problem("SPEC015", "missing key 'name'", (), hint)])
+            draft.add("SPEC015", "missing key 'name'", (), hint)
+            raise SpecError(draft.problems())
     draft.check(numbers, shipped_schema("scale"))
     if problems := draft.problems():
         raise SpecError(problems)

@@ -18,9 +18,11 @@ class Merger:
 
     Attributes:
         problems: What does not fit.
+        removed: The keys that a null has removed, each with the node that says so.
     """
 
     problems: list[Problem] = field(default_factory=list)
+    removed: dict[KeyPath, Node] = field(default_factory=dict)
 
     def merge(self, base: Node, over: Node, path: KeyPath = ()) -> Node:
         """`over` laid over `base`; both stay as they are."""
@@ -44,6 +46,7 @@ class Merger:
                     entries[name] = (key, value)
             elif value.value is None:
                 del entries[name]
+                self.removed[(*path, name)] = key
             else:
                 entries[name] = (key, self.merge(entries[name][1], value, (*path, name)))
         return Node(entries, over.mark, over.source)
@@ -77,7 +80,9 @@ class Merger:
             return int(name)
         hint = suggest(name, names, "items")
         if not names or name.lstrip("-").isdecimal():
-            hint = f"its items are numbered from 0 to {len(items) - 1}" if items else "the list is empty"
+            last = len(items) - 1
+            hint = f"its items are numbered from 0 to {last}" if last > 0 else "its only item is '0'"
+            hint = hint if items else "the list is empty"
         self._add(key, "SPEC037", f"the list has no item {shown(name)}", hint)
         return None
 

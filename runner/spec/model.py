@@ -133,6 +133,30 @@ class StageItem:
         """A problem with this item, at its place."""
         return self.node.problem(code, message, severity=severity)
 
+    def folder_of(self, written: str) -> Path | None:
+        """The folder that a path among the options is relative to: that of the file that it is written in.
+
+        Returns:
+            `None` if no option of this item is written so, as in a default or a stand-in's options.
+        """
+        options = self.node.value.get("with") if isinstance(self.node.value, dict) else None
+        found = _written(options[1], written) if options else None
+        if found is None:
+            return None
+        return found.source.path.parent if found.source.path else Path()
+
+
+def _written(node: Node, text: str) -> Node | None:
+    """The first value in `node` that is this text."""
+    match node.value:
+        case dict() as entries:
+            inner = [value for _, value in entries.values()]
+        case list() as items:
+            inner = items
+        case value:
+            return node if value == text else None
+    return next((found for child in inner if (found := _written(child, text))), None)
+
 
 @dataclass(frozen=True)
 class EngineChoice:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from charrun.spec.document import KeyPath
 from charrun.spec.draft import Draft
 from charrun.spec.facts import retired_models, thinks
 from charrun.spec.model import ModelEntry, ModelRef, StandIns
-from charrun.spec.words import shown, slug, suggest
+from charrun.spec.words import nearest, shown, slug, suggest
 
 _ID = "id"
+_ROLES = ("teacher", "student", "scorer")
 _OF_FOLDERS = "name the folder that holds a model's config.json, weights and tokenizer"
 
 
@@ -29,6 +31,7 @@ def resolve_models(draft: Draft) -> tuple[ModelEntry, ...]:
         roles = {role: _model(draft, (*path, role), value) for role, value in written.items() if role != _ID}
         _check_retired(draft, path, roles, retired)
         _check_roles(draft, path, roles)
+        _check_names(draft, path, roles)
         canonical = json.dumps({role: [ref.name, dict(ref.chat)] for role, ref in roles.items()}, sort_keys=True)
         if canonical in seen:
             draft.add("SPEC031", "the same models are listed twice", path, "remove one of them")
@@ -91,6 +94,14 @@ def _check_retired(draft: Draft, path: KeyPath, roles: dict[str, ModelRef], told
             told.add(ref.name)
             message = f"Tinker retired {ref.name} on {retired.date}"
             draft.warn("SPEC055", message, _name_path(draft, (*path, role)), f"its successor is {retired.successor}")
+
+
+def _check_names(draft: Draft, path: KeyPath, roles: Collection[str]) -> None:
+    """Warn of a role that nobody asks for, if it looks like one of those that stages do."""
+    for role in roles:
+        if role not in _ROLES and (near := nearest(role, _ROLES)):
+            message = f"no stage that ships with charrun asks for a model in the role {role!r}"
+            draft.warn("SPEC056", message, (*path, role), f"did you mean {near!r}?", on="key")
 
 
 def _check_roles(draft: Draft, path: KeyPath, roles: dict[str, ModelRef]) -> None:

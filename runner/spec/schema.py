@@ -95,7 +95,7 @@ def find(
         for error in validator.iter_errors(instance):
             for leaf in _leaves(error):
                 teller.tell(leaf)
-    except (SchemaError, Unresolvable) as error:
+    except (SchemaError, Unresolvable, RecursionError) as error:
         what = f"the schema {subject.owner}".rstrip()
         raise PluginError(f"{what} is not usable: {str(error).splitlines()[0]}") from error
     return teller.findings()
@@ -185,7 +185,7 @@ class _Teller:
     missing: dict[tuple[KeyPath, str], Finding] = field(default_factory=dict)
 
     def findings(self) -> list[Finding]:
-        """All findings; of a value of the wrong type nothing else is wrong, and no key is missing that is misspelled."""
+        """All findings. Of a value of the wrong type nothing else is told; no key is missing that is misspelled."""
         rest = [finding for key, finding in self.missing.items() if key not in self.meant]
         return [*self.found.values(), *(self.values[path] for path in self.values if path not in self.mistyped), *rest]
 
@@ -227,7 +227,11 @@ class _Teller:
             near = nearest(key, [other for other in error.instance if other not in known])
             hint = f"did you mean it by {near!r}?" if near else hints.of_missing(key, known.get(key, {}))
             message = f"missing {self.subject.name(key)}"
-            self.missing[path, key] = Finding(path, self.document.problem("SPEC015", message, path, hint))
+            if (by := self.document.removed.get((*path, key))) is not None:
+                problem = by.problem("SPEC015", f"{message}, which is removed here", hint)
+            else:
+                problem = self.document.problem("SPEC015", message, path, hint)
+            self.missing[path, key] = Finding(path, problem)
 
     def wrong_name(self, path: KeyPath, error: _Error) -> None:
         message = f"{self.subject.name(error.instance)} is not allowed: expected {_expectation(error)}"

@@ -27,10 +27,13 @@ def parse_set(text: str, number: int) -> Parsed:
     text, lines = decode(_bytes(text), name)
     source = Source(name, None, lines)
     keys, end = _keys(text, source)
+    if not text[end:].strip():
+        hint = "null removes a key, '' is an empty text"
+        raise _refused(source, Mark(1, end + 1), "no value after '='", hint)
     composer = Composer(source, column=end)
     root = compose(composer, text[end:]) or Node(None, Mark(1, end + 1), source)
     if len(keys) + root.height > MAX_DEPTH:
-        raise _refused(source, Mark(1, 1), f"nested more than {MAX_DEPTH} levels deep", code="SPEC005")
+        raise _refused(source, Mark(1, 1), f"nested more than {MAX_DEPTH} levels deep", "write it flatter", "SPEC005")
     for key in reversed(keys):
         place = Node(key.text, key.mark, source)
         root = Node({key.text: (place, root)}, key.mark, source, 1 + root.size, 1 + root.height)
@@ -61,7 +64,7 @@ def _keys(text: str, source: Source) -> tuple[list[_Key], int]:
             raise _refused(source, key.mark, "an empty key")
         keys.append(key)
         if len(keys) > MAX_DEPTH:
-            raise _refused(source, key.mark, f"nested more than {MAX_DEPTH} levels deep", code="SPEC005")
+            raise _refused(source, key.mark, f"nested more than {MAX_DEPTH} levels deep", "write it flatter", "SPEC005")
         if at == len(text) or text[at] not in ".=":
             raise _refused(source, Mark(1, min(at, len(text)) + 1), "no '=' after the key")
         at += 1

@@ -12,6 +12,7 @@ from charrun.errors import Problem
 from charrun.spec.document import Mark, Source
 from charrun.spec.words import shown
 
+_BEFORE_VALUES = " \t[{,:="  # `=` in texts of --set
 _CLOSING = {"[": "]", "{": "}"}
 _CONFLICT = re.compile(r"(?:<{7}|={7}|>{7}|\|{7})(?: |\Z)")
 _TOO_NEAR = re.compile(r"\s*(?:- )?([\w.-]+):[^\s:/]")
@@ -48,7 +49,8 @@ def syntax_problem(error: yaml.YAMLError, source: Source, line: int = 0, column:
 
 def _inside(lines: tuple[str, ...], line: int, column: int) -> tuple[int, int]:
     """The place, or the end of the last line before it that is not blank."""
-    line = min(line, len(lines) - 1)
+    if line >= len(lines):
+        line, column = len(lines) - 1, len(lines[-1])
     if lines[line].strip():
         return line, min(column, len(lines[line]))
     while line and not lines[line].strip():
@@ -224,9 +226,9 @@ def _open_brackets(lines: tuple[str, ...]) -> Iterator[tuple[int, int]]:
                 quote = "" if sign == quote and (quote == "'" or previous != "\\") else quote
             elif sign == "#" and previous.isspace():
                 break
-            elif sign in "'\"" and previous in " \t[{,:":
+            elif sign in "'\"" and previous in _BEFORE_VALUES:
                 quote = sign
-            elif sign in _CLOSING and (found or previous in " \t[{,:"):
+            elif sign in _CLOSING and (found or previous in _BEFORE_VALUES):
                 found.append((number, column, _CLOSING[sign]))
             elif found and sign == found[-1][2]:
                 found.pop()

@@ -60,7 +60,7 @@ def _folded(word: str) -> str:
 
 def suggest(word: str, known: Iterable[str], what: str) -> str:
     """A hint for an unknown word: the near one, else all of them."""
-    names = sorted(known)
+    names = sorted(set(known))
     if match := nearest(word, names):
         return f"did you mean {match!r}?"
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""

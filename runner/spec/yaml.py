@@ -132,7 +132,10 @@ def _read(path: Path, name: str) -> bytes:
     # Only regular files: reading a pipe or a device might never end. To os.path, impossible names are absent.
     if not os.path.isfile(path):
         what = "is a folder, not a file" if os.path.isdir(path) else "no such file"
-        raise SpecError([Problem("SPEC001", what, name)])
+        hint = ""
+        if os.path.exists(path) and not os.path.isdir(path):
+            what, hint = "is a pipe or a device, not a file", "save what it gives as a file"
+        raise SpecError([Problem("SPEC001", what, name, hint=hint)])
     try:
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)

@@ -1,0 +1,5 @@
+from charrun import Stage
+
+
+class Mine(Stage):
+    name = "mine"

@@ -1,0 +1,2 @@
+def stage() -> None:
+    """Not a stage."""
