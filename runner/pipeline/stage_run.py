@@ -211,7 +211,8 @@ class StageRun:
         except BaseException as error:
             told = f"{type(error).__name__}: {error}"
             shared.record("stage_failed", self, error=told)
-            self.tell(events.StageFailed(*self.place, told))
+            stopped = isinstance(error, asyncio.CancelledError)
+            self.tell(events.StageFailed(*self.place, "stopped before it was done" if stopped else told))
             raise
         outputs = self._read(ticket)
         assert outputs is not None, "just written"

@@ -182,7 +182,7 @@ class Composer:
         if not math.isfinite(number):
             self.note("SPEC011", f"{plainly(text)} is no finite number", mark, "write a number, or put text in quotes")
             return 0
-        if abs(number) >= 1 << 63:
+        if isinstance(number, int) and abs(number) >= 1 << 63:
             hint = "the largest number is 9223372036854775807; put text in quotes"
             self.note("SPEC011", f"{plainly(text)} does not fit into 64 bits", mark, hint)
             return 0

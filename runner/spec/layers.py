@@ -103,7 +103,8 @@ class _Reader:
         while isinstance(chain[-1].value, dict) and _EXTENDS in chain[-1].value:
             written = chain[-1].value[_EXTENDS][1]
             if not isinstance(written.value, str) or not written.value:
-                break
+                message = f"expected the path of one spec, got {shown(plain(written))}"
+                raise self.refused(written, "SPEC014", message, "a spec extends one other, which may extend a third")
             parsed = self.base(written, seen)
             self.add(parsed)
             chain.append(parsed.root)

@@ -43,8 +43,8 @@ def _with_hint(finding: Finding, hints: Mapping[KeyPath, str]) -> Finding:
     return Finding(finding.path, replace(finding.problem, hint=hints[finding.path]))
 
 
-def _names(schema: Mapping[str, Any]) -> Collection[str]:
-    return schema.get("properties", {}).keys()
+def _names(schema: Mapping[str, Any]) -> list[str]:
+    return list(schema.get("properties", {}))
 
 
 def _places(

@@ -8,6 +8,7 @@ is huge or deep, be it through aliases.
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from collections.abc import Iterator
@@ -151,13 +152,14 @@ def decode(raw: bytes, name: str) -> tuple[str, tuple[str, ...]]:
     """
     if len(raw) > MAX_BYTES:
         raise SpecError([Problem("SPEC002", f"the file is larger than {MAX_BYTES:,} bytes", name)])
-    text = raw.decode("utf-8-sig", "replace")
+    raw = raw.removeprefix(codecs.BOM_UTF8)
+    text = raw.decode("utf-8", "replace")
     lines = tuple(_BREAKS.split(text))
     try:
-        raw.decode("utf-8-sig")
+        raw.decode("utf-8")
     except UnicodeDecodeError as error:
         message = f"not UTF-8 text: byte 0x{raw[error.start]:02x}"
-        place = _mark_after(raw[: error.start].decode("utf-8-sig", "replace"))
+        place = _mark_after(raw[: error.start].decode("utf-8"))
         raise SpecError(
             [Source(name, lines=lines).problem(place, "SPEC003", message, "save the file as UTF-8")]
         ) from None
