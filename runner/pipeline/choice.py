@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from charrun.errors import EnvironmentProblem, Problem
 from charrun.plugin_manager import Registry
 from charrun.service.engine import Engine
-from charrun.service.secrets import stored_login
 from charrun.spec import EngineChoice, Spec
 
 AUTO = "auto"
@@ -33,12 +31,9 @@ class Choice:
 
 def has_credentials() -> bool:
     """Whether the SDK would find Tinker credentials: a variable, a command, or a stored login."""
-    if os.environ.get("TINKER_API_KEY") or os.environ.get("TINKER_CREDENTIAL_CMD"):
-        return True
-    try:
-        return bool(json.loads(stored_login().read_text(encoding="utf-8")).get("default"))
-    except (OSError, ValueError, AttributeError):
-        return False
+    from charrun.service.checks import has_login
+
+    return bool(os.environ.get("TINKER_API_KEY") or os.environ.get("TINKER_CREDENTIAL_CMD")) or has_login()
 
 
 def choose(spec: Spec, registry: Registry) -> Choice:

@@ -82,8 +82,8 @@ class Node:
         """A problem with this node; where the value is a variable's, the hint says so."""
         if self.via is not None:
             name, declared = self.via
-            origin = f"the value is that of vars.{name} in {declared.source.name}:{declared.mark.line}"
-            hint = f"{hint}; {origin}" if hint else origin
+            origin = f"the value of vars.{name}, in {declared.source.name}:{declared.mark.line}"
+            hint = f"{hint} ({origin})" if hint else origin
         return self.source.problem(self.mark, code, message, hint, severity)
 
 

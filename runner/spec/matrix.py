@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import Any
 
 from charrun.spec.document import KeyPath
@@ -51,13 +52,17 @@ def resolve_seeds(draft: Draft) -> tuple[int, ...]:
 
 def resolve_exclude(draft: Draft, axes: Axes) -> tuple[Exclusion, ...]:
     """What is left out of the matrix, as far as the axes are sound, and small enough."""
-    size = len(axes.characters) * len(axes.models) * len(axes.scales) * len(axes.seeds)
-    if size > MAX_CELLS:
-        message = (
-            f"a matrix of {size:,} cells: {len(axes.characters)} characters, {len(axes.models)} entries of models, "
-        )
-        message += f"{len(axes.scales)} scales, {len(axes.seeds)} seeds"
-        draft.add("SPEC050", message, ("models",), f"at most {MAX_CELLS:,}: make several specs of it", on="key")
+    sizes = {
+        "characters": len(axes.characters),
+        "models": len(axes.models),
+        "scales": len(axes.scales),
+        "seed": len(axes.seeds),
+    }
+    if (size := prod(sizes.values())) > MAX_CELLS:
+        product_of = " x ".join(f"{number:,} ({axis})" for axis, number in sizes.items())
+        largest = max(sizes, key=lambda axis: sizes[axis])
+        message = f"a matrix of {size:,} cells: {product_of}"
+        draft.add("SPEC050", message, (largest,), f"at most {MAX_CELLS:,}: make several specs of it", on="key")
         return ()
     if not draft.items("exclude") or not all(draft.sound((axis,)) for axis in _AXES) or not draft.whole():
         return ()

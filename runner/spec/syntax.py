@@ -15,6 +15,7 @@ from charrun.spec.words import shown
 _BEFORE_VALUES = " \t[{,:="  # `=` in texts of --set
 _CLOSING = {"[": "]", "{": "}"}
 _CONFLICT = re.compile(r"(?:<{7}|={7}|>{7}|\|{7})(?: |\Z)")
+_SIGNS = re.compile(r"""[\[\]{}'"#]""")
 _TOO_NEAR = re.compile(r"\s*(?:- )?([\w.-]+):[^\s:/]")
 _SAME_COLUMN = "the keys of one mapping begin in the same column, and so do the items of one list"
 
@@ -220,8 +221,9 @@ def _open_brackets(lines: tuple[str, ...]) -> Iterator[tuple[int, int]]:
     found: list[tuple[int, int, str]] = []
     quote = ""
     for number, line in enumerate(lines):
-        previous = " "
-        for column, sign in enumerate(line):
+        for match in _SIGNS.finditer(line):
+            sign, column = match.group(), match.start()
+            previous = line[column - 1] if column else " "
             if quote:
                 quote = "" if sign == quote and (quote == "'" or previous != "\\") else quote
             elif sign == "#" and previous.isspace():
@@ -232,5 +234,4 @@ def _open_brackets(lines: tuple[str, ...]) -> Iterator[tuple[int, int]]:
                 found.append((number, column, _CLOSING[sign]))
             elif found and sign == found[-1][2]:
                 found.pop()
-            previous = sign
     yield from ((line, column) for line, column, _ in found)
