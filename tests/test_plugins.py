@@ -42,14 +42,21 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def test_a_third_party_stage_runs_from_a_spec(installed: Path, tmp_path: Path) -> None:
-    (tmp_path / "spec.yaml").write_text(SHORT)
-    env = {"PYTHONPATH": str(installed)}
-    outcome = charrun(tmp_path / "spec.yaml", "--runs-dir", tmp_path / "runs", env=env)
+def test_a_third_party_stage_runs_from_a_spec_and_what_it_asked_for_is_remembered(
+    installed: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "spec.yaml").write_text(SHORT.replace("rejected}}", "rejected}}, {uses: wordcount, id: further}"))
+    command = [tmp_path / "spec.yaml", "--runs-dir", tmp_path / "runs", "--json"]
+    outcome = charrun(*command, env={"PYTHONPATH": str(installed)})
     assert outcome.code == 0, outcome.text
-    (path,) = (tmp_path / "runs" / "store").glob("wordcount-*/wordcount-*.jsonl")
-    row = json.loads(path.read_text())
-    assert row["pairs"] == 18 and row["words"] > 18 and row["guess"]
+    paths = (tmp_path / "runs" / "store").glob("wordcount-*/wordcount-*.jsonl")
+    rows = sorted((json.loads(path.read_text()) for path in paths), key=lambda row: int(row["pairs"]))
+    assert [row["pairs"] for row in rows] == [18, 20] and rows[0]["words"] > 18 and rows[0]["guess"]
+    again = charrun(*command, env={"PYTHONPATH": str(installed)})
+    finished = [event for event in map(json.loads, again.out.splitlines()) if event["event"] == "stage_finished"]
+    # The second item saw the pairs that the first had asked for, so it finds its rows only if they are there again.
+    assert {event["stage"] for event in finished} > {"pairs", "wordcount", "further"}
+    assert all(event["cached"] for event in finished)
 
 
 def test_its_options_are_checked_against_its_own_schema(installed: Path, tmp_path: Path) -> None:

@@ -113,7 +113,9 @@ class StageRun:
             inputs = {(kind, run.item.id): run.peek() for kind, run in self.inputs()}
             known = {place: outputs for place, outputs in inputs.items() if outputs is not None}
             if len(known) == len(inputs) and not self.forced:
-                self._outputs = self._read(self._locate(known).ticket, mend=False)
+                ticket = self._locate(known).ticket
+                self._outputs = self._read(ticket, mend=False)
+                self._recall(ticket)
             self._absent = self._outputs is None
         return self._outputs
 
@@ -172,6 +174,7 @@ class StageRun:
             found = None if forced else self._read(place.ticket)
             if found is not None:
                 self._record_found(place.ticket)
+                self._recall(place.ticket)
                 return found
             if self.left_out and not self.extra:
                 raise StageFailed(f"{self.item.id} is not done, and --from leaves it out", "run it first")
@@ -234,7 +237,9 @@ class StageRun:
         before = self.result.seconds if past and self.result else 0.0
         usage = Usage(**past)
         usage.add(self._usage)
-        write_json(ticket, {"outputs": outputs, "seconds": round(before + seconds, 3), "usage": usage.to_dict()})
+        asked = {run.item.id: run.extra for _, run in self.inputs() if run.extra}
+        spent = {"seconds": round(before + seconds, 3), "usage": usage.to_dict()}
+        write_json(ticket, {"outputs": outputs, "asked_for": asked, **spent})
         shared = self.cell.shared
         shared.record("stage_finished", self, outputs=outputs, seconds=round(seconds, 3), cached=False)
         self.result = StageResult(self.item.id, before + seconds, {}, usage, cached=False)
@@ -262,6 +267,14 @@ class StageRun:
             cached=not fresh,
         )
         return outputs
+
+    def _recall(self, ticket: Path) -> None:
+        """Let earlier stages have the rows again that this one asked of them when it was made: later ones saw those."""
+        asked = (_entry(ticket) or {}).get("asked_for", {})
+        for _, run in self.inputs():
+            extra = asked.get(run.item.id, 0)
+            if extra > run.extra:
+                run.extra, run._outputs, run._absent = extra, None, False
 
     def _record_found(self, ticket: Path) -> None:
         entry = _entry(ticket)
@@ -303,7 +316,8 @@ def _entry(ticket: Path) -> dict[str, Any] | None:
     try:
         Usage(**entry["usage"])
         outputs = {kind: {**out, "file": str(out["file"])} for kind, out in entry["outputs"].items()}
-        return {**entry, "outputs": outputs, "seconds": float(entry["seconds"])}
+        asked = {str(id): int(extra) for id, extra in entry.get("asked_for", {}).items()}
+        return {**entry, "outputs": outputs, "asked_for": asked, "seconds": float(entry["seconds"])}
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
 
