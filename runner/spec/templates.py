@@ -57,6 +57,10 @@ def _template(draft: Draft, at: KeyPath, written: str, name: str, shipped: Mappi
     return path
 
 
+_OFFERED = ("loop", "self", "super", "caller", "varargs", "kwargs")
+"""Names that jinja2 gives within loops, blocks and macros."""
+
+
 @dataclass(frozen=True)
 class _Broken:
     """Why a text is no template, and in which line."""
@@ -66,12 +70,24 @@ class _Broken:
 
 
 def _used(text: str) -> dict[str, int] | _Broken:
-    """The variables that a template wants to be given, each with the line of its first use."""
-    from jinja2 import Environment, TemplateSyntaxError, meta, nodes
+    """The variables that a template wants to be given, each with the line of its first use.
 
+    The tree is only looked at: what jinja2 itself offers for this computes constants, and `'x' * 10**9` is one. A name
+    that the template sets anywhere counts as its own everywhere.
+    """
+    from jinja2 import Environment, TemplateSyntaxError, nodes
+    from jinja2.defaults import DEFAULT_NAMESPACE
+
+    lines: dict[str, int] = {}
+    own = {*DEFAULT_NAMESPACE, *_OFFERED}
     try:
-        tree = Environment().parse(text)
-        wanted = meta.find_undeclared_variables(tree)
+        for node in Environment().parse(text).find_all((nodes.Name, nodes.Macro, nodes.Import, nodes.FromImport)):
+            if isinstance(node, nodes.Name) and node.ctx == "load":
+                lines[node.name] = min(lines.get(node.name, node.lineno), node.lineno)
+            elif isinstance(node, nodes.FromImport):
+                own |= {each if isinstance(each, str) else each[1] for each in node.names}
+            else:
+                own.add(node.target if isinstance(node, nodes.Import) else node.name)
     except TemplateSyntaxError as error:
         message = " ".join((error.message or "").split()).rstrip(".")
         return _Broken(message[:1].lower() + message[1:], error.lineno)
@@ -79,11 +95,7 @@ def _used(text: str) -> dict[str, int] | _Broken:
         return _Broken("it is nested too deeply")
     except ValueError:
         return _Broken("it holds a number that is too long")
-    lines: dict[str, int] = {}
-    for name in tree.find_all(nodes.Name):
-        if name.name in wanted and name.ctx == "load":
-            lines[name.name] = min(lines.get(name.name, name.lineno), name.lineno)
-    return lines
+    return {name: line for name, line in lines.items() if name not in own}
 
 
 def _variables(name: str, shipped: Mapping[str, Path], seen: frozenset[str] = frozenset()) -> set[str]:
