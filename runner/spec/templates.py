@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,11 +50,17 @@ def _template(draft: Draft, at: KeyPath, written: str, name: str, shipped: Mappi
         given = _variables(name, shipped)
         for word, line in sorted(used.items(), key=lambda item: (item[1], item[0])):
             if word not in given:
-                column = max(0, lines[line - 1].find(word)) + 1 if line <= len(lines) else 1
                 message = f"template {name!r} has no variable {shown(word)}"
                 hint = suggest(word, given, "variables")
-                draft.add_elsewhere([source.problem(Mark(line, column, len(word)), "SPEC051", message, hint)])
+                draft.add_elsewhere([source.problem(_mark(lines, line, word), "SPEC051", message, hint)])
     return path
+
+
+def _mark(lines: Sequence[str], line: int, word: str) -> Mark:
+    """Where a word stands in a line; jinja2 breaks fewer lines than YAML does, so it may not be there."""
+    line = min(line, len(lines))
+    column = lines[line - 1].find(word)
+    return Mark(line, column + 1, len(word)) if column >= 0 else Mark(line, 1)
 
 
 _OFFERED = ("loop", "self", "super", "caller", "varargs", "kwargs")
