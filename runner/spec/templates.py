@@ -92,8 +92,10 @@ def _used(text: str) -> dict[str, int] | _Broken:
                 lines[node.name] = min(lines.get(node.name, node.lineno), node.lineno)
             elif isinstance(node, nodes.FromImport):
                 own |= {each if isinstance(each, str) else each[1] for each in node.names}
-            else:
-                own.add(node.target if isinstance(node, nodes.Import) else node.name)
+            elif isinstance(node, nodes.Import):
+                own.add(node.target)
+            elif isinstance(node, nodes.Name | nodes.Macro):
+                own.add(node.name)
     except TemplateSyntaxError as error:
         message = " ".join((error.message or "").split()).rstrip(".")
         return _Broken(message[:1].lower() + message[1:], error.lineno)
