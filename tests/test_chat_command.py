@@ -9,12 +9,14 @@ import json
 import os
 import pty
 import re
+import select
 import shutil
 import signal
 import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -242,9 +244,26 @@ class Terminal:
 
     def wait_for(self, text: str) -> None:
         """Read until the text has come after what was waited for before."""
+        assert self.came(text, PATIENCE_SECONDS), f"{text!r} did not come, but {self.seen!r}"
+
+    def came(self, text: str, seconds: float) -> bool:
+        """Whether the text comes within so long; then what follows it is read next."""
+        deadline = time.monotonic() + seconds
         while text not in self.seen:
+            ready, _, _ = select.select([self.handle], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                return False
             self.seen += os.read(self.handle, 65536).decode(errors="replace")
         self.seen = self.seen.partition(text)[2]
+        return True
+
+    def press_until(self, key: str, text: str) -> None:
+        """Press a key until the text comes: readline misses a signal that arrives just before it waits for keys."""
+        for _ in range(20):
+            self.type(key)
+            if self.came(text, PATIENCE_SECONDS / 20):
+                return
+        raise AssertionError(f"{text!r} did not come, but {self.seen!r}")
 
     def type(self, text: str) -> None:
         os.write(self.handle, text.encode())
@@ -295,8 +314,7 @@ def test_at_a_terminal_ctrl_c_gives_up_an_answer_and_at_the_prompt_ends(smoke: F
         terminal.wait_for("base  ")
         terminal.wait_for("dpo")
         terminal.wait_for("you: ")
-        terminal.type("\x03")
-        terminal.wait_for("interrupted")
+        terminal.press_until("\x03", "interrupted")
         assert terminal.process.wait(PATIENCE_SECONDS) == 130
         assert not Path(f"/proc/{engine}").exists()
 
