@@ -25,7 +25,7 @@ from charrun.cli import COMMANDS, cli, main
 WIDTH = {"COLUMNS": "80"}
 HEAVY = {"torch", "transformers", "tinker"}
 SLOW_COMMAND = """
-import click, signal
+import click, time
 @click.command()
 def waits():
     "Wait for a signal."
