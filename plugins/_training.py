@@ -16,7 +16,6 @@ ALPHA = 32
 PRESET_RANK = 64
 """Rank of the runs that the default learning rates come from (technical report 007)."""
 
-_FORWARD_ROWS = 64
 _SAMPLER_EXACT = 1e-3
 _SAMPLER_HOSTED = 0.2
 
@@ -47,6 +46,13 @@ COMMON_OPTIONS: dict[str, Any] = {
         "description": "Adam's beta2.",
     },
     "eps": {"type": "number", "exclusiveMinimum": 0, "default": 1e-12, "description": "Adam's epsilon."},
+    "checkpoint_every": {
+        "type": "integer",
+        "minimum": 0,
+        "default": 10,
+        "description": "Steps between two checkpoints that a run goes on from after a crash; 0 saves none.",
+        "x-charrun-identity": False,
+    },
     "grad_clip_norm": {
         "type": "number",
         "minimum": 0,
@@ -89,25 +95,17 @@ def check_lengths(ctx: StageContext, adapter: Adapter, rows: Sequence[TrainedRow
         )
 
 
-async def forward_logprobs(
-    ctx: StageContext, adapter: Adapter, rows: Sequence[TrainedRow], *, advance: bool = False
-) -> list[list[float]]:
+async def forward_logprobs(ctx: StageContext, adapter: Adapter, rows: Sequence[TrainedRow]) -> list[list[float]]:
     """Log-probs of each row's trained tokens under the adapter as it is, in nats; one forward pass, no gradient."""
     from charrun import explained
 
-    results: list[list[float]] = []
-    chunks = [rows[start : start + _FORWARD_ROWS] for start in range(0, len(rows), _FORWARD_ROWS)]
-    futures = [adapter.client.forward([row.datum() for row in chunk], "cross_entropy") for chunk in chunks]
-    for chunk, future in zip(chunks, futures, strict=True):
-        with explained():
-            outputs = (await future).loss_fn_outputs
-        for row, output in zip(chunk, outputs, strict=True):
-            values = output["logprobs"].data
-            results.append([float(v) for v, on in zip(values, row.trained[1:], strict=True) if on])
-        ctx.count(Usage(scored_tokens=sum(len(row.tokens) for row in chunk)))
-        if advance:
-            ctx.advance(len(chunk))
-    return results
+    with explained():
+        outputs = (await adapter.client.forward([row.datum() for row in rows], "cross_entropy")).loss_fn_outputs
+    ctx.count(Usage(scored_tokens=sum(len(row.tokens) for row in rows)))
+    return [
+        [float(v) for v, on in zip(output["logprobs"].data, row.trained[1:], strict=True) if on]
+        for row, output in zip(rows, outputs, strict=True)
+    ]
 
 
 async def check_sampler(

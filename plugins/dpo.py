@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from charrun import Estimate, Row, Stage, TrainedRow, Usage, assistant, digest, hookimpl, user
+from charrun import Estimate, Row, Stage, TrainedRow, Usage, assistant, hookimpl, user
 from charrun.plugins._training import (
     COMMON_OPTIONS,
     adam,
@@ -21,7 +21,7 @@ from charrun.plugins._training import (
 if TYPE_CHECKING:
     import torch
 
-    from charrun import Adapter, StageContext
+    from charrun import Adapter, Reference, StageContext
 
 _REFERENCE_EXACT, _REFERENCE_HOSTED = 1e-5, 0.02
 _LN2_EXACT, _LN2_HOSTED = 1e-4, 0.01
@@ -94,43 +94,34 @@ class DpoStage(Stage):
         batches = batches_of(list(zip(rows[::2], rows[1::2], strict=True)), ctx.options["batch_size"])
         ctx.log(f"{len(pairs)} pairs, {len(batches)} steps, {checkpoint_note(rank)}")
         ctx.total(len(rows) + len(batches))
-        reference = await self._reference(ctx, adapter, rows)
-        await self._check_step_zero(ctx, adapter, batches[0], reference)
-        steps: list[Row] = []
+        reference = await ctx.reference(adapter, rows)
+        ctx.advance(adapter.next_step)
+        if adapter.next_step == 0:
+            await self._check_step_zero(ctx, adapter, batches[0], reference)
 
         def on_step(step: int, metrics: dict[str, float]) -> None:
-            told = {name.split(":")[0]: value for name, value in metrics.items()}
-            steps.append({**told, "step": step})
             ctx.count(Usage(steps=1, trained_tokens=sum(len(c.tokens) + len(r.tokens) for c, r in batches[step])))
-            ctx.step_done(step, len(batches), told)
+            ctx.step_done(step, len(batches), _told(metrics))
             ctx.advance()
 
         def submit(batch: Sequence[tuple[TrainedRow, TrainedRow]]) -> Any:
             flat = [row for pair in batch for row in pair]
             return adapter.client.forward_backward_custom(
                 [row.datum() for row in flat],
-                DpoLoss(ctx.options["beta"], ctx.options["nll_coefficient"], [reference[_key(r)] for r in flat]),
+                DpoLoss(ctx.options["beta"], ctx.options["nll_coefficient"], [reference.sum(row) for row in flat]),
             )
 
-        await train_steps(adapter.client, batches, submit, adam(ctx), on_step)
-        ctx.write("steps.jsonl", steps)
+        every = ctx.options["checkpoint_every"]
+        curve = await train_steps(ctx, adapter, batches, submit, adam(ctx), on_step, save_every=every)
+        ctx.write("steps.jsonl", [{**_told(metrics), "step": step} for step, metrics in enumerate(curve)])
         ctx.publish("checkpoint", [await ctx.save(adapter, "dpo")])
-
-    async def _reference(
-        self, ctx: StageContext, adapter: Adapter, rows: Sequence[TrainedRow]
-    ) -> dict[str, list[float]]:
-        """Log-probs of the fresh adapter by token hash, complete in the store before any step is submitted."""
-        logprobs = await forward_logprobs(ctx, adapter, rows, advance=True)
-        reference = {_key(row): values for row, values in zip(rows, logprobs, strict=True)}
-        ctx.write("reference.jsonl", [{"tokens": key, "logprobs": values} for key, values in reference.items()])
-        return reference
 
     async def _check_step_zero(
         self,
         ctx: StageContext,
         adapter: Adapter,
         batch: Sequence[tuple[TrainedRow, TrainedRow]],
-        reference: dict[str, list[float]],
+        reference: Reference,
     ) -> None:
         """Policy and reference are the same model and rendering: loss ln 2, margins 0, sampler agrees.
 
@@ -141,14 +132,14 @@ class DpoStage(Stage):
 
         rows = [row for pair in batch for row in pair]
         policy = await forward_logprobs(ctx, adapter, rows)
-        stored = [reference[_key(row)] for row in rows]
+        stored = [reference.values(row) for row in rows]
         gaps = [abs(p - r) for ps, rs in zip(policy, stored, strict=True) for p, r in zip(ps, rs, strict=True)]
         advice = "policy and reference differ before the first step: no step was submitted"
         if ctx.exact:
             ctx.check("largest policy-reference log-prob gap", max(gaps), _REFERENCE_EXACT, advice)
         else:
             ctx.check("mean policy-reference log-prob gap", mean(gaps), _REFERENCE_HOSTED, advice)
-        loss = DpoLoss(ctx.options["beta"], 0.0, stored)
+        loss = DpoLoss(ctx.options["beta"], 0.0, [reference.sum(row) for row in rows])
         vanilla, metrics = loss.of([torch.tensor(values) for values in policy])
         slack = _LN2_EXACT if ctx.exact else _LN2_HOSTED
         ctx.check("DPO loss at step 0 minus ln 2", float(vanilla) - math.log(2), slack, advice)
@@ -164,13 +155,13 @@ class DpoLoss:
     Args:
         beta: Strength of the pull towards the reference.
         nll_coefficient: Weight of the chosen answers' NLL.
-        reference: Reference log-probs of each row's trained tokens, in nats.
+        reference: Sums of the reference log-probs of each row's trained tokens, in nats.
     """
 
-    def __init__(self, beta: float, nll_coefficient: float, reference: Sequence[Sequence[float]]) -> None:
+    def __init__(self, beta: float, nll_coefficient: float, reference: Sequence[float]) -> None:
         self.beta = beta
         self.nll_coefficient = nll_coefficient
-        self.reference = [math.fsum(values) for values in reference]
+        self.reference = list(reference)
 
     def __call__(self, data: Sequence[Any], logprobs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
         """Loss and metrics; `logprobs[i]` has one value a target token, of which weight 1 marks the trained ones."""
@@ -202,8 +193,9 @@ def pair_rows(adapter: Adapter, pair: Row) -> tuple[TrainedRow, TrainedRow]:
     return chosen, rejected
 
 
-def _key(row: TrainedRow) -> str:
-    return digest([list(row.tokens), [int(on) for on in row.trained]])
+def _told(metrics: dict[str, float]) -> dict[str, float]:
+    """Metrics under plain names, without how they are reduced over a batch's parts."""
+    return {name.split(":")[0]: value for name, value in metrics.items()}
 
 
 @hookimpl

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from charrun import Connection, Engine, EngineRequest, EnvironmentProblem, hookimpl
@@ -55,6 +56,12 @@ class LocalEngine(Engine):
             close=process.stop,
             process_ids=(process.pid,),
         )
+
+    def holds(self, paths: Sequence[str], request: EngineRequest) -> Mapping[str, bool]:
+        """Look into the storage folder."""
+        from charrun import EngineProcess
+
+        return {path: EngineProcess.holds(request.storage, path) for path in paths}
 
 
 @hookimpl

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from charrun import Connection, Engine, EngineRequest, EnvironmentProblem, hookimpl
@@ -37,6 +38,24 @@ class TinkerEngine(Engine):
         self._reach(str(base_url) if base_url else self._default_address())
         self._check_models(request, base_url, key)
         return Connection(base_url=base_url, api_key=key, exact=False)
+
+    def holds(self, paths: Sequence[str], request: EngineRequest) -> Mapping[str, bool]:
+        """Ask the service; what it does not answer at once is not known."""
+        import tinker
+
+        os.environ.setdefault("TINKER_TELEMETRY", "0")
+        found: dict[str, bool] = {}
+        try:
+            rest = tinker.RestClient(base_url=request.options.get("base_url"))
+            for path in paths:
+                try:
+                    rest.get_weights_info_by_tinker_path(path).result(timeout=_REACH_SECONDS)
+                    found[path] = True
+                except (tinker.NotFoundError, tinker.BadRequestError):
+                    found[path] = False
+        except (tinker.TinkerError, TimeoutError):
+            pass
+        return found
 
     def _credentials(self) -> str | None:
         from tinker import TinkerError

@@ -59,7 +59,7 @@ class EvaluateStage(Stage):
     optional: ClassVar[tuple[str, ...]] = ("pairs", "reflections", "interactions")
     produces: ClassVar[tuple[str, ...]] = ("evaluation",)
     roles: ClassVar[tuple[str, ...]] = ("teacher", "student", "scorer")
-    cache_version: ClassVar[int] = 2
+    cache_version: ClassVar[int] = 3
     options_schema: ClassVar[dict[str, Any]] = {
         **OPTIONS_SCHEMA,
         "properties": {
@@ -121,9 +121,9 @@ class EvaluateStage(Stage):
         scorer = Scorer(ctx, await ctx.sampler("scorer"), ctx.character_prompt(who))
 
         played = await self._answer(ctx, teacher, calibration, [system(scorer.constitution)])
-        plain = await self._answer(ctx, student, calibration, [])
+        plain = await self._answer(ctx, student, calibration, [], shared=True)
         in_character = await scorer.scores(calibration, played)
-        default = await scorer.scores(calibration, plain)
+        default = await scorer.scores(calibration, plain, shared=True)
         area, threshold = auc(in_character, default), best_threshold(in_character, default)
         result: Row = {
             "scored_as": who.id,
@@ -145,8 +145,9 @@ class EvaluateStage(Stage):
         answers: dict[str, list[Answer]] = {}
         rows: list[Row] = []
         for name, sampler in models:
-            answers[name] = await self._answer(ctx, sampler, test, [])
-            scores = await scorer.scores(test, answers[name])
+            base = sampler is student
+            answers[name] = await self._answer(ctx, sampler, test, [], shared=base)
+            scores = await scorer.scores(test, answers[name], shared=base)
             hits = sum(score > threshold for score in scores)
             low, high = wilson(hits, len(scores))
             result["rates"].append(asdict(Rate(name, hits, len(scores), low, high)))
@@ -180,7 +181,7 @@ class EvaluateStage(Stage):
         """
         used = {_plain(text) for text in await training_texts(ctx)}
         pool = [line for line in _pool() if _plain(line) not in used]
-        ctx.rng("evaluation").shuffle(pool)
+        pool.sort(key=lambda line: seed_from(ctx.seed, "evaluation", line))  # a line left out moves no other one
         test, calibration = ctx.options["prompts"], ctx.options["calibration_prompts"]
         if test + calibration > len(pool):
             raise StageFailed(
@@ -190,8 +191,16 @@ class EvaluateStage(Stage):
         return pool[test : test + calibration], pool[:test]
 
     async def _answer(
-        self, ctx: StageContext, sampler: RoleSampler, prompts: Sequence[str], before: Sequence[Message]
+        self,
+        ctx: StageContext,
+        sampler: RoleSampler,
+        prompts: Sequence[str],
+        before: Sequence[Message],
+        *,
+        shared: bool = False,
     ) -> list[Answer]:
+        """One answer a prompt; what the base model says by itself is shared with every character's evaluation."""
+
         async def one(prompt: str) -> Answer:
             return (
                 await ctx.sample(
@@ -201,6 +210,7 @@ class EvaluateStage(Stage):
                     temperature=ctx.options["temperature"],
                     top_p=ctx.options["top_p"],
                     seed=seed_from(ctx.seed, "evaluation", prompt),
+                    shared=shared,
                 )
             )[0]
 
@@ -215,17 +225,17 @@ class Scorer:
         self.sampler = sampler
         self.constitution = constitution
 
-    async def scores(self, prompts: Sequence[str], answers: Sequence[Answer]) -> list[float]:
-        """Mean per-token log-likelihood ratio of each answer, in nats."""
+    async def scores(self, prompts: Sequence[str], answers: Sequence[Answer], *, shared: bool = False) -> list[float]:
+        """Mean per-token log-likelihood ratio of each answer, in nats; `shared` where no character is in the answer."""
         return await self.ctx.gather(
-            self._score(prompt, answer.text) for prompt, answer in zip(prompts, answers, strict=True)
+            self._score(prompt, answer.text, shared) for prompt, answer in zip(prompts, answers, strict=True)
         )
 
-    async def _score(self, prompt: str, text: str) -> float:
+    async def _score(self, prompt: str, text: str, shared: bool) -> float:
         chat = self.sampler.chat
         completion = chat.completion(text)
         told = await self.ctx.score(self.sampler, chat.prompt([system(self.constitution), user(prompt)]), completion)
-        untold = await self.ctx.score(self.sampler, chat.prompt([user(prompt)]), completion)
+        untold = await self.ctx.score(self.sampler, chat.prompt([user(prompt)]), completion, shared=shared)
         return told - untold
 
 

@@ -35,15 +35,14 @@ class ExportStage(Stage):
         """Download, check, describe."""
         checkpoint = (await ctx.rows("checkpoint"))[-1]
         evaluation = (await ctx.rows("evaluation"))[-1] if ctx.has("evaluation") else None
-        folder = ctx.folder / "adapter"
         ctx.total(1)
-        await ctx.download(checkpoint, "export", folder)
+        folder = await ctx.download(checkpoint, "export", "adapter")
         lacking = [name for name in _NEEDED if not (folder / name).exists()]
         if lacking:
             raise StageFailed(f"the engine's adapter has no {', '.join(lacking)}")
         facts = self._facts(ctx, checkpoint, evaluation)
         ctx.write("adapter/charrun.json", facts)
-        (folder / "README.md").write_text(_card(facts), encoding="utf-8")
+        ctx.write("adapter/README.md", _card(facts))
         ctx.publish(
             "adapter",
             [

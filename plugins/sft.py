@@ -62,17 +62,15 @@ class SftStage(Stage):
         batches = batches_of(rows, ctx.options["batch_size"])
         ctx.log(f"{len(rows)} rows, {len(batches)} steps, {checkpoint_note(adapter.rank)}")
         ctx.total(len(batches))
-        first = [row for group in batches[0] for row in group]
-        await check_sampler(
-            ctx, await ctx.sampler("student", checkpoint), first, await forward_logprobs(ctx, adapter, first)
-        )
-        steps: list[Row] = []
+        ctx.advance(adapter.next_step)
+        if adapter.next_step == 0:
+            first = [row for group in batches[0] for row in group]
+            sampler = await ctx.sampler("student", checkpoint)
+            await check_sampler(ctx, sampler, first, await forward_logprobs(ctx, adapter, first))
 
         def on_step(step: int, metrics: dict[str, float]) -> None:
-            told = {"loss": metrics["loss:sum"]}
-            steps.append({"step": step, **told})
             ctx.count(Usage(steps=1, trained_tokens=sum(len(r.tokens) for group in batches[step] for r in group)))
-            ctx.step_done(step, len(batches), told)
+            ctx.step_done(step, len(batches), _told(metrics))
             ctx.advance()
 
         def submit(batch: Sequence[Sequence[TrainedRow]]) -> Any:
@@ -80,9 +78,14 @@ class SftStage(Stage):
             share = 1.0 / sum(row.trained_tokens for row in data)
             return adapter.client.forward_backward([row.datum(share) for row in data], "cross_entropy")
 
-        await train_steps(adapter.client, batches, submit, adam(ctx), on_step)
-        ctx.write("steps.jsonl", steps)
+        every = ctx.options["checkpoint_every"]
+        curve = await train_steps(ctx, adapter, batches, submit, adam(ctx), on_step, save_every=every)
+        ctx.write("steps.jsonl", [{"step": step, **_told(metrics)} for step, metrics in enumerate(curve)])
         ctx.publish("checkpoint", [await ctx.save(adapter, "sft")])
+
+
+def _told(metrics: dict[str, float]) -> dict[str, float]:
+    return {"loss": metrics["loss:sum"]}
 
 
 def reflection_messages(row: Row) -> list[Message]:

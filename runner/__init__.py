@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from charrun.engine.process import EngineProcess
     from charrun.errors import CharrunError, EnvironmentProblem, Problem, SpecError, StageFailed
     from charrun.hookspecs import hookimpl
-    from charrun.pipeline.context import Adapter, StageContext
+    from charrun.pipeline.adapters import Adapter
+    from charrun.pipeline.context import StageContext
     from charrun.pipeline.lockfile import versions
+    from charrun.pipeline.reference import Reference
     from charrun.pipeline.requests import Answer
     from charrun.pipeline.training import batches_of, train_steps
     from charrun.service.engine import Connection, Engine, EngineRequest
@@ -33,7 +35,9 @@ _HOMES = {
     "charrun.engine.process": ("EngineProcess",),
     "charrun.errors": ("CharrunError", "EnvironmentProblem", "Problem", "SpecError", "StageFailed"),
     "charrun.hookspecs": ("hookimpl",),
-    "charrun.pipeline.context": ("Adapter", "StageContext"),
+    "charrun.pipeline.adapters": ("Adapter",),
+    "charrun.pipeline.context": ("StageContext",),
+    "charrun.pipeline.reference": ("Reference",),
     "charrun.pipeline.requests": ("Answer",),
     "charrun.pipeline.lockfile": ("versions",),
     "charrun.pipeline.training": ("batches_of", "train_steps"),
@@ -62,6 +66,7 @@ __all__ = [
     "Message",
     "ModelRef",
     "Problem",
+    "Reference",
     "RoleSampler",
     "Row",
     "Sampler",

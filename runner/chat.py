@@ -8,6 +8,7 @@ context of a trained turn is, token for token, the prompt that would generate it
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,12 +52,12 @@ class TrainedRow:
     """Tokens of one training row and which of them are trained.
 
     Attributes:
-        tokens: Token ids, shape [n].
-        trained: True where the token is a target of the loss, shape [n]; the first is always False.
+        tokens: Token ids, shape [n]; kept compact, for a run holds many rows.
+        trained: 1 where the token is a target of the loss, else 0, shape [n]; the first is always 0.
     """
 
-    tokens: tuple[int, ...]
-    trained: tuple[bool, ...]
+    tokens: Sequence[int]
+    trained: Sequence[int]
 
     @property
     def trained_tokens(self) -> int:
@@ -152,12 +153,12 @@ class Chat:
                 tokens[:] = context + answer
             else:
                 rows.append((context + answer, [False] * len(context) + [True] * len(answer)))
-        return [TrainedRow(tuple(tokens), tuple(mask)) for tokens, mask in rows]
+        return [TrainedRow(array("i", tokens), bytes(mask)) for tokens, mask in rows]
 
     def trained_text(self, row: TrainedRow) -> list[str]:
         """Decoded trained spans of a row, each without its end-of-turn token."""
         spans: list[list[int]] = []
-        before = False
+        before = 0
         for token, trained in zip(row.tokens, row.trained, strict=True):
             if trained:
                 if not before:

@@ -24,6 +24,7 @@ DEFAULT = "run"
 
 COMMANDS = {
     "run": ("charrun.commands.run:run", "Run SPEC, or continue its run."),
+    "resume": ("charrun.commands.resume:resume", "Go on with RUN from its frozen spec, whatever became of the file."),
     "plan": ("charrun.commands.plan:plan", "Show what a run of SPEC would do, and why."),
     "validate": ("charrun.commands.validate:validate", "Check specs; every problem at once."),
     "show": ("charrun.commands.show:show", "Print SPEC as it is run, and where its values come from."),

@@ -59,11 +59,21 @@ def load(path: str, sets: Sequence[str] = (), *, plugins: bool = True, trust: bo
 
 def load_with(registry: Registry, path: str, sets: Sequence[str] = (), *, trust: bool = False) -> Loaded:
     """Like `load`, with a registry that is at hand; what the spec's own stage files register is added to it."""
-    document = read_spec(path, sets)
+    return load_document(registry, read_spec(path, sets), allowance(trust))
+
+
+def load_document(registry: Registry, document: SpecDocument, allow: Allow | None) -> Loaded:
+    """Like `load_with`, of a spec that is read already.
+
+    Args:
+        registry: The plugins at hand.
+        document: The spec.
+        allow: Which of its stage files may run.
+    """
     # One that cannot be read is a problem of the spec, at the place that names it.
     files = [LocalFile(file.path, file.told) for file in document.plugin_files if _is_readable(file.path)]
     try:
-        whole = extend(registry, files, allowance(trust)) if files else registry
+        whole = extend(registry, files, allow) if files else registry
     except SpecError as error:
         raise SpecError([*error.problems, *_others(document, registry)]) from None
     return Loaded(resolve(document, (), whole), whole)

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from charrun.pipeline.choice import Choice
     from charrun.pipeline.results import RunResult
     from charrun.pipeline.selection import Selection
+    from charrun.store.run import RunFolder
 
 PLAIN_VARIABLE = "CHARRUN_PLAIN"
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -93,6 +94,36 @@ def selection_options(command: _Command) -> _Command:
     return command
 
 
+def manner_options(command: _Command) -> _Command:
+    """How a run is done and told: `--jobs --wait --patience --yes --json --plain --verbose --quiet`."""
+    options = [
+        click.option(
+            "-j", "--jobs", type=click.IntRange(1), default=4, show_default=True, help="Cells that run at once."
+        ),
+        click.option(
+            "--wait", is_flag=True, help="Wait for what another process writes, instead of ending with exit code 7."
+        ),
+        click.option(
+            "--patience",
+            type=click.FloatRange(0, min_open=True),
+            default=120,
+            show_default=True,
+            metavar="MINUTES",
+            help="End, resumable, when the engine has answered nothing for so long.",
+        ),
+        click.option("-y", "--yes", is_flag=True, help="Do not ask before a run on a hosted engine."),
+        click.option(
+            "--json", "as_json", is_flag=True, help="Events as JSON, one a line, instead of what a person reads."
+        ),
+        click.option("--plain", is_flag=True, envvar=PLAIN_VARIABLE, help="Lines instead of bars and tables."),
+        click.option("-v", "--verbose", is_flag=True, help="Tell every optimiser step too."),
+        click.option("-q", "--quiet", is_flag=True, help="Tell only what fails, and the results."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def selection_of(
     characters: Sequence[str],
     models: Sequence[str],
@@ -142,12 +173,7 @@ def load_selected(path: str, sets: Sequence[str], selection: Selection, *, plugi
 @set_option
 @runs_dir_option
 @plugin_options
-@click.option("-j", "--jobs", type=click.IntRange(1), default=4, show_default=True, help="Cells that run at once.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask before a run on a hosted engine.")
-@click.option("--json", "as_json", is_flag=True, help="Events as JSON, one a line, instead of what a person reads.")
-@click.option("--plain", is_flag=True, envvar=PLAIN_VARIABLE, help="Lines instead of bars and tables.")
-@click.option("-v", "--verbose", is_flag=True, help="Tell every optimiser step too.")
-@click.option("-q", "--quiet", is_flag=True, help="Tell only what fails, and the results.")
+@manner_options
 def run(
     spec: str,
     sets: Sequence[str],
@@ -155,6 +181,8 @@ def run(
     plugins: bool,
     trust: bool,
     jobs: int,
+    wait: bool,
+    patience: float,
     yes: bool,
     as_json: bool,
     plain: bool,
@@ -169,14 +197,46 @@ def run(
     """
     from charrun.pipeline.choice import choose
 
-    if verbose and quiet:
-        raise click.UsageError("--verbose and --quiet exclude each other")
+    show = shown(as_json, plain, verbose, quiet)
     selection = selection_of(**selected)
     loaded = load_selected(spec, sets, selection, plugins=plugins, trust=trust)
     choice = choose(loaded.spec, loaded.registry)
-    show = _Json(verbose) if as_json else _Person(plain, 0 if quiet else 2 if verbose else 1)
-    selection = _prepare(loaded, choice, runs_dir, selection, show, yes)
-    _go(loaded, choice, runs_dir, selection, show, jobs)
+    go(loaded, choice, runs_dir, selection, show, Way(jobs, wait, patience, yes))
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a command was told to run: cells at once, waiting for others, minutes of patience, no question."""
+
+    jobs: int
+    wait: bool
+    patience: float
+    yes: bool
+
+
+def shown(as_json: bool, plain: bool, verbose: bool, quiet: bool) -> _Json | _Person:
+    """Who is told what happens.
+
+    Raises:
+        UsageError: Options that exclude each other.
+    """
+    if verbose and quiet:
+        raise click.UsageError("--verbose and --quiet exclude each other")
+    return _Json(verbose) if as_json else _Person(plain, 0 if quiet else 2 if verbose else 1)
+
+
+def go(
+    loaded: Loaded,
+    choice: Choice,
+    runs_dir: Path,
+    selection: Selection,
+    show: _Json | _Person,
+    way: Way,
+    folder: RunFolder | None = None,
+) -> None:
+    """Look, ask, run, and show what was made; `folder` is a run that is continued as it is."""
+    selection = _prepare(loaded, choice, runs_dir, selection, show, way.yes)
+    _go(loaded, choice, runs_dir, selection, show, way, folder)
 
 
 def _prepare(
@@ -201,20 +261,31 @@ def _prepare(
     return selection
 
 
-def _go(loaded: Loaded, choice: Choice, runs_dir: Path, selection: Selection, show: _Json | _Person, jobs: int) -> None:
+def _go(
+    loaded: Loaded,
+    choice: Choice,
+    runs_dir: Path,
+    selection: Selection,
+    show: _Json | _Person,
+    way: Way,
+    folder: RunFolder | None,
+) -> None:
     from charrun.pipeline.results import CellsFailed
-    from charrun.pipeline.run import run_choice
+    from charrun.pipeline.run import Manner, run_choice
     from charrun.report.summary import report_markdown
     from charrun.store.files import write_atomic
 
     failed: CellsFailed | None = None
+    manner = Manner(way.jobs, way.wait, way.patience * 60)
     with show.watching() as watcher:
         try:
-            result = run_choice(choice, loaded.registry, runs_dir, [watcher], selection, jobs)
+            result = run_choice(choice, loaded.registry, runs_dir, [watcher], selection, manner, folder)
         except CellsFailed as error:  # what the others have made is shown nevertheless
             failed, result = error, error.result
     if result.cells:
-        write_atomic(result.folder / "report.md", report_markdown(result))
+        report = result.folder / "report.md"
+        if not selection.is_part or not report.exists():  # a part's results do not take the place of the whole's
+            write_atomic(report, report_markdown(result))
         show.end(result)
     if failed:
         raise failed

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -76,6 +77,22 @@ class EngineProcess:
             _kill(process)
             raise EnvironmentProblem(f"The local engine did not start.\n{_tail(log)}", f"The whole log is in {log}.")
         return cls(process, port, settings.api_key)
+
+    @staticmethod
+    def holds(storage: Path, path: str) -> bool:
+        """Whether a storage folder holds a checkpoint whose time is not over; no engine needs to run.
+
+        Args:
+            storage: Folder of the checkpoints.
+            path: `tinker://<run>/<kind>/<name>`.
+        """
+        run, _, rest = path.removeprefix("tinker://").partition("/")
+        try:
+            meta = json.loads((storage / run.replace(":", "_") / rest / "meta.json").read_text())
+            expires = meta["expires"]
+            return expires is None or datetime.fromisoformat(expires) > datetime.now(UTC)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
     def alive(self) -> bool:
         """Whether it still runs."""

@@ -74,7 +74,7 @@ def _evaluations(cell: Cell, name: str) -> list[Row] | None:
     if not evaluating:
         raise UsageProblem("--after needs a stage that produces evaluation, and the spec has none")
     outputs = evaluating[-1].peek()
-    return None if outputs is None else outputs[EVALUATION]
+    return None if outputs is None else outputs[EVALUATION].read()
 
 
 def _told(

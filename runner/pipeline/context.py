@@ -5,39 +5,28 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from charrun import events
-from charrun.chat import Chat, Message
+from charrun.chat import Message, TrainedRow
 from charrun.errors import StageFailed
-from charrun.pipeline.requests import Answer, Requests, gather
+from charrun.pipeline.adapters import Adapter, Adapters
+from charrun.pipeline.reference import Reference, stored_reference
+from charrun.pipeline.requests import Answer, Requests
 from charrun.pipeline.results import StageResult
+from charrun.pipeline.together import gather
 from charrun.service.ledger import Usage
-from charrun.service.service import RoleSampler, explained
+from charrun.service.service import RoleSampler
 from charrun.spec import Character, ModelRef, Scale
-from charrun.store.canonical import digest, seed_from
-from charrun.store.files import make_folder, write_json, write_rows
+from charrun.store.canonical import canonical, digest, seed_from
+from charrun.store.files import indented, make_folder
 
 if TYPE_CHECKING:
-    import tinker
-
     from charrun.pipeline.stage_run import StageRun
     from charrun.stage import Row
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """A LoRA adapter in training: the SDK's client, and the rendering of its base model."""
-
-    client: tinker.TrainingClient
-    chat: Chat
-    base_model: str
-    rank: int
-    context_length: int | None
 
 
 class StageContext:
@@ -46,6 +35,7 @@ class StageContext:
     def __init__(self, run: StageRun) -> None:
         self._run = run
         self._requests = Requests(run)
+        self._adapters = Adapters(run)
 
     # -- what the spec says ---------------------------------------------------------------------------------------
 
@@ -125,12 +115,12 @@ class StageContext:
 
     async def rows(self, kind: str) -> list[Row]:
         """Rows of the nearest earlier producer of a kind (or of the one that `needs` names)."""
-        return list((await self._producer(kind).ensure())[kind])
+        return await self._producer(kind).rows(kind)
 
     async def every(self, kind: str) -> list[list[Row]]:
         """Rows of a kind from each earlier producer, in stage order; empty where there is none."""
         self._consumed(kind)
-        return [list((await run.ensure())[kind]) for run in self._run.producers(kind)]
+        return [await run.rows(kind) for run in self._run.producers(kind)]
 
     def has(self, kind: str) -> bool:
         """Whether an earlier stage produces a kind."""
@@ -142,7 +132,7 @@ class StageContext:
         Raises:
             StageFailed: The producer cannot make more.
         """
-        return list((await self._producer(kind).ensure(more=n))[kind])
+        return await self._producer(kind).rows(kind, more=n)
 
     def _producer(self, kind: str) -> StageRun:
         self._consumed(kind)
@@ -186,6 +176,7 @@ class StageContext:
         temperature: float = 0.7,
         top_p: float = 0.95,
         seed: int | None = None,
+        shared: bool = False,
     ) -> list[Answer]:
         """Sample answers to a conversation, each stored before it is returned.
 
@@ -198,6 +189,8 @@ class StageContext:
             temperature: Sampling temperature.
             top_p: Nucleus.
             seed: Fixed seed for paired sampling; by default one of the cell's seed and the request.
+            shared: Keep the answers where stages of other characters, cells and runs find them too: for what a base
+                model says without a system prompt.
 
         Raises:
             StageFailed: The prompt leaves no room in the model's context.
@@ -209,50 +202,60 @@ class StageContext:
             item=item,
             count=count,
             seed=seed,
+            shared=shared,
         )
 
-    async def score(self, sampler: RoleSampler, prompt: Sequence[int], completion: Sequence[int]) -> float:
-        """Mean log-prob per token of a completion after a prompt, in nats; stored before it is returned."""
-        return await self._requests.score(sampler, prompt, completion)
+    async def score(
+        self, sampler: RoleSampler, prompt: Sequence[int], completion: Sequence[int], *, shared: bool = False
+    ) -> float:
+        """Mean log-prob per token of a completion after a prompt, in nats; stored before it is returned.
+
+        Args:
+            sampler: Whose log-probs.
+            prompt: Tokens of the context.
+            completion: Tokens that are scored.
+            shared: As in `sample`: for a score that depends on no character.
+        """
+        return await self._requests.score(sampler, prompt, completion, shared=shared)
 
     # -- training -------------------------------------------------------------------------------------------------
 
-    async def new_adapter(self, role: str, rank: int) -> Adapter:
-        """A fresh LoRA adapter on a role's base model; its seed is the cell's."""
-        service = await self._run.cell.shared.service()
-        ref = self.model(role)
-        client = await service.new_adapter(ref.name, rank, seed_from(self.seed, "adapter"))
-        chat = await service.chat(ref.name, ref.chat)
-        return Adapter(client, chat, ref.name, rank, service.context_length(ref.name))
+    async def new_adapter(self, role: str, rank: int, name: str = "adapter") -> Adapter:
+        """A LoRA adapter on a role's base model, fresh with the cell's seed, or as far as an earlier run trained it.
 
-    async def continue_adapter(self, role: str, checkpoint: Row) -> Adapter:
-        """An adapter that continues a checkpoint, with a fresh optimizer."""
-        service = await self._run.cell.shared.service()
-        ref = self.model(role)
-        client = await service.adapter_from(str(checkpoint["state"]))
-        chat = await service.chat(ref.name, ref.chat)
-        return Adapter(client, chat, ref.name, int(checkpoint["lora_rank"]), service.context_length(ref.name))
+        Args:
+            role: Whose base model.
+            rank: Rank of the adapter.
+            name: Tells apart the adapters of a stage that trains several.
+        """
+        return await self._adapters.new(self.model(role), rank, name)
+
+    async def continue_adapter(self, role: str, checkpoint: Row, name: str = "adapter") -> Adapter:
+        """An adapter that continues a checkpoint with a fresh optimizer, or as far as an earlier run trained it."""
+        return await self._adapters.continued(self.model(role), checkpoint, name)
+
+    async def reference(self, adapter: Adapter, rows: Sequence[TrainedRow]) -> Reference:
+        """Log-probs of each row's trained tokens under the weights that the adapter began with, from the store.
+
+        What is not stored yet is computed by forward passes and stored; it is on the disk when this returns. It never
+        comes from weights that were trained: an adapter that goes on from a later step gets its reference from the
+        store, and what is missing there from weights that are made afresh.
+        """
+        return await stored_reference(self._run, adapter, rows)
 
     async def save(self, adapter: Adapter, name: str) -> Row:
         """Save an adapter for further training and for sampling, without expiry; returns the checkpoint row."""
-        with explained():
-            state, weights = adapter.client.save_state(name), adapter.client.save_weights_for_sampler(name)
-            paths = (await state).path, (await weights).path
-        return {
-            "stage": self._run.item.id,
-            "base_model": adapter.base_model,
-            "lora_rank": adapter.rank,
-            "state": paths[0],
-            "sampler": paths[1],
-            "fingerprint": self._run.fingerprint,
-        }
+        return await self._adapters.save(adapter, name)
 
-    async def download(self, checkpoint: Row, name: str, folder: Path) -> None:
-        """Put a checkpoint's adapter files into a folder."""
+    async def download(self, checkpoint: Row, name: str, folder: str) -> Path:
+        """Put a checkpoint's adapter files into a folder within the stage's own; returns its path."""
         from charrun.service.download import download_adapter
 
         service = await self._run.cell.shared.service()
-        await download_adapter(service, str(checkpoint["state"]), name, make_folder(folder))
+        target = make_folder(self.folder / folder)
+        for file, sha256 in (await download_adapter(service, str(checkpoint["state"]), name, target)).items():
+            self._run.work.adopt(f"{folder}/{file}", sha256)
+        return target
 
     # -- outputs --------------------------------------------------------------------------------------------------
 
@@ -261,10 +264,13 @@ class StageContext:
         self._run.publish(kind, rows)
 
     def write(self, name: str, value: Any) -> Path:
-        """Write a JSON file (`.json`) or JSON lines (`.jsonl`, from a list) into the stage's folder, whole."""
-        path = self.folder / name
-        (write_rows if name.endswith(".jsonl") else write_json)(path, value)
-        return path
+        """Write a file into the stage's folder, whole: JSON (`.json`), JSON lines (`.jsonl`, from a list), or a text.
+
+        It belongs to the stage's outputs: where it is missing or damaged later, the stage is made again.
+        """
+        if name.endswith(".jsonl"):
+            return self._run.work.write(name, [canonical(row) + "\n" for row in value])
+        return self._run.work.write(name, value if isinstance(value, str) else indented(value))
 
     def check(self, name: str, value: float, limit: float, advice: str) -> None:
         """An invariant: |value| within the limit, recorded either way.
@@ -299,8 +305,13 @@ class StageContext:
         """Add to the stage's token counts what did not go through `sample` and `score`."""
         self._run.count(usage)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether a person has asked the run to stop: nothing further should be begun."""
+        return self._run.cell.shared.stopping
+
     async def gather(self, work: Iterable[Awaitable[_T]]) -> list[_T]:
-        """Await many together; the first error cancels the rest and is raised as it is."""
+        """Await many together, a few hundred at a time; the first error cancels the rest and is raised as it is."""
         return await gather(work)
 
     async def each(self, rows: Sequence[_T], work: Callable[[_T], Awaitable[Any]]) -> list[Any]:
@@ -312,7 +323,3 @@ class StageContext:
             return result
 
         return await self.gather(one(row) for row in rows)
-
-    def close(self) -> None:
-        """Close the stage's record file."""
-        self._requests.close()

@@ -8,7 +8,7 @@ from typing import Any
 
 from charrun.chat import Chat, Message, assistant, system, user
 from charrun.errors import StageFailed
-from charrun.pipeline.requests import gather
+from charrun.pipeline.together import gather
 from charrun.service.service import Sampler, explained
 
 

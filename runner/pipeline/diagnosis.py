@@ -11,7 +11,7 @@ from charrun.chat import Chat, Message, assistant, load_tokenizer, system, user
 from charrun.errors import StageFailed
 from charrun.pipeline.checkpoints import RunCheckpoint, checkpoints_of
 from charrun.pipeline.choice import AUTO, Choice
-from charrun.pipeline.requests import gather
+from charrun.pipeline.together import gather
 from charrun.pipeline.waiting import Waiting
 from charrun.service.checks import Check
 from charrun.service.engine import Connection, Engine, EngineRequest
@@ -172,7 +172,7 @@ async def _answer(service: Service, engine: Engine, ref: ModelRef) -> Check:
 
 def _checkpoints(runs: Sequence[Path], gone: Callable[[list[RunCheckpoint]], list[RunCheckpoint]]) -> Iterator[Check]:
     for folder in runs:
-        run = read_run(folder, deep=True)
+        run = read_run(folder)
         found = checkpoints_of(run)
         lost = gone(found)
         for each in lost:

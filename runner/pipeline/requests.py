@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from charrun import events
 from charrun.chat import Message
 from charrun.errors import StageFailed
-from charrun.service.ledger import Usage
+from charrun.pipeline.answers import Answers
+from charrun.pipeline.together import gather
 from charrun.service.service import RoleSampler, explained
 from charrun.store.canonical import digest, seed_from
-from charrun.store.items import ItemStore, Record
+from charrun.store.items import ItemStore, Record, Score
 
 if TYPE_CHECKING:
     from charrun.pipeline.stage_run import StageRun
 
 MOST_SEQUENCES = 16
 """Sequences of one response: a torn response loses at most these."""
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -31,13 +30,13 @@ class Answer:
 
     Attributes:
         text: Visible text, without end-of-turn tokens and think block.
-        tokens: Sampled token ids, shape [n], end-of-turn token included.
+        tokens: Sampled token ids, shape [n], end-of-turn token included; kept compact.
         complete: Whether the model ended the turn; False where the length limit cut it.
         index: Sample index of the request.
     """
 
     text: str
-    tokens: tuple[int, ...]
+    tokens: Sequence[int]
     complete: bool
     index: int
 
@@ -59,8 +58,6 @@ class Requests:
 
     def __init__(self, run: StageRun) -> None:
         self._run = run
-        self._items: ItemStore | None = None
-        self._opening = asyncio.Lock()
 
     async def sample(
         self,
@@ -71,6 +68,7 @@ class Requests:
         item: str,
         count: int,
         seed: int | None,
+        shared: bool,
     ) -> list[Answer]:
         """Answers of sample indexes 0 to count - 1; see `StageContext.sample`."""
         prompt = sampler.chat.prompt(messages)
@@ -85,24 +83,43 @@ class Requests:
             given={"messages": json.dumps(list(messages), ensure_ascii=False), "item": item, **params},
             seed=seed,
         )
-        items = await self._store()
-        missing = items.missing(request.key, count, MOST_SEQUENCES)
-        await gather(self._ask(items, request, start, n) for start, n in missing)
-        return [self._answer(items, request.key, index) for index in range(count)]
+        answers = await self._answers(sampler, shared)
+        async with answers.turns.of(request.key):
+            missing = list(answers.items.missing(request.key, count, MOST_SEQUENCES))
+            await gather([self._ask(answers.items, request, start, n) for start, n in missing])
+        found = [
+            Answer(stored["text"], array("i", stored["tokens"]), stored["stop_reason"] == "stop", index)
+            for index, stored in enumerate(answers.items.sequences(request.key, count))
+        ]
+        if len(found) < count:
+            raise StageFailed(f"{self._run.item.id}: the engine returned fewer sequences than asked for")
+        return found
 
-    async def score(self, sampler: RoleSampler, prompt: Sequence[int], completion: Sequence[int]) -> float:
+    async def score(
+        self, sampler: RoleSampler, prompt: Sequence[int], completion: Sequence[int], *, shared: bool
+    ) -> float:
         """Mean log-prob per token of a completion, in nats; see `StageContext.score`."""
-        from tinker import types
-
         if not completion:
             raise ValueError("an empty completion has no score")
         tokens = [*prompt, *completion]
         key = digest({"weights": sampler.fingerprint, "score": tokens, "last": len(completion)})
-        items = await self._store()
-        known = items.score(key)
-        if known is not None:
-            return known
-        async with self._run.cell.shared.slots:
+        answers = await self._answers(sampler, shared)
+        async with answers.turns.of(key):
+            known = answers.items.score(key)
+            return known if known is not None else await self._score(answers.items, sampler, key, tokens, completion)
+
+    async def _answers(self, sampler: RoleSampler, shared: bool) -> Answers:
+        work = self._run.work
+        return await work.common(f"answers-{sampler.fingerprint[:16]}") if shared else work.answers
+
+    async def _score(
+        self, items: ItemStore, sampler: RoleSampler, key: str, tokens: list[int], completion: Sequence[int]
+    ) -> float:
+        from tinker import types
+
+        shared = self._run.cell.shared
+        async with shared.slots:
+            shared.go_on()
             with explained():
                 found = await sampler.client.compute_logprobs(
                     types.ModelInput.from_ints(tokens), prompt_logprobs_last_n=len(completion)
@@ -110,23 +127,18 @@ class Requests:
         last = [float(value) for value in found[-len(completion) :] if value is not None]
         if len(last) != len(completion):
             raise StageFailed(f"the engine scored {len(last)} of {len(completion)} tokens of an answer")
-        value = sum(last) / len(last)
-        items.append_score(key, sampler.model, value, len(last))
+        score: Score = {
+            "key": key,
+            "model": sampler.model,
+            "mean_logprob": sum(last) / len(last),
+            "tokens": len(last),
+            "scored_tokens": len(tokens),
+            "work": self._run.work.name,
+        }
+        items.append_score(score)
         self._run.tell(events.RowStored(*self._run.place, sampler.model, 0, len(tokens), 0))
-        self._run.count(Usage(requests=1, scored_tokens=len(tokens)))
-        return value
-
-    def close(self) -> None:
-        """Close the record files."""
-        if self._items:
-            self._items.close()
-            self._items = None
-
-    async def _store(self) -> ItemStore:
-        async with self._opening:
-            if self._items is None:
-                self._items = ItemStore(self._run.folder)
-        return self._items
+        self._run.progress()
+        return score["mean_logprob"]
 
     def _room(self, sampler: RoleSampler, prompt: Sequence[int], max_tokens: int) -> int:
         if sampler.context_length is None:
@@ -144,7 +156,9 @@ class Requests:
         from tinker import types
 
         seed = request.seed if request.seed is not None else seed_from(request.key, start)
-        async with self._run.cell.shared.slots:
+        shared = self._run.cell.shared
+        async with shared.slots:
+            shared.go_on()
             with explained():
                 response = await request.sampler.client.sample(
                     types.ModelInput.from_ints(request.prompt),
@@ -168,26 +182,9 @@ class Requests:
             "prompt_tokens": len(request.prompt),
             "sampled_tokens": sampled,
             "cache_hit_tokens": int(response.prompt_cache_hit_tokens or 0),
+            "work": self._run.work.name,
         }
         items.append(record)
         stored = len(record["sequences"]), len(request.prompt), sampled
         self._run.tell(events.RowStored(*self._run.place, request.sampler.model, *stored))
-        self._run.count(Usage(requests=1, prefill_tokens=len(request.prompt), sampled_tokens=sampled))
-
-    def _answer(self, items: ItemStore, key: str, index: int) -> Answer:
-        stored = items.sequence(key, index)
-        if stored is None:
-            raise StageFailed(f"{self._run.item.id}: the engine returned fewer sequences than asked for")
-        return Answer(stored["text"], tuple(stored["tokens"]), stored["stop_reason"] == "stop", index)
-
-
-async def gather(work: Iterable[Awaitable[_T]]) -> list[_T]:
-    """Await many together; the first error cancels the rest and is raised as it is."""
-    tasks = [asyncio.ensure_future(one) for one in work]
-    try:
-        return list(await asyncio.gather(*tasks))
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
+        self._run.progress()

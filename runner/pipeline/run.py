@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,20 +17,41 @@ from charrun import events
 from charrun.errors import EXIT_INTERRUPTED, CharrunError, EnvironmentProblem, Interrupted, StageFailed
 from charrun.pipeline.cell import Cell
 from charrun.pipeline.choice import Choice
+from charrun.pipeline.frozen import keep_sources
 from charrun.pipeline.lockfile import lock_entries
 from charrun.pipeline.observers import Observers, nobody
 from charrun.pipeline.results import CellResult, CellsFailed, RunResult
 from charrun.pipeline.selection import Selection
 from charrun.pipeline.shared import Shared
+from charrun.pipeline.together import gather
 from charrun.plugin_manager import Registry
+from charrun.service.pulse import pulse
 from charrun.store.files import make_folder
 from charrun.store.run import RunFolder
+from charrun.store.snapshot import write_snapshot
 
 JOBS = 4
 """Cells that run at once, unless told otherwise."""
+PATIENCE_SECONDS = 2 * 3600.0
+"""As long as the SDK itself waits for the progress of samples."""
 SUMMARY_ROWS = 16
 _WATCH_SECONDS = 0.5
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a run is done; nothing of it changes what is made.
+
+    Attributes:
+        jobs: Cells that run at once.
+        wait: Whether to wait for store folders that another process writes.
+        patience: Seconds without any answer while requests wait, after which the engine counts as gone.
+    """
+
+    jobs: int = JOBS
+    wait: bool = False
+    patience: float = PATIENCE_SECONDS
 
 
 def run_choice(
@@ -38,7 +60,8 @@ def run_choice(
     runs_dir: Path,
     watchers: Iterable[object] = (),
     selection: Selection | None = None,
-    jobs: int = JOBS,
+    manner: Manner | None = None,
+    folder: RunFolder | None = None,
 ) -> RunResult:
     """Run the selected cells and stages of a spec and return what they made.
 
@@ -48,16 +71,25 @@ def run_choice(
         runs_dir: Where runs and their rows are kept.
         watchers: Who else is told: objects with methods called as the hooks that they want.
         selection: What of the spec to run; all of it by default.
-        jobs: Cells that run at once.
+        manner: How.
+        folder: The run that is continued; by default the one of this resolved spec, or a new one.
 
     Raises:
         CharrunError: A stage failed, the environment failed, or the run was interrupted; what is recorded stays.
     """
     runs_dir = make_folder(runs_dir.absolute())
-    frozen = {**choice.spec.to_dict(), "stand_ins_used": dict(choice.stand_ins)}
-    folder = RunFolder.open(runs_dir, choice.spec.name, frozen)
-    shared = Shared(choice, registry, runs_dir, folder, Observers(registry.observers, watchers))
-    return asyncio.run(_interruptible(_run(shared, choice, selection or Selection(), jobs)))
+    manner = manner or Manner()
+    folder = folder or RunFolder.open(runs_dir, choice.spec.name, frozen_spec(choice))
+    keep_sources(folder, {plugin.sha256: plugin.path for plugin in choice.spec.plugins})
+    watchers = list(watchers)
+    shared = Shared(choice, registry, runs_dir, folder, Observers(registry.observers, watchers), wait=manner.wait)
+    work = _run(shared, choice, selection or Selection(), manner)
+    return asyncio.run(_interruptible(work, shared, watchers))
+
+
+def frozen_spec(choice: Choice) -> dict[str, Any]:
+    """What a run's folder keeps of its spec, and is found by."""
+    return {**choice.spec.to_dict(), "stand_ins_used": dict(choice.stand_ins)}
 
 
 def plan_cells(choice: Choice, registry: Registry, runs_dir: Path, selection: Selection | None = None) -> list[Cell]:
@@ -75,12 +107,15 @@ def _cells(shared: Shared, selection: Selection) -> list[Cell]:
     return [Cell(shared, spec, checked) for spec in checked.cells(shared.spec)]
 
 
-async def _run(shared: Shared, choice: Choice, selection: Selection, jobs: int) -> RunResult:
+async def _run(shared: Shared, choice: Choice, selection: Selection, manner: Manner) -> RunResult:
     cells = _cells(shared, selection)
     started = time.monotonic()
     run = shared.folder.name
     shared.record(
         "run_started",
+        spec=shared.folder.spec_digest,
+        selection=selection.to_dict(),
+        spec_path=str(choice.spec.path.absolute()),
         engine=shared.engine.name,
         stand_ins=dict(choice.stand_ins),
         pid=os.getpid(),
@@ -91,11 +126,13 @@ async def _run(shared: Shared, choice: Choice, selection: Selection, jobs: int) 
     shared.observers.tell(
         events.RunStarted(run, shared.folder.folder, shared.engine.name, dict(choice.stand_ins), names)
     )
+    for told in shared.folder.mended:
+        shared.message(None, told)
     status = "errored"
     try:
-        results = await _while_engine_lives(shared, _run_cells(shared, cells, jobs))
+        results = await _while_engine_lives(shared, _run_cells(shared, cells, manner.jobs), manner.patience)
         status = "success"
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, Interrupted):
         status = "interrupted"
         shared.record("run_interrupted")
         _tell_failure(shared, "interrupted", EXIT_INTERRUPTED)
@@ -107,7 +144,10 @@ async def _run(shared: Shared, choice: Choice, selection: Selection, jobs: int) 
         raise
     finally:
         await shared.close(status)
+        with contextlib.suppress(CharrunError, OSError):
+            write_snapshot(shared.folder.folder)
     shared.record("run_finished")
+    write_snapshot(shared.folder.folder)
     shared.observers.tell(events.RunFinished(run, shared.folder.folder, round(time.monotonic() - started, 3)))
     return _result_of(shared, results)
 
@@ -124,27 +164,19 @@ def _tell_failure(shared: Shared, error: str, code: int) -> None:
 async def _run_cells(shared: Shared, cells: Sequence[Cell], jobs: int) -> list[CellResult]:
     """All cells, so many at once. A stage that fails ends its own cell; anything else ends the run."""
     shared.folder.write("lock.json", lock_entries(shared))
-    slots = asyncio.Semaphore(jobs)
     failures: list[tuple[Cell, StageFailed]] = []
 
     async def one(cell: Cell) -> CellResult | None:
-        async with slots:
-            try:
-                return await _run_cell(shared, cell)
-            except StageFailed as error:
-                failures.append((cell, error))
-                return None
+        try:
+            return await _run_cell(cell)
+        except StageFailed as error:
+            failures.append((cell, error))
+            return None
 
-    tasks: list[asyncio.Task[CellResult | None]] = []
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks += [group.create_task(one(cell)) for cell in cells]
-    except BaseExceptionGroup as several:
-        raise several.exceptions[0] from None  # the first error cancelled the rest
-    results = [result for task in tasks if (result := task.result()) is not None]
+    found = await gather((one(cell) for cell in cells), jobs)
+    results = [result for result in found if result is not None]
     if failures:
         raise _failure_of(failures, len(cells), _result_of(shared, results))
-    shared.folder.snapshot({"status": "finished", "cells": [_plain(result) for result in results]})
     return results
 
 
@@ -163,46 +195,19 @@ def _failure_of(failures: Sequence[tuple[Cell, StageFailed]], cells: int, result
     return CellsFailed(f"{len(failures)} of {cells} cells failed\n{text}", first.hint, result)
 
 
-async def _run_cell(shared: Shared, cell: Cell) -> CellResult:
+async def _run_cell(cell: Cell) -> CellResult:
     for stage in cell.selected:
         await stage.ensure()
-    result = await _result(cell)
-    shared.folder.write(f"cell-{cell.name}.json", _folders(cell))
-    return result
-
-
-async def _result(cell: Cell) -> CellResult:
     rows: dict[str, list[dict[str, Any]]] = {}
     for stage in cell.selected:
-        for kind, found in (await stage.ensure()).items():
-            if len(found) <= SUMMARY_ROWS:
-                rows[kind] = list(found)
+        for kind, artifact in (await stage.ensure()).items():
+            if artifact.rows <= SUMMARY_ROWS:
+                rows[kind] = artifact.read()
     return CellResult(cell.name, tuple(s.result for s in cell.selected if s.result), rows)
 
 
-def _folders(cell: Cell) -> dict[str, Any]:
-    return {
-        "cell": cell.name,
-        "stages": [
-            {"id": stage.item.id, "folder": f"store/{stage.folder.name}", "fingerprint": stage.fingerprint}
-            for stage in cell.stages
-            if stage.fingerprint
-        ],
-    }
-
-
-def _plain(result: CellResult) -> Mapping[str, Any]:
-    return {
-        "name": result.name,
-        "stages": [
-            {"id": s.id, "seconds": round(s.seconds, 3), "rows": dict(s.rows), "usage": s.usage.to_dict()}
-            for s in result.stages
-        ],
-    }
-
-
-async def _while_engine_lives(shared: Shared, work: Coroutine[Any, Any, _T]) -> _T:
-    """Await the work, but no longer than the engine lives: the SDK would retry a dead one for minutes."""
+async def _while_engine_lives(shared: Shared, work: Coroutine[Any, Any, _T], patience: float) -> _T:
+    """Await the work, but no longer than the engine lives and answers: the SDK would ask a dead one for hours."""
     task = asyncio.ensure_future(work)
     try:
         while True:
@@ -214,32 +219,46 @@ async def _while_engine_lives(shared: Shared, work: Coroutine[Any, Any, _T]) -> 
                 raise EnvironmentProblem(
                     f"the engine is gone: {reason}", "what is recorded stays; run the same command again"
                 )
+            silent = pulse.silent_seconds()
+            if silent > patience:
+                raise EnvironmentProblem(
+                    f"the engine has answered none of {pulse.waiting:,} requests for {duration_of(silent)}",
+                    "what is recorded stays; run the same command again, with a longer --patience if it was only slow",
+                )
     finally:
         if not task.done():
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def _interruptible(work: Coroutine[Any, Any, _T]) -> _T:
-    """The first SIGINT or SIGTERM cancels the work, a second one ends the process at once."""
-    task = asyncio.ensure_future(work)
+async def _interruptible(work: Coroutine[Any, Any, _T], shared: Shared, watchers: Sequence[object]) -> _T:
+    """The first SIGINT or SIGTERM lets what is in flight come to its end, a second one ends the process at once."""
     loop = asyncio.get_running_loop()
-    received: list[int] = []
 
     def stop(number: int) -> None:
-        if received:
-            os._exit(EXIT_INTERRUPTED)
-        received.append(number)
-        task.cancel()
+        if not shared.stopping:
+            shared.stop()
+            return
+        for watcher in watchers:
+            with contextlib.suppress(Exception):
+                getattr(watcher, "abandon", lambda: None)()
+        with contextlib.suppress(Exception):
+            print("interrupted at once: what is recorded stays", file=sys.stderr, flush=True)
+        os._exit(EXIT_INTERRUPTED)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError, ValueError):  # not in a thread, not on Windows
             loop.add_signal_handler(number, stop, number)
     try:
-        return await task
+        return await work
     except asyncio.CancelledError:
         raise Interrupted("interrupted: what is recorded stays", "run the same command again to continue") from None
     except CharrunError:
-        if received:
+        if shared.stopping:
             raise Interrupted("interrupted", "run the same command again to continue") from None
         raise
+
+
+def duration_of(seconds: float) -> str:
+    """Minutes, or seconds where it is less than two of them."""
+    return f"{seconds / 60:,.0f} minutes" if seconds >= 120 else f"{seconds:.0f} seconds"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from charrun.errors import UsageProblem
 from charrun.spec import CellSpec, Spec
@@ -33,6 +34,21 @@ class Selection:
     forced: tuple[str, ...] = ()
     after: str = ""
     names: tuple[str, ...] = ()
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it leaves cells or stages out."""
+        return any((self.characters, self.models, self.scales, self.first, self.last, self.names))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What of it leaves something out, as plain data."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items() if value}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Selection:
+        """What `to_dict` gave."""
+        parts: dict[str, Any] = {k: tuple(part) if isinstance(part, list) else part for k, part in value.items()}
+        return cls(**parts)
 
     def cells(self, spec: Spec) -> tuple[CellSpec, ...]:
         """The spec's cells that are meant.

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charrun import events
-from charrun.errors import EnvironmentProblem
+from charrun.errors import EnvironmentProblem, Interrupted, Locked, StageFailed
+from charrun.pipeline.answers import SharedAnswers
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.defects import asking
 from charrun.pipeline.observers import Observers
@@ -17,9 +20,12 @@ from charrun.pipeline.prompts import Prompts
 from charrun.plugin_manager import Registry
 from charrun.service.engine import Connection, EngineRequest
 from charrun.service.models import local_folder
+from charrun.service.pulse import pulse
 from charrun.service.service import Service
 from charrun.spec import Character, load_character
 from charrun.store.canonical import folder_digest
+from charrun.store.files import full
+from charrun.store.lock import FolderLock
 from charrun.store.run import RunFolder
 
 if TYPE_CHECKING:
@@ -27,13 +33,26 @@ if TYPE_CHECKING:
 
 IN_FLIGHT = 256
 """Requests that wait at the engine at once; the SDK throttles itself below the service's own limit."""
+_POLL_SECONDS = 0.5
 
 
 class Shared:
-    """One run's surroundings. The engine is started and the SDK imported when a stage first needs them."""
+    """One run's surroundings. The engine is started and the SDK imported when a stage first needs them.
+
+    Attributes:
+        stopping: Whether a person has asked the run to stop: nothing is begun any more, what is in flight is awaited.
+        failures: By ticket the errors of stages that have failed: cells that share the work share the failure.
+    """
 
     def __init__(
-        self, choice: Choice, registry: Registry, runs_dir: Path, folder: RunFolder, observers: Observers
+        self,
+        choice: Choice,
+        registry: Registry,
+        runs_dir: Path,
+        folder: RunFolder,
+        observers: Observers,
+        *,
+        wait: bool = False,
     ) -> None:
         self.spec = choice.spec
         self.stand_ins = choice.stand_ins
@@ -53,6 +72,10 @@ class Shared:
         self.namespace = cache(self._namespace)
         self._turns: dict[Path, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._forced: set[Path] = set()
+        self._wait = wait
+        self.stopping = False
+        self.failures: dict[Path, StageFailed] = {}
+        self.answers = SharedAnswers(self.store, self.writing)
 
     def turn(self, folder: Path) -> asyncio.Lock:
         """Held while a cell makes or reads what lies in a store folder; other processes are kept out by its file."""
@@ -63,6 +86,62 @@ class Shared:
         first = folder not in self._forced
         self._forced.add(folder)
         return first
+
+    def stop(self) -> None:
+        """Begin nothing any more; what is in flight is awaited."""
+        self.stopping = True
+        flight = f"{pulse.waiting:,} requests in flight are awaited" if pulse.waiting else "nothing more is begun"
+        self.message(None, f"stopping: {flight}; Ctrl-C again ends at once")
+
+    def go_on(self) -> None:
+        """Called before anything is begun.
+
+        Raises:
+            Interrupted: A person has asked the run to stop.
+        """
+        if self.stopping:
+            raise Interrupted("interrupted: what is recorded stays", "run the same command again to continue")
+
+    def raise_failure(self, ticket: Path) -> None:
+        """The failure of the same work in another cell.
+
+        Raises:
+            StageFailed: It has failed in this run.
+        """
+        if ticket in self.failures:
+            raise self.failures[ticket]
+
+    @asynccontextmanager
+    async def writing(self, folder: Path) -> AsyncIterator[None]:
+        """Hold a store folder's lock against other processes; where the run was told to wait, wait for it.
+
+        Raises:
+            Locked: Another process holds it, and nobody said to wait.
+            EnvironmentProblem: The folder can't be locked.
+        """
+        lock = FolderLock(folder)
+        waiting = False
+        while True:
+            try:
+                lock.acquire()
+                break
+            except Locked as error:
+                if not self._wait:
+                    raise
+                if not waiting:
+                    self.message(None, f"{error.message}; waiting for it")
+                waiting = True
+            await asyncio.sleep(_POLL_SECONDS)
+            self.go_on()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def held(self, paths: Sequence[str]) -> Mapping[str, bool]:
+        """Which checkpoints the engine still holds, as far as that can be known without starting it."""
+        with asking(type(self.engine)):
+            return self.engine.holds(paths, self._request())
 
     async def service(self) -> Service:
         """The SDK session, opened on first use.
@@ -115,9 +194,10 @@ class Shared:
         try:
             self.folder.record(event, **place, **fields)
         except OSError as error:
+            remedy = "make room" if full(error) else "see to it"
             raise EnvironmentProblem(
                 f"cannot write {self.folder.folder}: {error.strerror or error}",
-                "what is recorded stays; make room and run the same command again",
+                f"what is recorded stays; {remedy} and run the same command again",
             ) from error
 
     def message(self, stage: StageRun | None, text: str) -> None:

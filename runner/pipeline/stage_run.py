@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,16 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charrun import events
-from charrun.errors import EnvironmentProblem, StageFailed
+from charrun.errors import EnvironmentProblem, Interrupted, StageFailed
+from charrun.faults import reached
+from charrun.pipeline.adapters import discard
 from charrun.pipeline.context import StageContext
 from charrun.pipeline.defects import running
 from charrun.pipeline.identity import content, describe, numbers, with_inputs
 from charrun.pipeline.results import StageResult
+from charrun.pipeline.work import USAGE, Work
 from charrun.service.ledger import Usage
 from charrun.spec import StageItem
-from charrun.store.canonical import digest, digest_rows
-from charrun.store.files import make_folder, read_json, read_rows, set_aside, write_json, write_rows
-from charrun.store.lock import writing
+from charrun.store.canonical import digest
+from charrun.store.files import full, make_folder, set_aside, write_json
+from charrun.store.items import RECORDS
+from charrun.store.tickets import DONE, Outputs, Ticket, described, read_ticket
+from charrun.store.training import REFERENCE, TRAINING
 
 if TYPE_CHECKING:
     from charrun.pipeline.cell import Cell
@@ -29,9 +33,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT = "checkpoint"
 _LENGTH = 16
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_RECORDS = ("done", "items.jsonl", "scores.jsonl")
-Outputs = Mapping[str, list["Row"]]
+_SET_ASIDE = (DONE, *RECORDS, TRAINING, REFERENCE, USAGE)
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,13 @@ class StageRun:
         self.fingerprint = ""
         self.folder = Path()
         self.result: StageResult | None = None
+        self._ticket: Ticket | None = None
         self._earlier = earlier
         self._outputs: Outputs | None = None
         self._absent = False
-        self._published: dict[str, list[Row]] = {}
+        self._work: Work | None = None
+        self._lost: set[str] = set()
         self._lock = asyncio.Lock()
-        self._usage = Usage()
         self._done = self._total = 0
 
     # -- upstream -------------------------------------------------------------------------------------------------
@@ -104,6 +107,20 @@ class StageRun:
                 self._outputs = await self._make()
             return self._outputs
 
+    async def rows(self, kind: str, more: int = 0) -> list[Row]:
+        """Rows of a kind, read now; of checkpoints only such that the engine still holds."""
+        outputs = await self.ensure(more)
+        rows = outputs[kind].read()
+        if kind == CHECKPOINT and (lost := await self._lost_of(rows)):
+            self.cell.shared.message(
+                self, f"the engine no longer holds {', '.join(sorted(lost))}: {self.item.id} trains again"
+            )
+            async with self._lock:
+                self._lost |= lost
+                self._outputs = await self._make()
+            rows = self._outputs[kind].read()
+        return rows
+
     def peek(self) -> Outputs | None:
         """The outputs, if they and everything they depend on are in the store; nothing is made or written.
 
@@ -113,21 +130,34 @@ class StageRun:
             inputs = {(kind, run.item.id): run.peek() for kind, run in self.inputs()}
             known = {place: outputs for place, outputs in inputs.items() if outputs is not None}
             if len(known) == len(inputs) and not self.forced:
-                ticket = self._locate(known).ticket
-                self._outputs = self._read(ticket, mend=False)
-                self._recall(ticket)
+                self._outputs = self._read(self._locate(known).ticket)
             self._absent = self._outputs is None
         return self._outputs
+
+    def checkpoint_is_lost(self) -> bool:
+        """Whether the engine is known not to hold a checkpoint of its outputs any more; nothing is started to ask."""
+        outputs = self.peek()
+        if outputs is None or CHECKPOINT not in outputs:
+            return False
+        paths = [str(row[key]) for row in outputs[CHECKPOINT].read() for key in ("state", "sampler")]
+        return False in self.cell.shared.held(paths).values()
+
+    @property
+    def work(self) -> Work:
+        """What is open while the stage makes its rows."""
+        if self._work is None:
+            raise StageFailed(f"{self.item.id} asks for its records before it runs", "a defect of the stage")
+        return self._work
 
     def publish(self, kind: str, rows: Sequence[Row]) -> None:
         """Collect rows of a kind; a kind that the stage does not declare is a defect of the stage."""
         if kind not in self.stage.produces:
             raise StageFailed(f"{self.item.id} published '{kind}', which its `produces` does not name")
-        self._published[kind] = list(rows)
+        self.work.published[kind] = list(rows)
 
     def count(self, usage: Usage) -> None:
         """Add to the token counts and show them."""
-        self._usage.add(usage)
+        self.work.count(usage)
         self.progress()
 
     def progress(self, done: int = 0, total: int | None = None) -> None:
@@ -135,7 +165,8 @@ class StageRun:
         if total is not None:
             self._done, self._total = 0, total
         self._done += done
-        self.tell(events.StageProgressed(*self.place, self._done, self._total, self._usage.tokens))
+        tokens = self._work.usage().tokens if self._work else 0
+        self.tell(events.StageProgressed(*self.place, self._done, self._total, tokens))
 
     @property
     def place(self) -> tuple[str, str]:
@@ -159,171 +190,142 @@ class StageRun:
     # -- making ---------------------------------------------------------------------------------------------------
 
     def _locate(self, inputs: Mapping[tuple[str, str], Outputs]) -> _Place:
-        rows = {f"{kind} of {id}": digest_rows(map(content, outputs[kind])) for (kind, id), outputs in inputs.items()}
+        rows = {f"{kind} of {id}": outputs[kind].content for (kind, id), outputs in inputs.items()}
         described = with_inputs(self, self.described, rows)
         self.fingerprint = digest(described)
         self.folder = self.cell.shared.store / f"{self.item.uses}-{self.fingerprint[:_LENGTH]}"
         ticket = digest([numbers(self.cell.scale), self.extra, rows])[:_LENGTH]
-        return _Place(described, self.fingerprint, self.folder, self.folder / "done" / f"{ticket}.json")
+        return _Place(described, self.fingerprint, self.folder, self.folder / DONE / f"{ticket}.json")
 
     async def _make(self) -> Outputs:
+        shared = self.cell.shared
         inputs = {(kind, run.item.id): await run.ensure() for kind, run in self.inputs()}
         place = self._locate(inputs)
-        async with self.cell.shared.turn(place.folder):  # cells that share this work take turns: one makes, all read
-            forced = self.forced and self.cell.shared.force(place.folder)
-            found = None if forced else self._read(place.ticket)
-            if found is not None:
-                self._record_found(place.ticket)
-                self._recall(place.ticket)
+        async with shared.turn(place.folder):  # cells that share this work take turns: one makes, all read
+            forced = self.forced and shared.force(place.folder)
+            if not forced and (found := self._found(place.ticket)) is not None:
                 return found
             if self.left_out and not self.extra:
                 raise StageFailed(f"{self.item.id} is not done, and --from leaves it out", "run it first")
-            make_folder(place.ticket.parent)
-            for kind, run in self.inputs():
-                if kind == CHECKPOINT:
-                    await run.renew_lost_checkpoint()
+            shared.go_on()
+            shared.raise_failure(place.ticket)
             try:
-                with writing(place.folder):
+                make_folder(place.ticket.parent)
+                async with shared.writing(place.folder):
+                    if not forced and (found := self._found(place.ticket)) is not None:
+                        return found  # another process has made it while this one waited
                     if forced:
-                        set_aside(place.folder, _RECORDS)
+                        set_aside(place.folder, _SET_ASIDE)
                         make_folder(place.ticket.parent)
+                    self._void(place.ticket)
                     write_json(place.folder / "stage.json", place.described)
-                    return await self._work(place.ticket)
+                    return await self._do(place.ticket)
+            except StageFailed as error:
+                shared.failures[place.ticket] = error
+                raise
             except OSError as error:
-                remedy = "make room" if error.errno in _FULL else "see to it"
+                remedy = "make room" if full(error) else "see to it"
                 raise EnvironmentProblem(
                     f"{self.item.id}: {error.strerror or error}: {error.filename or place.folder}",
                     f"what is recorded stays; {remedy} and run the same command again",
                 ) from error
 
-    async def _work(self, ticket: Path) -> Outputs:
+    async def _do(self, ticket: Path) -> Outputs:
         shared = self.cell.shared
-        self._published = {}
-        self._usage, self._done, self._total = Usage(), 0, 0
         shared.record("stage_started", self, folder=self.folder.name, extra=self.extra)
-        self.tell(events.StageStarted(*self.place, self.item.uses, self.stage.summary))
-        context = StageContext(self)
+        self._done = self._total = 0
         started = time.monotonic()
         try:
-            with running(type(self.stage), self.item.id, self.folder):
-                try:
-                    await self.stage.run(context)
-                finally:
-                    context.close()
-                self._store(ticket, time.monotonic() - started)
+            work = self._work = Work(shared, ticket, lambda text: shared.message(self, text))
+            self.tell(events.StageStarted(*self.place, self.item.uses, self.stage.summary))
+            try:
+                with running(type(self.stage), self.item.id, self.folder):
+                    await self.stage.run(StageContext(self))
+                    reached("outputs.before")
+                    seconds = time.monotonic() - started
+                    asked = {run.item.id: run.extra for _, run in self.inputs() if run.extra}
+                    intermediates = [each.state for each in work.trained]
+                    past = self._ticket if self.extra else None
+                    done = work.finish(self.stage.produces, content, seconds, asked, past)
+                    reached("outputs.after")
+            finally:
+                await work.close()
+                self._work = None
         except BaseException as error:
-            told = f"{type(error).__name__}: {error}"
-            shared.record("stage_failed", self, error=told)
-            stopped = isinstance(error, asyncio.CancelledError)
-            self.tell(events.StageFailed(*self.place, "stopped before it was done" if stopped else told))
+            self._tell_failure(error)
             raise
-        outputs = self._read(ticket)
-        assert outputs is not None, "just written"
+        outputs = self._take(done, cached=False)
+        told = {"outputs": described(done.outputs), "usage": done.usage, "shared": list(done.shared)}
+        shared.record("stage_finished", self, seconds=done.seconds, cached=False, **told)
+        self.tell(self._finished())
+        await discard(self, intermediates)
+        return outputs
+
+    def _tell_failure(self, error: BaseException) -> None:
+        stopped = isinstance(error, asyncio.CancelledError | Interrupted)
+        told = f"{type(error).__name__}: {error}"
+        self.cell.shared.record("stage_failed", self, error=told, interrupted=stopped)
+        self.tell(events.StageFailed(*self.place, "stopped before it was done" if stopped else told))
+
+    def _found(self, ticket: Path) -> Outputs | None:
+        """Outputs that are done, told to those who watch."""
+        entry = read_ticket(ticket)
+        outputs = self._read(ticket, entry)
+        if outputs is None or entry is None or self._is_lost(outputs):
+            return None
+        told = {"outputs": described(outputs), "usage": entry.usage, "shared": list(entry.shared)}
+        self.cell.shared.record(
+            "stage_finished", self, folder=self.folder.name, seconds=entry.seconds, cached=True, **told
+        )
         self.tell(self._finished())
         return outputs
 
-    def _store(self, ticket: Path, seconds: float) -> None:
-        lacking = [kind for kind in self.stage.produces if kind not in self._published]
-        if lacking:
-            raise StageFailed(f"{self.item.id} ended without publishing {', '.join(lacking)}")
-        outputs = {}
-        for kind, rows in self._published.items():
-            sha = digest_rows(rows)
-            name = f"{kind}-{sha[:_LENGTH]}.jsonl"
-            if not (self.folder / name).exists():
-                write_rows(self.folder / name, rows)
-            outputs[kind] = {"file": name, "rows": len(rows), "sha256": sha}
-        past = self.result.usage.to_dict() if self.result and not self.result.cached else {}
-        before = self.result.seconds if past and self.result else 0.0
-        usage = Usage(**past)
-        usage.add(self._usage)
-        asked = {run.item.id: run.extra for _, run in self.inputs() if run.extra}
-        spent = {"seconds": round(before + seconds, 3), "usage": usage.to_dict()}
-        write_json(ticket, {"outputs": outputs, "asked_for": asked, **spent})
-        shared = self.cell.shared
-        shared.record("stage_finished", self, outputs=outputs, seconds=round(seconds, 3), cached=False)
-        self.result = StageResult(self.item.id, before + seconds, {}, usage, cached=False)
-
-    def _read(self, ticket: Path, *, mend: bool = True) -> Outputs | None:
-        entry = _entry(ticket)
-        if entry is None or not set(self.stage.produces) <= set(entry["outputs"]):
+    def _read(self, ticket: Path, entry: Ticket | None = None) -> Outputs | None:
+        entry = entry or read_ticket(ticket)
+        if entry is None or not set(self.stage.produces) <= set(entry.outputs) or entry.damage(self.folder):
             return None
-        outputs = {}
-        for kind, output in entry["outputs"].items():
-            path = self.folder / output["file"]
-            rows = _rows(path)
-            if rows is None or digest_rows(rows) != output.get("sha256"):
-                if mend:
-                    self.cell.shared.message(self, f"{path} is missing or damaged and is made again")
-                    path.unlink(missing_ok=True)
-                return None
-            outputs[kind] = rows
-        fresh = self.result is not None and not self.result.cached
-        self.result = StageResult(
-            id=self.item.id,
-            seconds=entry["seconds"],
-            rows={kind: len(rows) for kind, rows in outputs.items()},
-            usage=Usage(**entry["usage"]),
-            cached=not fresh,
-        )
-        return outputs
-
-    def _recall(self, ticket: Path) -> None:
-        """Let earlier stages have the rows again that this one asked of them when it was made: later ones saw those."""
-        asked = (_entry(ticket) or {}).get("asked_for", {})
-        for _, run in self.inputs():
-            extra = asked.get(run.item.id, 0)
+        for _, run in self.inputs():  # later stages saw the rows that this one had asked earlier ones for
+            extra = entry.asked_for.get(run.item.id, 0)
             if extra > run.extra:
                 run.extra, run._outputs, run._absent = extra, None, False
+        return self._take(entry, cached=self.result is None or self.result.cached)
 
-    def _record_found(self, ticket: Path) -> None:
-        entry = _entry(ticket)
-        assert entry is not None, "just read"
-        outputs = entry["outputs"]
-        self.cell.shared.record("stage_finished", self, folder=self.folder.name, outputs=outputs, cached=True)
-        self.tell(self._finished())
+    def _take(self, entry: Ticket, *, cached: bool) -> Outputs:
+        self._ticket = entry
+        self.result = StageResult(
+            id=self.item.id,
+            seconds=entry.seconds,
+            rows={kind: artifact.rows for kind, artifact in entry.outputs.items()},
+            usage=Usage(**entry.usage),
+            cached=cached,
+        )
+        return entry.outputs
+
+    def _void(self, ticket: Path) -> None:
+        """Name what is damaged of work that was done, and set its ticket aside: it is made again."""
+        entry = read_ticket(ticket)
+        if entry is None:
+            if ticket.exists():
+                self.cell.shared.message(self, f"{ticket} is damaged: {self.item.id} is made again")
+            return
+        for path in entry.damage(self.folder):
+            self.cell.shared.message(self, f"{path} is missing or damaged and is made again")
+        for path in entry.shortened(self.folder):
+            self.cell.shared.message(self, f"{path} is shorter than it was: what is missing is asked for again")
+        set_aside(ticket.parent, [ticket.name])
+
+    async def _lost_of(self, rows: Sequence[Row]) -> set[str]:
+        """Paths among checkpoints that the engine no longer holds."""
+        service = await self.cell.shared.service()
+        paths = [str(row[key]) for row in rows for key in ("state", "sampler")]
+        return {path for path in paths if not await service.exists(path)}
+
+    def _is_lost(self, outputs: Outputs) -> bool:
+        if not self._lost or CHECKPOINT not in outputs:
+            return False
+        return any({str(row["state"]), str(row["sampler"])} & self._lost for row in outputs[CHECKPOINT].read())
 
     def _finished(self) -> events.StageFinished:
         done = self.result
         assert done is not None
         return events.StageFinished(*self.place, done.rows, done.seconds, done.usage.to_dict(), done.cached)
-
-    async def renew_lost_checkpoint(self) -> None:
-        """Train again where the engine no longer holds the stage's checkpoint."""
-        outputs = await self.ensure()
-        service = await self.cell.shared.service()
-        if all([await service.exists(str(row["state"])) for row in outputs[CHECKPOINT]]):
-            return
-        self.cell.shared.message(self, f"the engine no longer holds the checkpoint of {self.item.id}: training again")
-        lost = {row["state"] for row in outputs[CHECKPOINT]}
-        async with self._lock:
-            for ticket in (self.folder / "done").iterdir():
-                if _holds(self.folder, ticket, lost):
-                    ticket.unlink()
-            self._outputs = await self._make()
-
-
-def _holds(folder: Path, ticket: Path, states: set[Any]) -> bool:
-    """Whether a ticket's checkpoint is one of these; another cell may have trained it anew meanwhile."""
-    entry = _entry(ticket)
-    rows = _rows(folder / entry["outputs"][CHECKPOINT]["file"]) if entry else None
-    return rows is None or any(row["state"] in states for row in rows)
-
-
-def _entry(ticket: Path) -> dict[str, Any] | None:
-    """What a ticket says; None where it is missing or was damaged, so that it is made again."""
-    entry = read_json(ticket)
-    try:
-        Usage(**entry["usage"])
-        outputs = {kind: {**out, "file": str(out["file"])} for kind, out in entry["outputs"].items()}
-        asked = {str(id): int(extra) for id, extra in entry.get("asked_for", {}).items()}
-        return {**entry, "outputs": outputs, "asked_for": asked, "seconds": float(entry["seconds"])}
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return None
-
-
-def _rows(path: Path) -> list[Row] | None:
-    try:
-        return list(read_rows(path))
-    except (OSError, ValueError):
-        return None

@@ -1,19 +1,33 @@
-"""The optimiser loop: submitted one step ahead, so that no step waits for the one before it to come back."""
+"""The optimiser loop: submitted one step ahead, stored step by step, saved so that it can go on."""
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from charrun.faults import reached
+from charrun.pipeline.adapters import INTERMEDIATE, Adapter, Adapters, discard, finished
 from charrun.service.service import explained
+from charrun.store.training import Saved
 
 if TYPE_CHECKING:
     import tinker
     from tinker import types
 
+    from charrun.pipeline.context import StageContext
+    from charrun.pipeline.stage_run import StageRun
+
 _Batch = TypeVar("_Batch")
 _AHEAD = 1
+_KEPT = 2
+"""Intermediate checkpoints that are kept: the newest, and one to fall back on."""
+
+INTERMEDIATE_TTL_SECONDS = 3 * 24 * 3600
+"""After this an intermediate checkpoint is gone from the engine, so that what a crash leaves costs little: long
+enough for a run that stopped on a Friday night to go on on Monday."""
 
 OnStep = Callable[[int, dict[str, float]], None]
 
@@ -24,36 +38,127 @@ def batches_of(rows: Sequence[_Batch], size: int) -> list[list[_Batch]]:
 
 
 async def train_steps(
-    client: tinker.TrainingClient,
+    ctx: StageContext,
+    adapter: Adapter,
     batches: Sequence[_Batch],
     submit: Callable[[_Batch], tinker.APIFuture[types.ForwardBackwardOutput]],
     adam: types.AdamParams,
     on_step: OnStep,
-) -> None:
+    *,
+    save_every: int = 0,
+) -> list[dict[str, float]]:
     """One optimiser step a batch; the gradient and its step are submitted together, one batch ahead.
 
+    Each step's metrics are stored when it is done. Every `save_every` steps a checkpoint with the optimizer's state is
+    saved right behind its own step, so that it holds this step and no later one; a run that was killed goes on from
+    the newest one that the engine still holds. A person's Ctrl-C ends the loop after the steps in flight, with a
+    checkpoint.
+
     Args:
-        client: The adapter in training.
-        batches: What `submit` takes, in order.
+        ctx: The stage's context.
+        adapter: The adapter in training; steps before its `next_step` are done.
+        batches: All of them in order, as `submit` takes them.
         submit: Sends one batch's forward and backward pass and returns its future.
         adam: Parameters of every step.
-        on_step: Called with the step's index and metrics once it is done.
+        on_step: Called with the step's index and metrics once it is done in this run.
+        save_every: Steps between two checkpoints; 0 saves none.
+
+    Returns:
+        The metrics of all steps from the first on, whichever run did them.
 
     Raises:
         StageFailed: The engine refuses or fails.
+        Interrupted: A person stopped the run.
     """
-    pending: deque[tuple[int, Any, Any]] = deque()
+    run = ctx._run
+    loop = _Loop(run, adapter, adapter.client, on_step)
+    if not finished(adapter, len(batches)):
+        for step in range(adapter.next_step, len(batches)):
+            if ctx.stopping:
+                break
+            await loop.submit(step, submit(batches[step]), adam, _is_due(step + 1, save_every, len(batches)))
+        await loop.drain()
+        if loop.next_step < len(batches):
+            await loop.save()
+            run.cell.shared.go_on()
+    return run.work.training.curve(adapter.name)
 
-    async def finish() -> None:
-        step, gradient, update = pending.popleft()
+
+def _is_due(next_step: int, save_every: int, steps: int) -> bool:
+    """Whether a checkpoint belongs before this step; the end has its own."""
+    return save_every > 0 and next_step % save_every == 0 and next_step < steps
+
+
+@dataclass
+class _Submitted:
+    """One step on its way."""
+
+    step: int
+    gradient: Any
+    update: Any
+    save: Any
+
+
+class _Loop:
+    """Steps in flight, and what is stored of those that are done."""
+
+    def __init__(self, run: StageRun, adapter: Adapter, client: tinker.TrainingClient, on_step: OnStep) -> None:
+        self.next_step = adapter.next_step
+        self._run = run
+        self._adapter = adapter
+        self._client = client
+        self._on_step = on_step
+        self._pending: deque[_Submitted] = deque()
+        self._saved: list[str] = []
+        self._last_saved = adapter.next_step if adapter.saved else 0
+
+    async def submit(self, step: int, gradient: Any, adam: types.AdamParams, save: bool) -> None:
+        """Send a step, with its checkpoint right behind it; wait for the one before."""
+        update = self._client.optim_step(adam)
+        reached("step.submitted")
+        self._pending.append(_Submitted(step, gradient, update, self._save(step + 1) if save else None))
+        if len(self._pending) > _AHEAD:
+            await self._finish()
+
+    async def drain(self) -> None:
+        """Wait for all steps in flight."""
+        while self._pending:
+            await self._finish()
+
+    async def save(self) -> None:
+        """A checkpoint of the last step that is done, if it has none."""
+        if self.next_step > self._last_saved:
+            await self._record(self.next_step, self._save(self.next_step))
+
+    def _save(self, next_step: int) -> Any:
+        future = self._client.save_state(
+            f"step-{next_step}",
+            ttl_seconds=INTERMEDIATE_TTL_SECONDS,
+            user_metadata=Adapters(self._run).note(INTERMEDIATE),
+        )
+        reached("save.submitted")
+        return future
+
+    async def _finish(self) -> None:
+        done = self._pending.popleft()
         with explained():
-            metrics = dict((await gradient).metrics)
-            metrics.update((await update).metrics or {})
-        on_step(step, metrics)
+            metrics = dict((await done.gradient).metrics)
+            metrics.update((await done.update).metrics or {})
+        reached("step.done")
+        self._run.work.training.step(self._adapter.name, done.step, metrics)
+        self.next_step = done.step + 1
+        self._on_step(done.step, metrics)
+        if done.save is not None:
+            await self._record(done.step + 1, done.save)
 
-    for step, batch in enumerate(batches):
-        pending.append((step, submit(batch), client.optim_step(adam)))
-        if len(pending) > _AHEAD:
-            await finish()
-    while pending:
-        await finish()
+    async def _record(self, next_step: int, future: Any) -> None:
+        with explained():
+            state = str((await future).path)
+        reached("save.done")
+        expires = round(time.time() + INTERMEDIATE_TTL_SECONDS, 3)
+        self._run.work.training.saved(self._adapter.name, Saved(next_step, state, expires))
+        self._run.cell.shared.record("checkpoint_saved", self._run, next_step=next_step, path=state, expires=expires)
+        self._last_saved = next_step
+        self._saved.append(state)
+        if len(self._saved) > _KEPT:
+            await discard(self._run, [self._saved.pop(0)])

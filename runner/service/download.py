@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import urllib.error
 import urllib.request
@@ -15,8 +16,11 @@ _TTL_SECONDS = 6 * 3600
 _CHUNK = 1 << 20
 
 
-async def download_adapter(service: Service, state_path: str, name: str, folder: Path) -> None:
+async def download_adapter(service: Service, state_path: str, name: str, folder: Path) -> dict[str, str]:
     """Put the adapter files of a training checkpoint into a folder that exists.
+
+    Returns:
+        SHA-256 by file name, of what was received.
 
     Raises:
         StageFailed: The engine names a file outside the folder, or none.
@@ -28,18 +32,22 @@ async def download_adapter(service: Service, state_path: str, name: str, folder:
     urls = await service.download_urls(external)
     if not urls:
         raise StageFailed(f"the engine has no files for {external}")
+    digests = {}
     for file, url in sorted(urls.items()):
         parts = PurePosixPath(file).parts
         if len(parts) != 1 or parts[0] in ("..", "/"):
             raise StageFailed(f"the engine names a file outside the adapter: {file!r}")
-        await asyncio.to_thread(_fetch, url, folder / file)
+        digests[file] = await asyncio.to_thread(_fetch, url, folder / file)
+    return digests
 
 
-def _fetch(url: str, target: Path) -> None:
+def _fetch(url: str, target: Path) -> str:
     aside = target.with_name(f".tmp-{target.name}")
+    state = hashlib.sha256()
     try:
         with urllib.request.urlopen(url, timeout=60) as answer, aside.open("wb") as file:
             while chunk := answer.read(_CHUNK):
+                state.update(chunk)
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
@@ -48,3 +56,4 @@ def _fetch(url: str, target: Path) -> None:
         raise EnvironmentProblem(f"cannot fetch {target.name}: {error}", "run the same command again") from error
     finally:
         aside.unlink(missing_ok=True)
+    return state.hexdigest()

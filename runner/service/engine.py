@@ -77,3 +77,10 @@ class Engine:
                 serve a model of the request.
         """
         raise NotImplementedError
+
+    def holds(self, paths: Sequence[str], request: EngineRequest) -> Mapping[str, bool]:
+        """Which checkpoints are still there, by path; asked for a plan, so nothing may be started or paid for.
+
+        A path that it cannot tell about is left out.
+        """
+        return {}

@@ -14,6 +14,7 @@ from charrun.chat import Chat, load_tokenizer
 from charrun.errors import CharrunError, EnvironmentProblem, StageFailed
 from charrun.service.engine import Connection
 from charrun.service.models import local_folder
+from charrun.service.pulse import pulse
 
 if TYPE_CHECKING:
     import tinker
@@ -114,15 +115,43 @@ class Service:
             client: tinker.TrainingClient = await self._client.create_training_client_from_state(state_path)
         return client
 
-    async def exists(self, state_path: str) -> bool:
+    async def resumed_adapter(self, state_path: str) -> tinker.TrainingClient | None:
+        """An adapter that goes on from a saved state, optimizer included; None where the engine cannot give it."""
+        import tinker
+        from tinker.types import RequestErrorCategory
+
+        if not await self.exists(state_path):
+            return None
+        with explained():
+            try:
+                client: tinker.TrainingClient = await self._client.create_training_client_from_state_with_optimizer(
+                    state_path
+                )
+            except (tinker.NotFoundError, tinker.BadRequestError):
+                return None
+            except tinker.RequestFailedError as error:
+                if error.category != RequestErrorCategory.User:
+                    raise
+                return None
+        return client
+
+    async def exists(self, path: str) -> bool:
         """Whether the engine still holds a checkpoint."""
         import tinker
 
-        try:
-            await self._rest.get_weights_info_by_tinker_path(state_path)
-        except (tinker.NotFoundError, tinker.BadRequestError):
-            return False
+        with explained():
+            try:
+                await self._rest.get_weights_info_by_tinker_path(path)
+            except (tinker.NotFoundError, tinker.BadRequestError):
+                return False
         return True
+
+    async def delete(self, path: str) -> None:
+        """Delete a checkpoint; one that cannot be deleted expires by itself."""
+        import tinker
+
+        with contextlib.suppress(tinker.TinkerError):
+            await self._rest.delete_checkpoint_from_tinker_path(path)
 
     async def download_urls(self, external_path: str) -> dict[str, str]:
         """Download addresses of an external checkpoint's files, by file name."""
@@ -164,7 +193,8 @@ def explained() -> Iterator[None]:
     import tinker
 
     try:
-        yield
+        with pulse.beat():
+            yield
     except CharrunError:
         raise
     except tinker.AuthenticationError as error:

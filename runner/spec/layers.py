@@ -19,7 +19,7 @@ from charrun.spec.places import BUILTIN, locate, path_hint, relative
 from charrun.spec.references import Interpolation
 from charrun.spec.sets import parse_set
 from charrun.spec.words import plainly, shown
-from charrun.spec.yaml import Parsed, read_file
+from charrun.spec.yaml import Parsed, parse_file, read_file
 
 MAX_BASES = 16
 _EXTENDS = "extends"
@@ -84,6 +84,20 @@ def read_spec(path: str | Path, sets: Sequence[str] = ()) -> SpecDocument:
     for number, text in enumerate(sets, 1):
         root = reader.set(root, text, number)
     return SpecDocument(reader.document(root, file, name))
+
+
+def read_text(text: str, path: Path, name: str) -> SpecDocument:
+    """A spec that is no file of its own, read as if it stood at a path; otherwise as `read_spec`.
+
+    Args:
+        text: YAML.
+        path: What relative paths in it are relative to, and need not exist.
+        name: What problems call it.
+    """
+    parsed = parse_file(text.encode(), path, name)
+    reader = _Reader()
+    reader.add(parsed)
+    return SpecDocument(reader.document(parsed.root, path, name))
 
 
 @dataclass

@@ -1,21 +1,21 @@
-"""The cells of a run and their stages: from the frozen spec, the journal, and what the store holds."""
+"""The cells of a run and their stages: from the frozen spec and the journal."""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from charrun.store.files import read_json, read_rows
+from charrun.store.items import RECORDS
 from charrun.store.replay import (
     CACHED,
     DONE,
-    FAILED,
     FINISHED,
     LEFT_OUT,
-    RUNNING,
     WAITING,
     RunTrace,
     StageTrace,
@@ -23,8 +23,6 @@ from charrun.store.replay import (
     number_of,
     text_of,
 )
-
-_RECORDS = ("items.jsonl", "scores.jsonl")
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,9 @@ class Output:
     def read(self) -> list[Any] | None:
         """The rows; None where the file is missing or damaged."""
         try:
-            return list(read_rows(self.file))
+            data = self.file.read_bytes()
+            sound = hashlib.sha256(data).hexdigest() == self.sha256
+            return [json.loads(line) for line in data.splitlines()] if sound else None
         except (OSError, ValueError):
             return None
 
@@ -89,7 +89,7 @@ class StageView:
 
     def stored(self) -> int:
         """Responses of the engine that its folder holds, used in published rows or not yet."""
-        paths = [self.folder / name for name in _RECORDS] if self.folder else []
+        paths = [self.folder / name for name in RECORDS] if self.folder else []
         return sum(path.read_bytes().count(b"\n") for path in paths if path.is_file())
 
 
@@ -118,115 +118,51 @@ class CellView:
         return []
 
 
-def cells_of(folder: Path, spec: Mapping[str, Any], trace: RunTrace, deep: bool) -> tuple[CellView, ...]:
+def cells_of(folder: Path, spec: Mapping[str, Any], trace: RunTrace) -> tuple[CellView, ...]:
     """All cells of a run.
 
     Args:
         folder: The run's folder.
         spec: Its frozen spec; empty where it is damaged.
         trace: What its events add up to.
-        deep: Whether to look into the store for what journal and snapshot do not tell.
     """
     items = {text_of(item, "id"): text_of(item, "uses") for item in _dicts(spec.get("stages"))}
-    snapshot = _snapshot(folder) if trace.status == FINISHED else {}
-    lists = {path.stem.removeprefix("cell-"): path for path in folder.glob("cell-*.json")}
-    seen = dict.fromkeys([*(cell for cell, _ in trace.stages), *lists])
+    seen = dict.fromkeys(cell for cell, _ in trace.stages)
     planned = trace.cells or tuple(_planned(spec))
     names = [name for name in planned if name in seen or set(seen) <= set(planned)]
-    return tuple(
-        _cell(folder, name, items, trace, lists.get(name), snapshot.get(name, {}), deep)
-        for name in dict.fromkeys([*names, *seen])
-    )
+    store = folder.parent.parent / "store"
+    return tuple(_cell(store, name, items, trace) for name in dict.fromkeys([*names, *seen]))
 
 
-def _cell(
-    folder: Path,
-    name: str,
-    items: Mapping[str, str],
-    trace: RunTrace,
-    listed: Path | None,
-    snapshot: Mapping[str, Mapping[str, Any]],
-    deep: bool,
-) -> CellView:
-    listing = read_json(listed) if listed else None
-    folders = {text_of(s, "id"): s for s in _dicts(listing.get("stages"))} if isinstance(listing, dict) else {}
+def _cell(store: Path, name: str, items: Mapping[str, str], trace: RunTrace) -> CellView:
     told = {stage: found for (cell, stage), found in trace.stages.items() if cell == name}
-    ids = list(dict.fromkeys([*items, *told]))
-    latest = max((ids.index(stage) for stage in told), default=-1)
     stages = []
-    for index, id in enumerate(ids):
+    for id in dict.fromkeys([*items, *told]):
         mark = told.get(id) or StageTrace()
-        if id in folders:
-            mark.folder = mark.folder or Path(text_of(folders[id], "folder")).name
-        state = mark.state
-        if state in ("", WAITING):
-            found = id in folders or (not mark.state and index < latest)
-            state = CACHED if found else LEFT_OUT if trace.status == FINISHED else WAITING
-        place = folder.parent.parent / "store" / mark.folder if mark.folder else None
-        look = deep or id not in snapshot
-        stages.append(_stage(id, items.get(id, id), state, mark, place, snapshot.get(id, {}), look))
+        state = mark.state or WAITING
+        if state == WAITING and trace.status == FINISHED:
+            state = LEFT_OUT
+        stages.append(_stage(id, items.get(id, id), state, mark, store / mark.folder if mark.folder else None))
     return CellView(name, tuple(stages))
 
 
-def _stage(
-    id: str,
-    uses: str,
-    state: str,
-    mark: StageTrace,
-    place: Path | None,
-    snapshot: Mapping[str, Any],
-    look: bool,
-) -> StageView:
-    rows = {kind: int(number_of(out, "rows")) for kind, out in _items(mark.outputs)}
-    rows = rows or {kind: n for kind, n in mapping_of(snapshot, "rows").items() if isinstance(n, int)}
-    ticket: Mapping[str, Any] = {}
-    if look and place and state not in (RUNNING, FAILED, WAITING):
-        ticket = _ticket(place, mark.outputs, rows)
-    outputs = mark.outputs or mapping_of(ticket, "outputs")
-    source = ticket or snapshot
+def _stage(id: str, uses: str, state: str, mark: StageTrace, place: Path | None) -> StageView:
     return StageView(
         id=id,
         uses=uses,
         state=state,
         folder=place,
-        rows=rows or {kind: int(number_of(out, "rows")) for kind, out in _items(outputs)},
-        usage={key: n for key, n in mapping_of(source, "usage").items() if isinstance(n, int)},
-        seconds=number_of(source, "seconds") or mark.seconds,
+        rows={kind: int(number_of(out, "rows")) for kind, out in _items(mark.outputs)},
+        usage={key: n for key, n in mark.usage.items() if isinstance(n, int)},
+        seconds=mark.seconds,
         since=mark.since,
         outputs={
             kind: Output(place / Path(text_of(out, "file")).name, int(number_of(out, "rows")), text_of(out, "sha256"))
-            for kind, out in _items(outputs)
+            for kind, out in _items(mark.outputs)
             if place and text_of(out, "file")
         },
         error=mark.error,
     )
-
-
-def _ticket(place: Path, outputs: Mapping[str, Any], rows: Mapping[str, int]) -> Mapping[str, Any]:
-    """The note in a store folder's `done` that tells of these outputs, else of so many rows, the newest first."""
-    try:
-        paths = sorted((place / "done").glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    except OSError:
-        return {}
-    for path in paths:
-        entry = read_json(path)
-        if not isinstance(entry, dict):
-            continue
-        there = mapping_of(entry, "outputs")
-        fits = not rows or rows == {kind: int(number_of(out, "rows")) for kind, out in _items(there)}
-        if _digests(outputs) == _digests(there) if outputs else fits:
-            return entry
-    return {}
-
-
-def _digests(outputs: Mapping[str, Any]) -> dict[str, str]:
-    return {kind: text_of(out, "sha256") for kind, out in _items(outputs)}
-
-
-def _snapshot(folder: Path) -> dict[str, dict[str, Mapping[str, Any]]]:
-    value = read_json(folder / "run.json")
-    cells = _dicts(value.get("cells")) if isinstance(value, dict) else ()
-    return {text_of(c, "name"): {text_of(s, "id"): s for s in _dicts(c.get("stages"))} for c in cells}
 
 
 def _planned(spec: Mapping[str, Any]) -> Iterable[str]:

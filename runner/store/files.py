@@ -1,11 +1,21 @@
 """Files that are whole or absent.
 
-`write_atomic` writes beside the target, fsyncs the file, renames it over the target and fsyncs the folder. A crash
-before the rename leaves the old file and a `.tmp-*` file that nothing reads; after it, the new file.
+Contract:
+1. A file is replaced whole or not at all.
+2. A file is on the disk before its name is.
+3. A new folder's name is on the disk before anything is written into it.
+4. A damaged JSON file counts as missing.
+5. A write that fails leaves no file behind.
+6. What is set aside is renamed and never deleted.
+
+A crash before the rename leaves the old file and a `.tmp-*` file that nothing reads and `charrun gc` lists; after it,
+the new file.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -13,17 +23,37 @@ from pathlib import Path
 from typing import Any
 
 from charrun.errors import EnvironmentProblem
-from charrun.store.canonical import canonical
+from charrun.faults import reached
+from charrun.secrets import hide
+from charrun.store.canonical import canonical, digest
+
+ASIDE = ".tmp-"
+"""Names of files that are being written begin so."""
+_SUM = "sum"
+_LENGTH = 16
+_BLOCK = 1 << 20
+
+
+def full(error: OSError) -> bool:
+    """Whether an error says that there is no room."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def make_folder(folder: Path) -> Path:
-    """Create a folder and its parents.
+    """Create a folder and its parents, durably.
 
     Raises:
         EnvironmentProblem: The folder can't be made, or a file is in its place.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        missing = []
+        place = folder
+        while not place.is_dir():
+            missing.append(place)
+            place = place.parent
+        for place in reversed(missing):
+            place.mkdir(exist_ok=True)
+            sync_folder(place.parent)
     except OSError as error:
         raise EnvironmentProblem(
             f"cannot make the folder {folder}: {error.strerror or error}",
@@ -32,71 +62,97 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Replace `path` by `text`, whole or not at all."""
-    aside = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+def write_atomic(path: Path, text: str | Iterable[str]) -> str:
+    """Replace `path` by a text, or by pieces of one, whole or not at all.
+
+    Returns:
+        SHA-256 of what was written, as 64 hex digits.
+    """
+    aside = path.with_name(f"{ASIDE}{os.getpid()}-{path.name}")
+    state = hashlib.sha256()
     try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with aside.open("wb") as file:
+            for piece in [text] if isinstance(text, str) else text:
+                block = hide(piece).encode()
+                state.update(block)
+                file.write(block)
             file.flush()
             os.fsync(file.fileno())
+        reached("file.written")
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+    reached("file.renamed")
     sync_folder(path.parent)
+    return state.hexdigest()
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a folder's entries durable."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync_file(path: Path) -> None:
+    """Make a file's content durable."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
 
 
-def set_aside(folder: Path, names: Iterable[str]) -> None:
-    """Rename entries of a folder so that nothing reads them any more, and nothing is lost."""
+def sync_folder(folder: Path) -> None:
+    """Make a folder's entries durable."""
+    sync_file(folder)
+
+
+def set_aside(folder: Path, names: Iterable[str]) -> list[Path]:
+    """Rename entries of a folder so that nothing reads them any more, and nothing is lost; returns the new names."""
+    names = list(names)
     taken = {path.name for path in folder.iterdir()}
     number = next(n for n in range(1, len(taken) + 2) if not any(f"{name}.aside-{n}" in taken for name in names))
-    for name in names:
-        if name in taken:
-            os.rename(folder / name, folder / f"{name}.aside-{number}")
+    moved = [folder / f"{name}.aside-{number}" for name in names if name in taken]
+    for path in moved:
+        os.rename(path.with_name(path.name.removesuffix(f".aside-{number}")), path)
     sync_folder(folder)
+    return moved
 
 
-def write_rows(path: Path, rows: Iterable[Any]) -> None:
-    """Write JSON lines, whole or not at all."""
-    write_atomic(path, "".join(canonical(row) + "\n" for row in rows))
+def write_rows(path: Path, rows: Iterable[Any]) -> str:
+    """Write JSON lines, whole or not at all; returns the SHA-256 of the file."""
+    return write_atomic(path, (canonical(row) + "\n" for row in rows))
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON, whole or not at all."""
-    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
+def write_json(path: Path, value: dict[str, Any]) -> str:
+    """Write an object as indented JSON with its checksum, whole or not at all."""
+    kept = json.loads(hide(canonical(value)))
+    return write_atomic(path, indented({**kept, _SUM: digest(kept)[:_LENGTH]}))
 
 
-def cut_torn_line(path: Path) -> None:
-    """Drop what follows the last newline: a line that was being appended when its writer died."""
-    with path.open("rb+") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end > 0:
-            file.seek(end - 1)
-            if file.read(1) == b"\n":
-                break
-            end -= 1
-        file.truncate(end)
+def indented(value: Any) -> str:
+    """JSON for people."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-def read_json(path: Path) -> Any:
-    """The value of a JSON file, or None where the file is missing or holds no JSON."""
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What `write_json` wrote, without the checksum; None where the file is missing or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        value = json.loads(path.read_text(encoding="utf-8"))
+        found = value.pop(_SUM)
+        return value if found == digest(value)[:_LENGTH] else None
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return None
 
 
+def file_digest(path: Path) -> str | None:
+    """SHA-256 of a file's bytes; None where it is missing or can't be read."""
+    state = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                state.update(block)
+    except OSError:
+        return None
+    return state.hexdigest()
+
+
 def read_rows(path: Path) -> Iterator[Any]:
-    """Rows of a JSON-lines file; a torn last line (a crash while appending) is not a row."""
+    """Rows of a JSON-lines file; a torn last line is not a row."""
     with path.open("rb") as file:
         for line in file:
             if line.endswith(b"\n"):

@@ -1,26 +1,30 @@
-"""The responses of one stage: `items.jsonl`, written before anything uses or counts them.
+"""The responses of one stage: `items.jsonl` and `scores.jsonl`, written before anything uses or counts them.
 
 Contract:
-1. A record is one response of the service: its request's key, the index of its first sequence, its sequences.
-2. It is appended by one write of one line; a line without its newline was in flight when the writer died and is cut
-   off when the file is next opened for writing.
-3. `append` returns after the write; the kernel holds the line, so the death of this process loses nothing.
-4. Whoever opens it holds the folder's lock (`charrun.store.lock`).
+1. A response is stored before it is used or counted.
+2. A response of several sequences is one record.
+3. A stored response is found by its request's key and sample index.
+4. A torn record is asked for again.
+5. A damaged record is named and asked for again.
+6. Responses stay on the disk, and the memory holds where they lie.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypedDict
 
-from charrun.errors import EnvironmentProblem
-from charrun.store.canonical import canonical
-from charrun.store.files import cut_torn_line, make_folder, read_rows
+from charrun.faults import reached
+from charrun.store.files import make_folder
+from charrun.store.lines import AppendFile, read_lines
+
+ITEMS, SCORES = "items.jsonl", "scores.jsonl"
+RECORDS = (ITEMS, SCORES)
+_KEPT_RECORDS = 512
+"""Records that are kept once they were read: the sequences of one are asked for one after the other."""
 
 
 class Sequence(TypedDict):
@@ -32,7 +36,19 @@ class Sequence(TypedDict):
 
 
 class Record(TypedDict):
-    """One line of `items.jsonl`."""
+    """One line of `items.jsonl`: a response.
+
+    Attributes:
+        key: Digest of the request, the weights and the rendering.
+        start: Sample index of the first sequence.
+        model: Model name or checkpoint path.
+        input: The request, for people.
+        sequences: What was sampled.
+        prompt_tokens: Tokens of the prompt.
+        sampled_tokens: Tokens of all sequences.
+        cache_hit_tokens: Prompt tokens that the engine had in its cache.
+        work: For which work it was asked: the stage's folder and the name of its ticket.
+    """
 
     key: str
     start: int
@@ -42,6 +58,7 @@ class Record(TypedDict):
     prompt_tokens: int
     sampled_tokens: int
     cache_hit_tokens: int
+    work: str
 
 
 class Score(TypedDict):
@@ -51,32 +68,68 @@ class Score(TypedDict):
     model: str
     mean_logprob: float
     tokens: int
+    scored_tokens: int
+    work: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a record lies, and which sample indexes it holds."""
+
+    start: int
+    count: int
+    offset: int
+    length: int
+
+
+@dataclass
+class Usage:
+    """What the records of one piece of work add up to."""
+
+    requests: int = 0
+    prefill_tokens: int = 0
+    sampled_tokens: int = 0
+    scored_tokens: int = 0
 
 
 class ItemStore:
-    """The open record files of one store folder."""
+    """The open record files of one store folder; whoever opens it holds the folder's lock.
+
+    Attributes:
+        folder: The store folder.
+        damaged: Lines that can't be used, such as `items.jsonl:7`.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = make_folder(folder)
-        self.path = folder / "items.jsonl"
-        self.scores_path = folder / "scores.jsonl"
-        self._sequences: dict[str, dict[int, Sequence]] = defaultdict(dict)
+        self.damaged: list[str] = []
+        self._places: dict[str, list[_Place]] = {}
         self._scores: dict[str, float] = {}
-        try:
-            self._load(self.path, self._keep)
-            self._load(self.scores_path, self._keep_score)
-            self._handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-            self._score_handle = os.open(self.scores_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise EnvironmentProblem(f"cannot write {self.path}: {error.strerror or error}") from error
+        self._usage: dict[str, Usage] = {}
+        self._items = AppendFile(folder / ITEMS)
+        self._scored = AppendFile(folder / SCORES)
+        self._load()
+        self._record = lru_cache(maxsize=_KEPT_RECORDS)(self._read)
+
+    def sequences(self, key: str, count: int) -> Iterator[Sequence]:
+        """The stored sequences of a request at sample indexes 0 to count - 1, as far as they are there."""
+        for index in range(count):
+            found = self.sequence(key, index)
+            if found is None:
+                return
+            yield found
 
     def sequence(self, key: str, index: int) -> Sequence | None:
         """The stored sequence of a request at a sample index, if any."""
-        return self._sequences[key].get(index) if key in self._sequences else None
+        for place in reversed(self._places.get(key, ())):
+            if place.start <= index < place.start + place.count:
+                found: Sequence = self._record(place)[index - place.start]
+                return found
+        return None
 
     def missing(self, key: str, count: int, most: int) -> Iterator[tuple[int, int]]:
         """Spans (start, length) of sample indexes below `count` that are not stored, each at most `most` long."""
-        have = self._sequences.get(key, {})
+        have = {i for place in self._places.get(key, ()) for i in range(place.start, place.start + place.count)}
         start = 0
         while start < count:
             if start in have:
@@ -94,53 +147,54 @@ class ItemStore:
         Raises:
             EnvironmentProblem: The disk is full or the file can't be written.
         """
-        self._write(self._handle, record)
-        self._keep(record)
+        reached("row.before")
+        line = self._items.append(dict(record))
+        reached("row.after")
+        self._keep(record, line.offset, line.length)
 
     def score(self, key: str) -> float | None:
         """The stored mean log-prob of a scoring request, if any."""
         return self._scores.get(key)
 
-    def append_score(self, key: str, model: str, mean_logprob: float, tokens: int) -> None:
+    def append_score(self, score: Score) -> None:
         """Store one answer's score, as `append` stores a response."""
-        score: Score = {"key": key, "model": model, "mean_logprob": mean_logprob, "tokens": tokens}
-        self._write(self._score_handle, score)
+        reached("row.before")
+        self._scored.append(dict(score))
+        reached("row.after")
         self._keep_score(score)
+
+    def usage(self, work: str) -> Usage:
+        """What the stored records of one piece of work add up to, whichever process asked for them."""
+        return self._usage.get(work, Usage())
 
     def close(self) -> None:
         """Make the records durable and close the files."""
-        for handle in (self._handle, self._score_handle):
-            with contextlib.suppress(OSError):
-                os.fsync(handle)
-            os.close(handle)
+        self._items.close()
+        self._scored.close()
 
-    def _write(self, handle: int, record: Record | Score) -> None:
-        line = (canonical(record) + "\n").encode()
-        try:
-            written = os.write(handle, line)
-        except OSError as error:
-            raise EnvironmentProblem(
-                f"cannot write into {self.folder}: {error.strerror or error}",
-                "what is recorded stays; make room and run the same command again",
-            ) from error
-        if written != len(line):
-            raise EnvironmentProblem(f"cannot write into {self.folder}: the disk is full", "make room and run again")
+    def _read(self, place: _Place) -> list[Sequence]:
+        found: list[Sequence] = self._items.read(place.offset, place.length)["sequences"]
+        return found
 
-    def _keep(self, record: Record) -> None:
-        for offset, sequence in enumerate(record["sequences"]):
-            self._sequences[record["key"]][record["start"] + offset] = sequence
+    def _keep(self, record: Record, offset: int, length: int) -> None:
+        place = _Place(record["start"], len(record["sequences"]), offset, length)
+        self._places.setdefault(record["key"], []).append(place)
+        usage = self._usage.setdefault(record["work"], Usage())
+        usage.requests += 1
+        usage.prefill_tokens += record["prompt_tokens"]
+        usage.sampled_tokens += record["sampled_tokens"]
 
     def _keep_score(self, score: Score) -> None:
         self._scores[score["key"]] = score["mean_logprob"]
+        usage = self._usage.setdefault(score["work"], Usage())
+        usage.requests += 1
+        usage.scored_tokens += score["scored_tokens"]
 
-    def _load(self, path: Path, keep: Callable[[Any], None]) -> None:
-        if not path.exists():
-            return
-        try:
-            for record in read_rows(path):
-                keep(record)
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise EnvironmentProblem(
-                f"{path} is damaged: {error}", f"move {self.folder} away and run again to make its rows anew"
-            ) from error
-        cut_torn_line(path)
+    def _load(self) -> None:
+        keep_item: Any = lambda line: self._keep(line.value, line.offset, line.length)  # noqa: E731
+        keep_score: Any = lambda line: self._keep_score(line.value)  # noqa: E731
+        for name, keep in ((ITEMS, keep_item), (SCORES, keep_score)):
+            numbers: list[int] = []
+            for line in read_lines(self.folder / name, numbers):
+                keep(line)
+            self.damaged += [f"{name}:{number}" for number in numbers]

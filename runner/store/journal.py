@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from charrun.store.lines import unsealed
 
 Event = Mapping[str, Any]
 _TAIL_BYTES = 1 << 16
@@ -20,7 +21,7 @@ class Journal:
 
     Attributes:
         events: Whole events in file order, each with an `event` (its name) and a `time` (seconds since 1970).
-        damage: The first line that is no event, such as `journal.jsonl:7 is no event`; empty where there is none.
+        damage: The first line that can't be read, such as `journal.jsonl:7 is damaged`; empty where there is none.
     """
 
     events: tuple[Event, ...]
@@ -54,13 +55,13 @@ class Tail:
         whole = text[: text.rfind(b"\n") + 1]
         self._offset += len(whole)
         found = []
-        for line in whole.splitlines():
+        for line in whole.splitlines(keepends=True):
             self._lines += 1
             event = _event(line)
             if event is not None:
                 found.append(event)
             elif not self.damage:
-                self.damage = f"{self.path.name}:{self._lines} is no event"
+                self.damage = f"{self.path.name}:{self._lines} is damaged"
         return found
 
 
@@ -91,10 +92,10 @@ def last_time(path: Path) -> float:
 
 def _event(line: bytes) -> Event | None:
     try:
-        value = json.loads(line)
+        value = unsealed(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(value, dict) or not isinstance(value.get("event"), str):
+    if value is None or not isinstance(value.get("event"), str):
         return None
     time = value.get("time")
     return value if isinstance(time, int | float) and 0 <= time < _END_OF_TIME else None

@@ -17,7 +17,6 @@ DONE, CACHED, WAITING, LEFT_OUT = "done", "cached", "waiting", "left out"
 """Further states of a stage. Cached: another run or cell made its rows; left out: the run ended without it."""
 
 _ENDS = {"run_finished": FINISHED, "run_failed": FAILED, "run_interrupted": INTERRUPTED}
-_CANCELLED = ("CancelledError", "KeyboardInterrupt")
 
 
 @dataclass
@@ -28,7 +27,8 @@ class StageTrace:
         state: One of the states above; empty while no event names the stage.
         folder: Name of its folder in the store.
         outputs: By kind, what `stage_finished` told: file, rows, sha256.
-        seconds: Wall time, all pieces of work together.
+        usage: Counts of requests, tokens and steps by name, of all work behind its rows.
+        seconds: Wall time of all work behind its rows.
         since: When it began last.
         error: Why it failed.
     """
@@ -36,6 +36,7 @@ class StageTrace:
     state: str = ""
     folder: str = ""
     outputs: Mapping[str, Any] = field(default_factory=dict)
+    usage: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     since: float | None = None
     error: str = ""
@@ -57,6 +58,8 @@ class RunTrace:
         hint: What to do next, where the events tell.
         command: The command that began it last; empty where the events do not tell.
         pid: The process that began or continued it last.
+        selection: The part of the spec that it was begun or continued with last.
+        spec_path: The spec file of that time.
     """
 
     status: str = STOPPED
@@ -70,6 +73,8 @@ class RunTrace:
     hint: str = ""
     pid: int = 0
     command: str = ""
+    selection: Mapping[str, Any] = field(default_factory=dict)
+    spec_path: str = ""
 
 
 class Replay:
@@ -123,6 +128,7 @@ def _begin(run: RunTrace, event: Event, time: float) -> None:
     cells = event.get("cells")
     named = [c for c in cells if isinstance(c, str)] if isinstance(cells, list) else []
     run.cells = tuple(dict.fromkeys([*run.cells, *named]))
+    run.selection, run.spec_path = mapping_of(event, "selection"), text_of(event, "spec_path")
     pid = event.get("pid")
     run.pid = pid if isinstance(pid, int) else 0
     argv = event.get("argv")
@@ -137,17 +143,16 @@ def _stage(stage: StageTrace, event: Event, time: float) -> None:
     name = event["event"]
     stage.folder = text_of(event, "folder") or stage.folder
     if name == "stage_started":
-        if not event.get("extra"):
-            stage.seconds = 0.0
         stage.state, stage.since, stage.error = RUNNING, time, ""
     elif name == "stage_finished":
         found = event.get("cached") is True
         stage.state = CACHED if found and stage.state in ("", WAITING, CACHED) else DONE
         stage.outputs = mapping_of(event, "outputs") or stage.outputs
-        stage.seconds += 0.0 if found else number_of(event, "seconds")
+        stage.usage = mapping_of(event, "usage") or stage.usage
+        stage.seconds = number_of(event, "seconds")
     elif name == "stage_failed":
         error = text_of(event, "error")
-        stage.state = INTERRUPTED if error.startswith(_CANCELLED) else FAILED
+        stage.state = INTERRUPTED if event.get("interrupted") is True else FAILED
         stage.error = "" if stage.state == INTERRUPTED else error
 
 

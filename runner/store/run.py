@@ -1,39 +1,63 @@
 """A run's own folder: `<runs-dir>/<name>/<n>/`.
 
-`journal.jsonl` is the truth, append-only, one event a line with a sequence number; `run.json` is a snapshot for
-people; `spec.json` the frozen, resolved spec. `n` grows only when the resolved spec changes: the same spec
-continues its folder.
+Contract:
+1. The journal only grows, one event a line, appended by one write.
+2. Events are numbered without gaps, also where two processes write.
+3. The end of a stage, a checkpoint and the end of a run are on the disk before the run goes on.
+4. A torn last event is dropped before the next one is appended.
+5. A damaged event is named, and the others are read.
+6. `run.json` can be deleted and is rebuilt from the journal.
+7. The run's number grows only when the resolved spec changes.
+8. A damaged frozen spec is named and written anew.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from charrun.errors import EnvironmentProblem
-from charrun.store.canonical import canonical, digest
-from charrun.store.files import cut_torn_line, make_folder, read_json, read_rows, write_json
+from charrun.faults import reached
+from charrun.store.canonical import digest
+from charrun.store.files import make_folder, read_json, sync_folder, write_json
+from charrun.store.journal import read_journal
+from charrun.store.lines import cut_torn_line, sealed, write_whole
 
-JOURNAL_VERSION = 1
+JOURNAL_VERSION = 2
+SPEC, JOURNAL, SNAPSHOT, LOCK = "spec.json", "journal.jsonl", "run.json", "lock.json"
+_PASSING = ("message", "check", "stage_started")
+"""Events that need not be on the disk before the run goes on."""
 
 
 class RunFolder:
-    """One run on disk: frozen spec, journal, snapshot, report."""
+    """One run on disk: frozen spec, journal, snapshot, report.
+
+    Attributes:
+        folder: Where it lies.
+        mended: What was damaged and is whole again, one sentence each.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._journal = folder / "journal.jsonl"
+        self.mended: list[str] = []
+        self._journal = folder / JOURNAL
         self._sequence = 0
-        if self._journal.exists():
-            cut_torn_line(self._journal)
-            self._sequence = self._journal.read_bytes().count(b"\n")
+        self._size = 0
 
     @property
     def name(self) -> str:
         """Spec name and number, such as `pirate-mini/1`."""
         return f"{self.folder.parent.name}/{self.folder.name}"
+
+    @property
+    def spec_digest(self) -> str:
+        """Digest of the frozen spec; empty where it is missing or damaged."""
+        frozen = read_json(self.folder / SPEC)
+        return "" if frozen is None else digest(frozen)
 
     @classmethod
     def open(cls, runs_dir: Path, name: str, spec: dict[str, Any]) -> RunFolder:
@@ -44,46 +68,91 @@ class RunFolder:
         """
         home = make_folder(runs_dir / name)
         wanted = digest(spec)
-        numbers = sorted(int(p.name) for p in home.iterdir() if p.name.isdigit())
-        for number in reversed(numbers):
-            frozen = read_json(home / str(number) / "spec.json")
-            if frozen is not None and digest(frozen) == wanted:
-                return cls(home / str(number))
-        folder = make_folder(home / str((numbers[-1] if numbers else 0) + 1))
         try:
-            write_json(folder / "spec.json", spec)
+            numbers = sorted(int(p.name) for p in home.iterdir() if p.name.isdigit())
+            for number in reversed(numbers):
+                folder = home / str(number)
+                frozen = read_json(folder / SPEC)
+                if frozen is not None and digest(frozen) == wanted:
+                    return cls(folder)
+                if frozen is None and wanted in _specs_of(folder):
+                    run = cls(folder)
+                    write_json(folder / SPEC, spec)
+                    run.mended.append(f"{folder / SPEC} was missing or damaged and is written anew")
+                    return run
+            folder = make_folder(home / str((numbers[-1] if numbers else 0) + 1))
+            write_json(folder / SPEC, spec)
         except OSError as error:
-            raise EnvironmentProblem(f"cannot write {folder}: {error.strerror or error}") from error
+            raise EnvironmentProblem(
+                f"cannot write {home}: {error.strerror or error}", "choose another place with --runs-dir"
+            ) from error
         return cls(folder)
 
     def record(self, event: str, **fields: Any) -> None:
-        """Append one event to the journal."""
-        line = {
-            "v": JOURNAL_VERSION,
-            "seq": self._sequence,
-            "time": round(time.time(), 3),
-            "event": event,
-            **fields,
-        }
-        handle = os.open(self._journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        """Append one event to the journal.
+
+        Raises:
+            OSError: The journal can't be written; nothing of the event is left.
+        """
+        reached("journal.before")
+        is_new = not self._journal.exists()
+        handle = os.open(self._journal, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(handle, (canonical(line) + "\n").encode())
-            if event.endswith(("_finished", "_failed", "_published")):
+            with _alone(handle):
+                size = os.fstat(handle).st_size
+                if size != self._size:
+                    size = self._catch_up(handle)
+                head = {"v": JOURNAL_VERSION, "seq": self._sequence, "time": round(time.time(), 3), "event": event}
+                line = sealed({**head, **fields})
+                write_whole(handle, line, size)
+                self._size = size + len(line)
+                self._sequence += 1
+            if event not in _PASSING:
                 os.fsync(handle)
         finally:
             os.close(handle)
-        self._sequence += 1
+        if is_new:
+            sync_folder(self.folder)
+        reached("journal.after")
 
     def events(self) -> list[dict[str, Any]]:
-        """All events so far, oldest first."""
-        return list(read_rows(self._journal)) if self._journal.exists() else []
+        """All sound events so far, oldest first."""
+        return [dict(event) for event in read_journal(self._journal).events]
 
-    def snapshot(self, value: dict[str, Any]) -> None:
-        """Write `run.json`."""
-        write_json(self.folder / "run.json", value)
-
-    def write(self, name: str, value: Any) -> Path:
+    def write(self, name: str, value: dict[str, Any]) -> Path:
         """Write a JSON file into the run's folder."""
         path = self.folder / name
         write_json(path, value)
         return path
+
+    def _catch_up(self, handle: int) -> int:
+        """Learn what others have appended, or earlier processes; returns the size without a torn last line."""
+        size = cut_torn_line(handle)
+        start = self._size if self._size < size else 0
+        self._sequence = self._sequence if start else 0
+        while start < size:
+            block = os.pread(handle, min(1 << 20, size - start), start)
+            self._sequence += block.count(b"\n")
+            start += len(block)
+        return size
+
+
+def _specs_of(folder: Path) -> set[str]:
+    """Digests of the resolved specs that a run was begun with, as its journal tells."""
+    try:
+        return {str(event["spec"]) for event in read_journal(folder / JOURNAL).events if event.get("spec")}
+    except OSError:
+        return set()
+
+
+@contextlib.contextmanager
+def _alone(handle: int) -> Iterator[None]:
+    """Keep other writers of a journal out for one event; where files can't be locked, one write is all there is."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with contextlib.suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    yield  # closing the file unlocks it

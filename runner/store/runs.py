@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ class Run:
         hint: What to do next, where the journal tells.
         command: The command that began or continued it last, where a store folder's note tells.
         damage: What of it cannot be read, in one line; empty where all can.
+        selection: The part of the spec that it was begun or continued with last.
+        spec_path: The spec file of that time; empty where the journal does not tell.
     """
 
     name: str
@@ -56,6 +58,8 @@ class Run:
     hint: str = ""
     command: str = ""
     damage: str = ""
+    selection: Mapping[str, Any] = field(default_factory=dict)
+    spec_path: str = ""
 
     @property
     def id(self) -> str:
@@ -129,15 +133,11 @@ def find_run(runs_dir: Path, text: str = "") -> Run:
         meant = [Path(os.path.abspath(text))]
     if not meant:
         raise _unknown(runs_dir, text, folders)
-    return read_run(max(meant, key=lambda folder: (last_time(folder / JOURNAL), int(folder.name))), deep=True)
+    return read_run(max(meant, key=lambda folder: (last_time(folder / JOURNAL), int(folder.name))))
 
 
-def read_run(folder: Path, deep: bool = False) -> Run:
-    """A run's folder as it is now.
-
-    Args:
-        folder: `<runs-dir>/<name>/<number>`.
-        deep: Whether to look into the store for what the journal and `run.json` do not tell.
+def read_run(folder: Path) -> Run:
+    """A run's folder, `<runs-dir>/<name>/<number>`, as it is now.
 
     Raises:
         UsageProblem: The folder is not a run's.
@@ -159,10 +159,12 @@ def read_run(folder: Path, deep: bool = False) -> Run:
         last=trace.last,
         engine=trace.engine or text_of(_mapping_in(spec, "engine"), "uses"),
         stand_ins=trace.stand_ins,
-        cells=cells_of(folder, spec, trace, deep),
+        cells=cells_of(folder, spec, trace),
         error=trace.error,
         hint=trace.hint,
         command=trace.command,
+        selection=trace.selection,
+        spec_path=trace.spec_path,
         damage=journal.damage or ("" if whole else "spec.json is missing or damaged"),
     )
 

@@ -1,0 +1,52 @@
+"""Named instants at which a test may kill this process: `CHARRUN_FAULT=row.after:7`.
+
+Contract:
+1. Without the variable nothing happens: `reached` is one comparison.
+2. With `CHARRUN_FAULT=POINT:N` the process is ended by SIGKILL when it reaches POINT for the N-th time; nothing is
+   flushed, closed or told, as when the machine loses power.
+3. The variable reaches the local engine too: a point belongs to one of the two programs, and the other never sees it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+VARIABLE = "CHARRUN_FAULT"
+
+POINTS = {
+    "journal.before": "an event is about to be appended to the journal",
+    "journal.after": "an event was appended to the journal",
+    "row.before": "a response has come and is about to be stored",
+    "row.after": "a response is stored and was not used yet",
+    "file.written": "a file is written aside and synced, and not renamed yet",
+    "file.renamed": "a file was renamed into its place, and its folder is not synced yet",
+    "step.submitted": "an optimiser step is submitted, and nothing behind it",
+    "step.done": "an optimiser step is done, and its metrics are not stored yet",
+    "save.submitted": "a checkpoint's save is submitted right behind its optimiser step",
+    "save.done": "the engine has saved a checkpoint, and its path is not stored yet",
+    "save.recorded": "a checkpoint's path is stored",
+    "outputs.before": "a stage's work is done, and its outputs are not published yet",
+    "outputs.after": "a stage's outputs are published, and the journal does not tell yet",
+    "engine.sampled": "the engine has sampled a response and not answered yet",
+    "engine.stepped": "the engine has taken an optimiser step and not answered yet",
+    "engine.written": "the engine has written a checkpoint aside and not renamed it yet",
+    "engine.renamed": "the engine has renamed a checkpoint into its place and not answered yet",
+}
+"""Every point, with what is true when it is reached."""
+
+_wanted, _, _count = os.environ.get(VARIABLE, "").partition(":")
+_left = int(_count) if _count.isdecimal() else 1
+
+
+def reached(point: str) -> None:
+    """End this process here, if it was told so."""
+    if point == _wanted:
+        _count_down()
+
+
+def _count_down() -> None:
+    global _left
+    _left -= 1
+    if _left <= 0:
+        os.kill(os.getpid(), signal.SIGKILL)

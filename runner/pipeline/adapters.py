@@ -1,0 +1,147 @@
+"""LoRA adapters of a stage: opened where their training stands, saved so that it can go on."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from charrun.chat import Chat
+from charrun.errors import StageFailed
+from charrun.faults import reached
+from charrun.service.service import explained
+from charrun.store.canonical import seed_from
+from charrun.store.training import Saved
+
+if TYPE_CHECKING:
+    import tinker
+
+    from charrun.pipeline.stage_run import StageRun
+    from charrun.spec import ModelRef
+    from charrun.stage import Row
+
+KIND = "charrun"
+"""Key of the note that every checkpoint of charrun's carries at the engine."""
+INTERMEDIATE, FINAL = "intermediate", "final"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter in training: the SDK's client, and the rendering of its base model.
+
+    Attributes:
+        client: The SDK's client.
+        chat: The rendering of its conversations.
+        base_model: Name of the model that it belongs to.
+        rank: Its rank.
+        context_length: Longest row, in tokens; None where the engine does not say.
+        next_step: The optimiser step that comes next: 0, or where an earlier run's checkpoint leaves off.
+        name: Which of the stage's adapters it is.
+        fresh: Makes a client with the weights that the training began with.
+        saved: The checkpoint that it goes on from; None where it begins.
+    """
+
+    client: tinker.TrainingClient
+    chat: Chat
+    base_model: str
+    rank: int
+    context_length: int | None
+    next_step: int
+    name: str
+    fresh: Callable[[], Awaitable[tinker.TrainingClient]]
+    saved: Saved | None = None
+
+
+class Adapters:
+    """Opens and saves the adapters of one stage."""
+
+    def __init__(self, run: StageRun) -> None:
+        self._run = run
+
+    async def new(self, ref: ModelRef, rank: int, name: str) -> Adapter:
+        """See `StageContext.new_adapter`."""
+        service = await self._run.cell.shared.service()
+        seed = seed_from(self._run.cell.seed, name)
+        return await self._open(ref, rank, name, lambda: service.new_adapter(ref.name, rank, seed))
+
+    async def continued(self, ref: ModelRef, checkpoint: Row, name: str) -> Adapter:
+        """See `StageContext.continue_adapter`."""
+        service = await self._run.cell.shared.service()
+        state = str(checkpoint["state"])
+        return await self._open(ref, int(checkpoint["lora_rank"]), name, lambda: service.adapter_from(state))
+
+    async def save(self, adapter: Adapter, name: str) -> Row:
+        """See `StageContext.save`."""
+        log = self._run.work.training
+        steps = len(log.curve(adapter.name))
+        saved = adapter.saved
+        if saved is None or not saved.is_final or saved.next_step != steps:
+            note = self.note(FINAL)
+            with explained():
+                state = adapter.client.save_state(name, user_metadata=note)
+                weights = adapter.client.save_weights_for_sampler(name, user_metadata=note)
+                reached("save.submitted")
+                paths = (await state).path, (await weights).path
+            reached("save.done")
+            saved = Saved(steps, paths[0], None, paths[1], adapter.base_model)
+            if steps:  # of a loop that charrun does not know there is nothing to go on from
+                log.saved(adapter.name, saved)
+        return {
+            "stage": self._run.item.id,
+            "base_model": adapter.base_model,
+            "lora_rank": adapter.rank,
+            "state": saved.state,
+            "sampler": saved.sampler,
+            "fingerprint": self._run.fingerprint,
+        }
+
+    def note(self, kind: str) -> dict[str, str]:
+        """What a checkpoint says of itself at the engine."""
+        cell, stage = self._run.place
+        run = self._run.cell.shared.folder.name
+        return {KIND: kind, "run": run, "cell": cell, "stage": stage, "folder": self._run.folder.name}
+
+    async def _open(
+        self, ref: ModelRef, rank: int, name: str, fresh: Callable[[], Awaitable[tinker.TrainingClient]]
+    ) -> Adapter:
+        shared = self._run.cell.shared
+        service = await shared.service()
+        about: dict[str, Any] = {
+            "chat": await service.chat(ref.name, ref.chat),
+            "base_model": ref.name,
+            "rank": rank,
+            "context_length": service.context_length(ref.name),
+            "name": name,
+            "fresh": fresh,
+        }
+        resumable = self._run.work.training.resumable(name)
+        for saved in resumable:
+            client = await service.resumed_adapter(saved.state)
+            if client is not None:
+                what = "its last step" if saved.is_final else f"step {saved.next_step}"
+                shared.message(self._run, f"training goes on from {what}, {saved.state}")
+                return Adapter(client=client, next_step=saved.next_step, saved=saved, **about)
+        if resumable:
+            shared.message(self._run, "the engine holds no checkpoint of this training any more: it begins anew")
+        return Adapter(client=await fresh(), next_step=0, **about)
+
+
+async def discard(run: StageRun, states: list[str]) -> None:
+    """Delete intermediate checkpoints that nobody needs any more; where that fails, they expire."""
+    for state in states:
+        service = await run.cell.shared.service()
+        await service.delete(state)
+
+
+def finished(adapter: Adapter, steps: int) -> bool:
+    """Whether nothing is left to train.
+
+    Raises:
+        StageFailed: More steps are stored than there are.
+    """
+    if adapter.next_step > steps:
+        raise StageFailed(
+            f"{adapter.next_step} steps of the adapter '{adapter.name}' are stored, and it has {steps}",
+            "a defect of the stage: give train_steps all batches of an adapter at once",
+        )
+    return adapter.next_step == steps

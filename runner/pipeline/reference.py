@@ -1,0 +1,89 @@
+"""Log-probs of trained rows under the weights that a training begins with: computed once, kept in the store."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from charrun.chat import TrainedRow
+from charrun.pipeline.adapters import Adapter
+from charrun.service.ledger import Usage
+from charrun.service.service import explained
+from charrun.store.canonical import digest
+from charrun.store.training import ReferenceLog
+
+if TYPE_CHECKING:
+    import tinker
+
+    from charrun.pipeline.stage_run import StageRun
+
+_CHUNK_ROWS = 64
+_AHEAD = 4
+"""Forward passes that are submitted before the first is awaited."""
+
+
+class Reference:
+    """Stored log-probs, in nats, by the tokens and the mask of a row."""
+
+    def __init__(self, log: ReferenceLog) -> None:
+        self._log = log
+
+    def sum(self, row: TrainedRow) -> float:
+        """Sum over the row's trained tokens."""
+        return self._log.sum(row_key(row))
+
+    def values(self, row: TrainedRow) -> Sequence[float]:
+        """One a trained token, shape [n]."""
+        return self._log.values(row_key(row))
+
+
+def row_key(row: TrainedRow) -> str:
+    """What a row's stored log-probs are found by."""
+    return digest([list(row.tokens), [int(on) for on in row.trained]])
+
+
+async def stored_reference(run: StageRun, adapter: Adapter, rows: Sequence[TrainedRow]) -> Reference:
+    """See `StageContext.reference`."""
+    log = run.work.reference
+    missing = {key: row for row in rows if (key := row_key(row)) not in log}
+    if missing:
+        client = adapter.client if adapter.next_step == 0 else await adapter.fresh()
+        run.progress(done=len(rows) - len(missing))
+        items = list(missing.items())
+        chunks = [items[start : start + _CHUNK_ROWS] for start in range(0, len(items), _CHUNK_ROWS)]
+        async for chunk, logprobs in _forward(run, client, chunks):
+            log.add(zip([key for key, _ in chunk], logprobs, strict=True))
+            run.count(Usage(scored_tokens=sum(len(row.tokens) for _, row in chunk)))
+            run.progress(done=len(chunk))
+    else:
+        run.progress(done=len(rows))
+    log.sync()
+    return Reference(log)
+
+
+_Chunk = list[tuple[str, TrainedRow]]
+
+
+async def _forward(run: StageRun, client: tinker.TrainingClient, chunks: Sequence[_Chunk]) -> Any:
+    """Each chunk with its log-probs, a few passes ahead."""
+    pending: deque[tuple[_Chunk, Any]] = deque()
+    upcoming: Iterator[_Chunk] = iter(chunks)
+    while True:
+        if run.cell.shared.stopping:
+            upcoming = iter(())
+        while len(pending) < _AHEAD and (chunk := next(upcoming, None)) is not None:
+            pending.append((chunk, client.forward([row.datum() for _, row in chunk], "cross_entropy")))
+        if not pending:
+            run.cell.shared.go_on()
+            return
+        chunk, future = pending.popleft()
+        with explained():
+            outputs = (await future).loss_fn_outputs
+        yield (
+            chunk,
+            [
+                [float(v) for v, on in zip(output["logprobs"].data, row.trained[1:], strict=True) if on]
+                for (_, row), output in zip(chunk, outputs, strict=True)
+            ],
+        )

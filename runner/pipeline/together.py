@@ -1,0 +1,59 @@
+"""Awaiting many together, some at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Coroutine, Iterable, Iterator
+from typing import TypeVar
+
+from charrun.errors import Interrupted
+
+MOST = 512
+"""Pieces of work that are begun and not ended: more wait unbegun, so that memory does not grow with their number."""
+
+_T = TypeVar("_T")
+
+
+async def gather(work: Iterable[Awaitable[_T]], most: int = MOST) -> list[_T]:
+    """Await many together, begun in their order; an error cancels the rest and is raised as it is.
+
+    Where the run is being stopped (`Interrupted`), nothing further is begun, and what is in flight is awaited.
+    """
+    items = enumerate(work)
+    results: dict[int, _T] = {}
+    stopped: list[Interrupted] = []
+
+    async def worker() -> None:
+        for index, one in items:
+            try:
+                if stopped:
+                    _forget(one)
+                    continue
+                results[index] = await one
+            except Interrupted as error:
+                stopped.append(error)
+
+    workers = min(most, len(work)) if isinstance(work, list | tuple) else most
+    tasks = [asyncio.ensure_future(worker()) for _ in range(workers)]
+    try:
+        await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        _forget_all(one for _, one in items)
+        raise
+    if stopped:
+        raise stopped[0]
+    return [results[index] for index in range(len(results))]
+
+
+def _forget_all(work: Iterator[Awaitable[object]]) -> None:
+    for one in work:
+        _forget(one)
+
+
+def _forget(one: Awaitable[object]) -> None:
+    """What is never awaited says so on stderr, unless it is closed."""
+    if isinstance(one, Coroutine):
+        one.close()

@@ -1,0 +1,7 @@
+"""Being written by helper-1; replace this file."""
+
+HIDDEN = "[hidden]"
+
+
+def hide(text: str) -> str:
+    return text
