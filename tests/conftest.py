@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,6 +102,7 @@ class RunningEngine:
 
     base_url: str
     api_key: str
+    storage: Path = Path()
 
     @property
     def address(self) -> dict[str, str]:
@@ -115,7 +117,7 @@ def demo_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEng
 
     folder = tmp_path_factory.mktemp("engine")
     with EngineProcess.start(MODELS, folder / "storage", log=folder / "engine.log") as process:
-        yield RunningEngine(process.base_url, process.api_key)
+        yield RunningEngine(process.base_url, process.api_key, folder / "storage")
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +137,16 @@ def http(demo_engine: RunningEngine) -> Iterator[httpx.Client]:
     headers = {"X-API-Key": demo_engine.api_key}
     with httpx.Client(base_url=demo_engine.base_url, headers=headers, timeout=60) as client:
         yield client
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], bool]], None]:
+    """Wait until something holds, looking often; a test fails that waits for too long."""
+
+    def wait(holds: Callable[[], bool], seconds: float = 120) -> None:
+        deadline = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < deadline, "it never came to hold"
+            time.sleep(0.005)
+
+    return wait

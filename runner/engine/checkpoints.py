@@ -27,6 +27,7 @@ from charrun.engine.checkpoint_records import KINDS, Checkpoint, CheckpointName,
 from charrun.engine.drafts import Drafts
 from charrun.engine.errors import RequestRefused
 from charrun.engine.lora import Adapter, peft_fields
+from charrun.faults import reached
 
 SWEEP_EVERY = 600.0
 """Seconds between two looks for checkpoints whose time is over."""
@@ -64,9 +65,11 @@ class CheckpointStore:
         draft = self._drafts.new(final.parent)
         try:
             meta = _write(draft, request)
+            reached("engine.written")
             with self._names:
                 old = self._drafts.aside(final) if final.exists() else None
                 draft.rename(final)
+            reached("engine.renamed")
             _sync(final.parent)
             if old is not None:
                 shutil.rmtree(old, ignore_errors=True)

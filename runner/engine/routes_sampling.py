@@ -21,6 +21,7 @@ from charrun.engine.state import Sampler
 from charrun.engine.wire import check_slot
 from charrun.engine.wire_sampling import sample_response, sample_spec
 from charrun.engine.wire_scores import NamedTokens
+from charrun.faults import reached
 
 
 class CancelRequest(BaseModel):
@@ -128,6 +129,7 @@ class SamplingActions:
 
         def finish(result: SampleResult) -> None:
             close()
+            reached("engine.sampled")
             ticket.settle(sample_response(result, named))
 
         def fail(error: Exception) -> None:

@@ -24,6 +24,7 @@ from charrun.engine.state import RunState, Session
 from charrun.engine.training import TrainingRun
 from charrun.engine.wire import check_number, check_slot
 from charrun.engine.wire_training import adam_step, pass_request, pass_response, training_data
+from charrun.faults import reached
 
 
 def routes(desk: Desk) -> list[Route]:
@@ -183,7 +184,13 @@ class TrainingActions:
             if not isinstance(message.optim_params, types.AdamParams):
                 raise RequestRefused("This engine has the Adam optimizer only; send AdamParams.")
             adam = adam_step(message.optim_params)
-            return lambda training: {"metrics": training.optim_step(adam)}
+
+            def step(training: TrainingRun) -> Outcome:
+                metrics = training.optim_step(adam)
+                reached("engine.stepped")
+                return {"metrics": metrics}
+
+            return step
 
         return self._desk.submit(run, check_number(message.seq_id), build)
 

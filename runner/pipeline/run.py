@@ -1,4 +1,19 @@
-"""Running a spec: cells side by side, an engine that may die, a person who may press Ctrl-C."""
+"""Running a spec: cells side by side, an engine that may die, a person who may press Ctrl-C.
+
+Contract:
+1. The same command goes on with a run and asks for nothing that is stored.
+2. A resumed run goes on from its frozen spec whatever became of the file.
+3. The first Ctrl-C awaits what is in flight and stores it.
+4. A second Ctrl-C ends the process at once.
+5. A finished run needs neither the SDK nor an engine.
+6. An engine that answers nothing for too long ends the run in one sentence.
+7. A lost checkpoint is trained again only where a stage that still has to run consumes it.
+8. A second runner waits for the first one if it is told to.
+9. A full disk ends a run in one sentence and the same command goes on.
+10. A folder that cannot be written ends a run in one sentence.
+11. A clock that jumps changes nothing.
+12. Work that cells share fails once.
+"""
 
 from __future__ import annotations
 

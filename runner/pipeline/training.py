@@ -1,4 +1,13 @@
-"""The optimiser loop: submitted one step ahead, stored step by step, saved so that it can go on."""
+"""The optimiser loop: submitted one step ahead, stored step by step, saved so that it can go on.
+
+Contract:
+1. A checkpoint is saved right behind its own step and holds no later one.
+2. A training that was killed goes on from its last checkpoint and ends with the same curve and the same weights.
+3. A resumed training takes its reference from the store and never from resumed weights.
+4. Intermediate checkpoints expire and final ones never do.
+5. The first Ctrl-C ends a training with a checkpoint of its last step.
+6. A training whose checkpoints are gone begins anew and ends with the same weights.
+"""
 
 from __future__ import annotations
 

@@ -29,7 +29,8 @@ class FolderLock:
         from filelock import FileLock
 
         self.folder = folder
-        self._lock = FileLock(str(folder / LOCK))
+        # Its stand-in for file systems without locks would outlive a killed holder.
+        self._lock = FileLock(str(folder / LOCK), fallback_to_soft=False)
 
     def acquire(self) -> None:
         """Take it, or fail at once.
