@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from charrun import StageFailed, TrainedRow, Usage
@@ -76,20 +76,29 @@ def adam(ctx: StageContext) -> Any:
     )
 
 
-def check_lengths(ctx: StageContext, adapter: Adapter, rows: Sequence[TrainedRow]) -> None:
+def sizes_of(rows: Iterable[TrainedRow]) -> list[tuple[int, int]]:
+    """Tokens of each row, and how many of them are trained."""
+    return [(len(row.tokens), row.trained_tokens) for row in rows]
+
+
+def check_lengths(adapter: Adapter, sizes: Sequence[tuple[int, int]]) -> None:
     """Every row trains something and fits the context whole: nothing is truncated.
+
+    Args:
+        adapter: What the rows train.
+        sizes: As `sizes_of` gives them, of all rows.
 
     Raises:
         StageFailed: A row trains no token, or is too long.
     """
-    idle = sum(row.trained_tokens == 0 for row in rows)
+    idle = sum(trained == 0 for _, trained in sizes)
     if idle:
-        raise StageFailed(f"{idle} of {len(rows)} training rows have no trained token")
-    longest = max(len(row.tokens) for row in rows)
+        raise StageFailed(f"{idle} of {len(sizes)} training rows have no trained token")
+    longest = max(tokens for tokens, _ in sizes)
     if adapter.context_length is not None and longest > adapter.context_length:
-        over = sum(len(row.tokens) > adapter.context_length for row in rows)
+        over = sum(tokens > adapter.context_length for tokens, _ in sizes)
         raise StageFailed(
-            f"{over} of {len(rows)} training rows are longer than the context of {adapter.context_length} tokens "
+            f"{over} of {len(sizes)} training rows are longer than the context of {adapter.context_length} tokens "
             f"(the longest has {longest}); rows are never truncated",
             "use fewer turns or shorter answers, or a model with a longer context",
         )

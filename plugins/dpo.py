@@ -16,6 +16,7 @@ from charrun.plugins._training import (
     forward_logprobs,
     mean,
     scale_warnings,
+    sizes_of,
 )
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class DpoStage(Stage):
         rank = ctx.options["lora_rank"]
         adapter = await ctx.new_adapter("student", rank)
         rows = [row for pair in pairs for row in pair_rows(adapter, pair)]
-        check_lengths(ctx, adapter, rows)
+        check_lengths(adapter, sizes_of(rows))
         batches = batches_of(list(zip(rows[::2], rows[1::2], strict=True)), ctx.options["batch_size"])
         ctx.log(f"{len(pairs)} pairs, {len(batches)} steps, {checkpoint_note(rank)}")
         ctx.total(len(rows) + len(batches))

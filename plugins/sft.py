@@ -13,6 +13,7 @@ from charrun.plugins._training import (
     check_sampler,
     checkpoint_note,
     forward_logprobs,
+    sizes_of,
 )
 
 if TYPE_CHECKING:
@@ -56,32 +57,37 @@ class SftStage(Stage):
         ctx.rng("sft").shuffle(conversations)
         checkpoint = (await ctx.rows("checkpoint"))[-1]
         adapter = await ctx.continue_adapter("student", checkpoint)
-        rows = [audited_rows(adapter, conversation) for conversation in conversations]
-        flat = [row for group in rows for row in group]
-        check_lengths(ctx, adapter, flat)
-        batches = batches_of(rows, ctx.options["batch_size"])
-        ctx.log(f"{len(rows)} rows, {len(batches)} steps, {checkpoint_note(adapter.rank)}")
+        # Rows are rendered here to be checked, and again when they are sent: many conversations are much as tokens.
+        sizes = [sizes_of(audited_rows(adapter, conversation)) for conversation in conversations]
+        check_lengths(adapter, [size for row in sizes for size in row])
+        every, batch_size = ctx.options["checkpoint_every"], ctx.options["batch_size"]
+        batches = batches_of(conversations, batch_size)
+        tokens = [sum(n for row in batch for n, _ in row) for batch in batches_of(sizes, batch_size)]
+        ctx.log(f"{len(conversations)} rows, {len(batches)} steps, {checkpoint_note(adapter.rank)}")
         ctx.total(len(batches))
         ctx.advance(adapter.next_step)
         if adapter.next_step == 0:
-            first = [row for group in batches[0] for row in group]
+            first = _rendered(adapter, batches[0])
             sampler = await ctx.sampler("student", checkpoint)
             await check_sampler(ctx, sampler, first, await forward_logprobs(ctx, adapter, first))
 
         def on_step(step: int, metrics: dict[str, float]) -> None:
-            ctx.count(Usage(steps=1, trained_tokens=sum(len(r.tokens) for group in batches[step] for r in group)))
+            ctx.count(Usage(steps=1, trained_tokens=tokens[step]))
             ctx.step_done(step, len(batches), _told(metrics))
             ctx.advance()
 
-        def submit(batch: Sequence[Sequence[TrainedRow]]) -> Any:
-            data = [row for group in batch for row in group]
-            share = 1.0 / sum(row.trained_tokens for row in data)
-            return adapter.client.forward_backward([row.datum(share) for row in data], "cross_entropy")
+        def submit(batch: Sequence[Sequence[Message]]) -> Any:
+            rows = _rendered(adapter, batch)
+            share = 1.0 / sum(row.trained_tokens for row in rows)
+            return adapter.client.forward_backward([row.datum(share) for row in rows], "cross_entropy")
 
-        every = ctx.options["checkpoint_every"]
         curve = await train_steps(ctx, adapter, batches, submit, adam(ctx), on_step, save_every=every)
         ctx.write("steps.jsonl", [{"step": step, **_told(metrics)} for step, metrics in enumerate(curve)])
         ctx.publish("checkpoint", [await ctx.save(adapter, "sft")])
+
+
+def _rendered(adapter: Adapter, batch: Sequence[Sequence[Message]]) -> list[TrainedRow]:
+    return [row for conversation in batch for row in adapter.chat.rows(conversation)]
 
 
 def _told(metrics: dict[str, float]) -> dict[str, float]:
