@@ -1,10 +1,11 @@
 """Named instants at which a test may kill this process: `CHARRUN_FAULT=row.after:7`.
 
 Contract:
-1. Without the variable nothing happens: `reached` is one comparison.
-2. With `CHARRUN_FAULT=POINT:N` the process is ended by SIGKILL when it reaches POINT for the N-th time; nothing is
-   flushed, closed or told, as when the machine loses power.
-3. The variable reaches the local engine too: a point belongs to one of the two programs, and the other never sees it.
+1. Without the variable nothing happens.
+2. Where it names an instant the process is killed there the n-th time.
+3. The variable reaches the local engine too.
+
+Nothing is flushed, closed or told. A point belongs to the runner or to the engine, and the other never reaches it.
 """
 
 from __future__ import annotations

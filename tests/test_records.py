@@ -181,7 +181,7 @@ def test_a_training_goes_on_from_the_newest_checkpoint_whose_steps_are_all_store
     again.close()
 
 
-def test_reference_logprobs_are_on_the_disk_before_any_step_is_submitted(
+def test_reference_log_probs_are_on_the_disk_before_any_step_is_submitted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = ReferenceLog(tmp_path)

@@ -90,7 +90,8 @@ class Shared:
     def stop(self) -> None:
         """Begin nothing any more; what is in flight is awaited."""
         self.stopping = True
-        flight = f"{pulse.waiting:,} requests in flight are awaited" if pulse.waiting else "nothing more is begun"
+        several = "requests in flight are" if pulse.waiting != 1 else "request in flight is"
+        flight = f"{pulse.waiting:,} {several} awaited" if pulse.waiting else "nothing more is begun"
         self.message(None, f"stopping: {flight}; Ctrl-C again ends at once")
 
     def go_on(self) -> None:

@@ -68,6 +68,10 @@ class ConsoleWatcher:
     ) -> None:
         self._progress.stop()
 
+    def abandon(self) -> None:
+        """Leave the terminal in order: the process ends at once."""
+        self._progress.stop()
+
     def charrun_run_started(self, event: events.RunStarted) -> None:
         """Learn whether stages need their cell's name beside them."""
         self._several = len(event.cells) > 1
