@@ -427,3 +427,18 @@ def test_a_part_of_a_run_does_not_hide_the_whole(offline: Path, tmp_path: Path) 
     assert (tmp_path / "runs/offline/1/report.md").read_text() == report
     snapshot = json.loads((tmp_path / "runs/offline/1/run.json").read_text())
     assert [stage["rows"] for stage in snapshot["cells"][0]["stages"]] == [{"numbers": 3}, {"sum": 1}]
+
+
+def test_a_service_that_wants_to_be_paid_ends_the_run_in_one_sentence(
+    sampled: Path, tmp_path: Path, proxy: Proxy, demo_engine: RunningEngine
+) -> None:
+    env, runs = key(demo_engine, proxy.base_url), tmp_path / "runs"
+    unpaid = '{"detail": "no credit is left"}'
+    proxy.begin([Fault(SAMPLE, "status", nth=4, times=FOR_EVER, status=402, body=unpaid)])
+    outcome = charrun(sampled, "--runs-dir", runs, "--yes", env=env)
+    assert outcome.code == 5 and "Traceback" not in outcome.text
+    assert "error: the service wants to be paid: " in outcome.err and "no credit is left" in outcome.err
+    assert "add credit, then run the same command again" in outcome.err
+    assert stored(runs) == 3  # what was answered before
+    proxy.begin()
+    assert charrun(sampled, "--runs-dir", runs, "--yes", env=env).code == 0

@@ -51,6 +51,8 @@ PATIENCE_SECONDS = 2 * 3600.0
 """As long as the SDK itself waits for the progress of samples."""
 SUMMARY_ROWS = 16
 _WATCH_SECONDS = 0.5
+_LAST_ANSWERS_SECONDS = 5.0
+"""After the service refused a request for want of credit: answers to earlier ones are still stored."""
 _T = TypeVar("_T")
 
 
@@ -235,6 +237,11 @@ async def _while_engine_lives(shared: Shared, work: Coroutine[Any, Any, _T], pat
                     f"the engine is gone: {reason}", "what is recorded stays; run the same command again"
                 )
             silent = pulse.silent_seconds()
+            if pulse.unpaid and silent > _LAST_ANSWERS_SECONDS:
+                raise EnvironmentProblem(
+                    f"the service wants to be paid: {pulse.unpaid}",
+                    "what is recorded stays; add credit, then run the same command again",
+                )
             if silent > patience:
                 raise EnvironmentProblem(
                     f"the engine has answered none of {pulse.waiting:,} requests for {duration_of(silent)}",

@@ -14,7 +14,7 @@ from charrun.chat import Chat, load_tokenizer
 from charrun.errors import CharrunError, EnvironmentProblem, StageFailed
 from charrun.service.engine import Connection
 from charrun.service.models import local_folder
-from charrun.service.pulse import pulse
+from charrun.service.pulse import listen, pulse
 
 if TYPE_CHECKING:
     import tinker
@@ -61,6 +61,7 @@ class Service:
         os.environ.setdefault("TINKER_TELEMETRY", "0")
         import tinker
 
+        listen()
         self.connection = connection
         self._address: dict[str, Any] = {"base_url": connection.base_url, "api_key": connection.api_key}
         self._client = tinker.ServiceClient(user_metadata=dict(metadata), **self._address)
