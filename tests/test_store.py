@@ -238,7 +238,12 @@ def test_what_is_set_aside_is_renamed_and_never_deleted(tmp_path: Path) -> None:
         (tmp_path / "a.jsonl").write_text(content)
         (tmp_path / "done").mkdir(exist_ok=True)
         set_aside(tmp_path, ["done", "a.jsonl", "not there"])
-    assert {p.name for p in tmp_path.iterdir()} == {"a.jsonl.aside-1", "a.jsonl.aside-2", "done.aside-1", "done.aside-2"}
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "a.jsonl.aside-1",
+        "a.jsonl.aside-2",
+        "done.aside-1",
+        "done.aside-2",
+    }
     assert (tmp_path / "a.jsonl.aside-2").read_text() == "two"
 
 

@@ -134,7 +134,9 @@ def lines_of(runs_dir: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("fault", ["step.done:4", pytest.param("save.done:1", marks=pytest.mark.slow), "outputs.before:2"])
+@pytest.mark.parametrize(
+    "fault", ["step.done:4", pytest.param("save.done:1", marks=pytest.mark.slow), "outputs.before:2"]
+)
 def test_a_training_that_was_killed_goes_on_from_its_last_checkpoint_and_ends_with_the_same_curve_and_the_same_weights(
     fault: str, dpo: Training, whole: StageOutcome, tmp_path: Path
 ) -> None:

@@ -1,4 +1,8 @@
-"""What a stage's outputs depend on, and nothing else: what its fingerprint is made of."""
+"""What a stage's outputs depend on, and nothing else: what its fingerprint is made of.
+
+`INCLUDED` and `EXCLUDED` name every field of a spec, of the command line and of the surroundings, with the reason; a
+test holds them to the dataclasses, and docs/fingerprints.md is written from them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,80 @@ if TYPE_CHECKING:
     from charrun.pipeline.stage_run import StageRun
     from charrun.stage import Row
 
-FINGERPRINT_VERSION = 2
+FINGERPRINT_VERSION = 3
+IDENTITY = "x-charrun-identity"
+"""An option whose schema says `false` under this key changes how a stage works and not what it makes."""
+
+INCLUDED: Mapping[str, str] = {
+    "Stage.name": "which stage it is, as `stage`",
+    "Stage.cache_version": "raised when the same inputs would give other outputs",
+    "StageItem.uses": "the same as the stage's name",
+    "StageItem.options": "all of them with their defaults, but for those that are marked",
+    "CellSpec.seed": "seeds samples, orders and adapters",
+    "CellSpec.character": "the fields that the stage names under `character_fields`",
+    "Character.name": "where the stage names it",
+    "Character.traits": "where the stage names them",
+    "Trait.trait": "with the traits",
+    "Trait.questions": "where the stage names them, as `questions`",
+    "CellSpec.models": "the models of the stage's roles",
+    "ModelEntry.roles": "those that the stage names",
+    "ModelRef.name": "within the engine's namespace; of a local folder with the digest of its files",
+    "ModelRef.chat": "options of the chat template",
+    "Spec.templates": "the texts of the templates that the stage uses",
+    "LocalPlugin.sha256": "the code of a stage that comes from a file beside the spec",
+    "Stage.further_inputs": "what else the stage says that it depends on, such as the content of files",
+    "consumed rows": "by content, by the fingerprints of their producers, or not at all, as `identity` says",
+}
+"""What fingerprints hold, and how."""
+
+EXCLUDED: Mapping[str, str] = {
+    "options with x-charrun-identity: false": "they change how a stage works and not what it makes",
+    "Spec.name": "two specs that ask for the same work share it",
+    "Spec.path": "where a file lies changes nothing",
+    "Spec.seeds": "each cell has one of them",
+    "Spec.engine": "a model's name is within the engine's namespace; an address is no part of an answer",
+    "EngineChoice.uses": "within the namespace of models' names",
+    "EngineChoice.options": "device and address: the same model answers",
+    "Spec.characters": "each cell has one of them",
+    "Spec.models": "each cell has one entry",
+    "Spec.scales": "each cell has one of them",
+    "CellSpec.scale": "rows are keyed by their own requests: a larger scale pays for the difference",
+    "Scale.name": "a name changes nothing",
+    "Scale.pairs": "in the ticket, which says for how many rows the work is done",
+    "Scale.samples_per_prompt": "in the ticket",
+    "Scale.reflections": "in the ticket",
+    "Scale.interactions": "in the ticket",
+    "Scale.turns": "in the ticket",
+    "Spec.budget_usd": "what may be spent does not change what is made",
+    "Spec.stages": "each stage has its own item",
+    "StageItem.id": "a name changes nothing",
+    "StageItem.needs": "resolved to the rows that are consumed",
+    "StageItem.node": "where it is written changes nothing",
+    "Spec.stand_ins": "resolved to the models and options that are used",
+    "Spec.exclude": "which cells there are does not change a cell",
+    "Spec.plugins": "each stage has the digest of its own file",
+    "LocalPlugin.path": "where a file lies changes nothing",
+    "Spec.warnings": "told, and nothing else",
+    "CellSpec.name": "a name changes nothing",
+    "ModelEntry.id": "a name changes nothing",
+    "Character.id": "a name changes nothing",
+    "Character.description": "for lists and cards; no model sees it",
+    "Stage.summary": "for lists",
+    "Stage.consumes": "as the rows that are consumed",
+    "Stage.optional": "as the rows that are consumed",
+    "Stage.produces": "its outputs",
+    "Stage.roles": "as the models of these roles",
+    "Stage.trains": "for checks before a run",
+    "Stage.character_fields": "as these fields",
+    "Stage.identity": "how consumed rows enter",
+    "Stage.options_schema": "as the options",
+    "Stage.templates": "as the texts",
+    "command line": "selection, jobs, patience and output change nothing of what is made",
+    "package versions": "an update must not pay for everything again; `cache_version` says what it changed",
+    "number of rows": "more rows of the same work belong to the same folder",
+    "checkpoint paths": "a checkpoint counts by what it was trained from, not by where it lies",
+}
+"""What fingerprints leave out, each with the reason."""
 
 
 def describe(run: StageRun) -> dict[str, Any]:
@@ -30,7 +107,7 @@ def describe(run: StageRun) -> dict[str, Any]:
         "fingerprint_version": FINGERPRINT_VERSION,
         "stage": run.item.uses,
         "cache_version": stage.cache_version,
-        "options": dict(run.options),
+        "options": identifying(run.options, stage.options_schema),
         "seed": cell.seed,
         "templates": shared.prompts.sources_of(stage.templates),
         "character": {field: parts[field] for field in stage.character_fields},
@@ -41,19 +118,43 @@ def describe(run: StageRun) -> dict[str, Any]:
     return {**described, "code": code} if code else described
 
 
+def identifying(options: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that change what a stage makes; 1 and 1.0 are one number."""
+    properties = schema.get("properties", {})
+    return {name: _plain(value) for name, value in options.items() if properties.get(name, {}).get(IDENTITY, True)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def with_inputs(run: StageRun, described: Mapping[str, Any], rows: Mapping[str, str]) -> dict[str, Any]:
     """The whole description.
 
     Args:
         run: The stage.
         described: What `describe` gave.
-        rows: Digest of the rows of each kind by producer.
+        rows: Digest of the rows of each input, by its name in `numbered`.
     """
     if run.stage.identity == "content":
         return {**described, "inputs": dict(rows)}
     if run.stage.identity == "lineage":
-        return {**described, "inputs": {f"{kind} of {r.item.id}": r.fingerprint for kind, r in run.inputs()}}
+        return {**described, "inputs": {name: r.fingerprint for name, _, r in numbered(run)}}
     return dict(described)
+
+
+def numbered(run: StageRun) -> list[tuple[str, str, StageRun]]:
+    """A stage's inputs: a name that holds no item's id, the kind, and the producer."""
+    found = run.inputs()
+    kinds = [kind for kind, _ in found]
+    return [
+        (kind if kinds.count(kind) == 1 else f"{kind} {kinds[:at].count(kind) + 1}", kind, producer)
+        for at, (kind, producer) in enumerate(found)
+    ]
 
 
 @cache

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from charrun.pipeline.cell import Cell
 from charrun.pipeline.context import StageContext
 from charrun.pipeline.defects import asking
-from charrun.pipeline.identity import numbers
-from charrun.pipeline.stage_run import StageRun
+from charrun.pipeline.identity import numbers, with_inputs
+from charrun.pipeline.reasons import History, unfinished
+from charrun.pipeline.stage_run import CHECKPOINT, StageRun
 from charrun.store.canonical import digest
 
 State = Literal["done", "shared", "to do", "missing"]
+LOST = "the engine no longer holds its checkpoint"
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class PlannedStage:
         reason: Why, in a few words.
         rows: Rows that it makes; 0 where it is done or shared.
         requests: Requests that it sends.
+        changes: What of it differs from the nearest earlier work, each in a few words.
     """
 
     id: str
@@ -33,6 +36,7 @@ class PlannedStage:
     reason: str
     rows: int = 0
     requests: int = 0
+    changes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,16 +49,30 @@ class PlannedCell:
 
 def plan(cells: Sequence[Cell]) -> list[PlannedCell]:
     """What a run of these cells would do, in their order; reads the store and writes nothing."""
-    planner = _Planner()
-    return [PlannedCell(cell.name, tuple(map(planner.stage, cell.stages))) for cell in cells]
+    planner = _Planner(History(cells[0].shared)) if cells else None
+    return [PlannedCell(cell.name, planner.cell(cell)) for cell in cells if planner]
 
 
 class _Planner:
     """Goes through the cells and keeps which work is planned already."""
 
-    def __init__(self) -> None:
+    def __init__(self, history: History) -> None:
+        self._history = history
         self._work: dict[StageRun, str] = {}
         self._planned: dict[str, str] = {}
+
+    def cell(self, cell: Cell) -> tuple[PlannedStage, ...]:
+        """All stages of a cell."""
+        found = [self.stage(run) for run in cell.stages]
+        wanted = {
+            producer
+            for run, each in zip(cell.stages, found, strict=True)
+            if each.state == "to do"
+            for producer in _checkpoints(run)
+        }
+        return tuple(
+            self._lost(run, each) if run in wanted else each for run, each in zip(cell.stages, found, strict=True)
+        )
 
     def stage(self, run: StageRun) -> PlannedStage:
         """What becomes of one stage; the ones before it come first."""
@@ -66,10 +84,15 @@ class _Planner:
         first = self._planned.setdefault(work, run.cell.name)
         if first != run.cell.name:
             return PlannedStage(id, "shared", f"with {first}")
-        with asking(type(run.stage)):
-            estimate = run.stage.estimate(StageContext(run))
-            rows, requests = int(estimate.rows), int(estimate.requests)
-        return PlannedStage(id, "to do", _reason(run), rows, requests)
+        reason, changes = self._reason(run)
+        return PlannedStage(id, "to do", reason, *_estimate(run), changes)
+
+    def _lost(self, run: StageRun, found: PlannedStage) -> PlannedStage:
+        """A stage that is done and whose checkpoint a stage that is to do needs."""
+        if found.state != "done" or not run.checkpoint_is_lost():
+            return found
+        rows, requests = _estimate(run)
+        return replace(found, state="to do", reason=LOST, rows=rows, requests=requests)
 
     def _key(self, run: StageRun) -> str:
         """Equal for equal work, although the rows that it will consume are not there yet."""
@@ -78,9 +101,25 @@ class _Planner:
             self._work[run] = digest([run.described_digest, numbers(run.cell.scale), inputs])
         return self._work[run]
 
+    def _reason(self, run: StageRun) -> tuple[str, tuple[str, ...]]:
+        if run.forced:
+            return "forced", ()
+        waits = list(dict.fromkeys(other.item.id for _, other in run.inputs() if other.peek() is None))
+        if not waits and (told := unfinished(run)):
+            return told, ()
+        described = run.described if waits else with_inputs(run, run.described, run.consumed)
+        changes = tuple(self._history.changes(run, described))
+        parts = [*changes, *([f"after {', '.join(waits)}"] if waits else [])]
+        return "; ".join(parts) or "not made yet", changes
 
-def _reason(run: StageRun) -> str:
-    if run.forced:
-        return "forced"
-    waits = list(dict.fromkeys(other.item.id for _, other in run.inputs() if other.peek() is None))
-    return f"after {', '.join(waits)}" if waits else "not made yet"
+
+def _checkpoints(run: StageRun) -> list[StageRun]:
+    """The producer of the checkpoint that a stage consumes."""
+    found = [producer for kind, producer in run.inputs() if kind == CHECKPOINT]
+    return found[-1:]
+
+
+def _estimate(run: StageRun) -> tuple[int, int]:
+    with asking(type(run.stage)):
+        estimate = run.stage.estimate(StageContext(run))
+        return int(estimate.rows), int(estimate.requests)

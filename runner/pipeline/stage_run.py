@@ -16,7 +16,7 @@ from charrun.faults import reached
 from charrun.pipeline.adapters import discard
 from charrun.pipeline.context import StageContext
 from charrun.pipeline.defects import running
-from charrun.pipeline.identity import content, describe, numbers, with_inputs
+from charrun.pipeline.identity import content, describe, numbered, numbers, with_inputs
 from charrun.pipeline.results import StageResult
 from charrun.pipeline.work import USAGE, Work
 from charrun.service.ledger import Usage
@@ -53,6 +53,10 @@ class StageRun:
         left_out: Whether the selection begins after it, so that its outputs must be there already.
         forced: Whether it is made anew although it is done.
         extra: Rows that later stages asked for beyond the scale's number.
+        fingerprint: Digest of all that it depends on; empty while its inputs are not known.
+        folder: Its store folder,
+        ticket: the ticket of this number of rows from these inputs,
+        consumed: and the digests of the rows that it consumes: all known with the fingerprint.
     """
 
     def __init__(self, cell: Cell, item: StageItem, stage: Stage, earlier: tuple[StageRun, ...]) -> None:
@@ -65,6 +69,8 @@ class StageRun:
         self.extra = 0
         self.fingerprint = ""
         self.folder = Path()
+        self.ticket = Path()
+        self.consumed: dict[str, str] = {}
         self.result: StageResult | None = None
         self._ticket: Ticket | None = None
         self._earlier = earlier
@@ -190,12 +196,13 @@ class StageRun:
     # -- making ---------------------------------------------------------------------------------------------------
 
     def _locate(self, inputs: Mapping[tuple[str, str], Outputs]) -> _Place:
-        rows = {f"{kind} of {id}": outputs[kind].content for (kind, id), outputs in inputs.items()}
+        rows = {name: inputs[kind, run.item.id][kind].content for name, kind, run in numbered(self)}
         described = with_inputs(self, self.described, rows)
         self.fingerprint = digest(described)
         self.folder = self.cell.shared.store / f"{self.item.uses}-{self.fingerprint[:_LENGTH]}"
         ticket = digest([numbers(self.cell.scale), self.extra, rows])[:_LENGTH]
-        return _Place(described, self.fingerprint, self.folder, self.folder / DONE / f"{ticket}.json")
+        self.consumed, self.ticket = rows, self.folder / DONE / f"{ticket}.json"
+        return _Place(described, self.fingerprint, self.folder, self.ticket)
 
     async def _make(self) -> Outputs:
         shared = self.cell.shared
