@@ -14,6 +14,7 @@ import click
 from charrun import __version__
 from charrun.commands.words import COMPLETING, looks_like_spec, paths, specs
 from charrun.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_PIPE, EXIT_SPEC, CharrunError, SpecError
+from charrun.secrets import guarded_streams, hide_message
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -141,6 +142,13 @@ def cli() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code; an error that a user can meet is text, not a traceback."""
+    with guarded_streams():
+        code = _ended(args)
+    sys.exit(code)
+
+
+def _ended(args: Sequence[str] | None) -> int:
+    """Run the command line; returns the exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if COMPLETING in os.environ:
         importlib.import_module("charrun.commands.shells")
@@ -164,7 +172,7 @@ def main(args: Sequence[str] | None = None) -> None:
         click.echo(f"{count} problem{'s' if count > 1 else ''}; nothing was run", err=True)
         code = EXIT_SPEC
     except CharrunError as error:
-        click.echo(f"error: {error.render()}", err=True)
+        click.echo(f"error: {hide_message(error.render())}", err=True)
         code = error.exit_code
     except OSError as error:
         click.echo(f"error: {error.strerror or error}: {error.filename or 'the file system'}", err=True)
@@ -172,7 +180,7 @@ def main(args: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
         code = EXIT_INTERRUPTED
-    sys.exit(code)
+    return code
 
 
 def _further() -> dict[str, list[Offer]]:

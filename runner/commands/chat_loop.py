@@ -112,7 +112,7 @@ class Talk:
         note("the system prompt is set" if text else "there is no system prompt now")
 
     def _save(self, name: str) -> None:
-        from charrun.store.files import write_json
+        from charrun.store.files import indented, write_atomic
 
         if not name:
             note("/save needs the name of a file")
@@ -122,7 +122,7 @@ class Talk:
             note(f"{path} exists and is left as it is; choose another name")
             return
         try:
-            write_json(path, {**self._about, **self._conversation.to_dict()})
+            write_atomic(path, indented({**self._about, **self._conversation.to_dict()}))
         except OSError as error:
             note(f"{path} cannot be written: {error.strerror or error}")
             return

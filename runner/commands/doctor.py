@@ -19,12 +19,12 @@ import click
 from charrun.commands.options import json_option, plugin_options, runs_dir_option, set_option
 from charrun.commands.words import spec_files
 from charrun.errors import EXIT_ENVIRONMENT, Problem, SpecError
+from charrun.secrets import hide_message, learn_address
 
 if TYPE_CHECKING:
     from charrun.pipeline.choice import Choice
     from charrun.plugin_manager import Registry
     from charrun.service.checks import Check
-    from charrun.service.secrets import Secrets
 
 SMALLEST = "charrun/demo-student-small"
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
@@ -53,14 +53,11 @@ def doctor(
     that it would run on, its models, their rendering, and the checkpoints of its runs. Ends with 5 where there is a
     problem. The network is used only where credentials or an address point to a service.
     """
-    from charrun.service.secrets import Secrets
-
-    secrets = Secrets()
     asked = _Asked(spec, tuple(sets), runs_dir, plugins, trust, not no_engine)
     levels = []
-    for check in _checks(asked, secrets):
+    for check in _checks(asked):
         levels.append(check.level)
-        _print(check, secrets, as_json)
+        _print(check, as_json)
     if not as_json:
         click.echo(_summary(levels))
     if "problem" in levels:
@@ -79,7 +76,7 @@ class _Asked:
     engine: bool
 
 
-def _checks(asked: _Asked, secrets: Secrets) -> Iterator[Check]:
+def _checks(asked: _Asked) -> Iterator[Check]:
     """Every check, the fast ones first."""
     from charrun.service import checks, disk_checks
 
@@ -92,7 +89,7 @@ def _checks(asked: _Asked, secrets: Secrets) -> Iterator[Check]:
     if asked.spec is not None and registry:
         yield from checks.guarded("spec", lambda: _spec(asked, asked.spec or "", registry[0], chosen))
     address = _address(asked, chosen)
-    secrets.add_address(address or "")
+    learn_address(address or "")
     yield from checks.guarded("clock", lambda: checks.clock(address))
     yield from checks.guarded("torch", checks.processor)
     yield from checks.guarded("cache", disk_checks.compiled_code)
@@ -188,8 +185,8 @@ def _models(choice: Choice, asked: _Asked) -> Iterator[Check]:
         yield from guarded("engine", lambda: running_engine(choice.engine, options, models, place, runs))
 
 
-def _print(check: Check, secrets: Secrets, as_json: bool) -> None:
-    what, advice = secrets.hide(check.what), secrets.hide(check.advice)
+def _print(check: Check, as_json: bool) -> None:
+    what, advice = hide_message(check.what), hide_message(check.advice)
     if as_json:
         click.echo(json.dumps({"check": check.name, "level": check.level, "what": what, "advice": advice}))
         return

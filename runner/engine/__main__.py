@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 
+from charrun import secrets
 from charrun.engine import server
 from charrun.engine.folders import describe_all
 from charrun.engine.settings import EngineSettings
@@ -29,6 +30,12 @@ def main() -> int:
         print(f"charrun.engine reads its settings from stdin: {error}", file=sys.stderr)
         return 2
     _end_with_parent()
+    secrets.learn(settings.api_key)
+    with secrets.guarded_streams():
+        return _serve(settings)
+
+
+def _serve(settings: EngineSettings) -> int:
     try:
         describe_all(settings.models)  # a wrong folder should be told before seconds of imports
         listener = server.bind("127.0.0.1", 0)

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from charrun.engine.settings import EngineSettings
 from charrun.errors import EnvironmentProblem
+from charrun.secrets import hide, is_credential, learn
 
 START_TIMEOUT = 120.0
 STOP_TIMEOUT = 5.0
@@ -59,6 +60,7 @@ class EngineProcess:
         settings = EngineSettings(
             models=models, storage=storage, api_key=f"tml-{secrets.token_hex(24)}", device=device, **options
         )
+        learn(settings.api_key)
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as output:
@@ -123,7 +125,7 @@ def _environment() -> dict[str, str]:
     Threads that wait at a barrier sleep: spinning ones take the cores from the client process, and a batch that
     shares its cores with another program then runs four times slower.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("TINKER_")}
+    kept = {n: value for n, value in os.environ.items() if not (n.startswith("TINKER_") or is_credential(n))}
     kept.setdefault("OMP_WAIT_POLICY", "passive")
     return {**kept, "HF_HUB_OFFLINE": "1", "TINKER_TELEMETRY": "0", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -156,4 +158,4 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 def _tail(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines()[-LOG_TAIL:]
-    return "\n".join(f"  {line}" for line in lines)
+    return hide("\n".join(f"  {line}" for line in lines))

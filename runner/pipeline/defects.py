@@ -11,6 +11,7 @@ from pathlib import Path
 
 from charrun.errors import CharrunError, PluginError, StageFailed
 from charrun.plugin_loading import reason
+from charrun.secrets import hide_message
 from charrun.service.engine import Engine
 from charrun.stage import Stage
 from charrun.store.files import write_atomic
@@ -55,7 +56,7 @@ def running(stage: type[Stage], id: str, folder: Path) -> Iterator[None]:
         if isinstance(error, asyncio.CancelledError) and _is_cancelled():
             raise
         with contextlib.suppress(OSError):
-            write_atomic(folder / TRACEBACK, "".join(traceback.format_exception(error)))
+            write_atomic(folder / TRACEBACK, hide_message("".join(traceback.format_exception(error))))
         hint = f"a defect of the stage{_place(error, stage)}; the traceback is in {folder / TRACEBACK}"
         raise StageFailed(f"{id}: {reason(error)}", hint) from error
 

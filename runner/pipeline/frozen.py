@@ -9,6 +9,7 @@ from typing import Any
 
 from charrun.errors import EnvironmentProblem
 from charrun.secrets import HIDDEN
+from charrun.store.canonical import canonical
 from charrun.store.files import make_folder, read_json, write_atomic
 from charrun.store.run import SPEC, RunFolder
 from charrun.store.runs import Run
@@ -56,10 +57,10 @@ def thaw(run: Run) -> Frozen:
     value = read_json(run.folder / SPEC)
     if value is None:
         raise EnvironmentProblem(f"{run.folder / SPEC} is missing or damaged", "run the spec itself again")
-    if HIDDEN in str(value.get("engine")):
+    if HIDDEN in canonical(value):
         raise EnvironmentProblem(
-            f"the address of {run.id} held a secret, which is kept nowhere",
-            "run the spec itself again, or set TINKER_BASE_URL in its place",
+            f"the spec of {run.id} held a secret, which is kept nowhere",
+            "run the spec itself again; an address with a password belongs into TINKER_BASE_URL",
         )
     stand_ins = value.pop("stand_ins_used", {})
     data: dict[str, Any] = {

@@ -18,6 +18,7 @@ from charrun.pipeline.defects import asking
 from charrun.pipeline.observers import Observers
 from charrun.pipeline.prompts import Prompts
 from charrun.plugin_manager import Registry
+from charrun.secrets import hide_message
 from charrun.service.engine import Connection, EngineRequest
 from charrun.service.models import local_folder
 from charrun.service.pulse import pulse
@@ -203,6 +204,7 @@ class Shared:
 
     def message(self, stage: StageRun | None, text: str) -> None:
         """One line for the person who watches, and for the journal."""
+        text = hide_message(text)
         self.record("message", stage, text=text)
         self.observers.tell(events.Message(text, *(stage.place if stage else ())))
 

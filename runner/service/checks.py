@@ -18,7 +18,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from charrun.errors import CharrunError, Interrupted
-from charrun.service.secrets import ADDRESS_VARIABLE, COMMAND_VARIABLE, shown_address, stored_login
+from charrun.secrets import ADDRESS_VARIABLE, COMMAND_VARIABLE, shown_address, stored_login
 
 KEY_VARIABLE = "TINKER_API_KEY"
 NAMED_PACKAGES = ("tinker", "torch", "transformers", "peft")

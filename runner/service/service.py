@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from charrun.chat import Chat, load_tokenizer
 from charrun.errors import CharrunError, EnvironmentProblem, StageFailed
+from charrun.secrets import hide_message
 from charrun.service.engine import Connection
 from charrun.service.models import local_folder
 from charrun.service.pulse import listen, pulse
@@ -198,20 +199,25 @@ def explained() -> Iterator[None]:
             yield
     except CharrunError:
         raise
-    except tinker.AuthenticationError as error:
-        raise EnvironmentProblem(
-            "the engine refuses the key", "set TINKER_API_KEY, or run: tinker auth login"
-        ) from error
-    except tinker.BillingError as error:
-        raise EnvironmentProblem(f"billing: {error}", "add credit, then run the same command again") from error
-    except tinker.APIConnectionError as error:
-        raise EnvironmentProblem(f"the engine can't be reached: {error}", "run the same command again") from error
-    except (tinker.NotFoundError, tinker.BadRequestError, tinker.UnprocessableEntityError) as error:
-        raise StageFailed(f"the engine refuses a request: {error}") from error
     except tinker.TinkerError as error:
-        raise StageFailed(
-            f"the engine failed: {error}", "what is recorded stays; run the same command again"
-        ) from error
+        raise _in_words(error) from error
+
+
+def _in_words(error: tinker.TinkerError) -> CharrunError:
+    """An error of the SDK's as charrun tells it; a service may quote in it what it was sent."""
+    import tinker
+
+    told = hide_message(str(error))
+    again = "what is recorded stays; run the same command again"
+    if isinstance(error, tinker.AuthenticationError):
+        return EnvironmentProblem("the engine refuses the key", "set TINKER_API_KEY, or run: tinker auth login")
+    if isinstance(error, tinker.BillingError):
+        return EnvironmentProblem(f"billing: {told}", "add credit, then run the same command again")
+    if isinstance(error, tinker.APIConnectionError):
+        return EnvironmentProblem(f"the engine can't be reached: {told}", again)
+    if isinstance(error, tinker.NotFoundError | tinker.BadRequestError | tinker.UnprocessableEntityError):
+        return StageFailed(f"the engine refuses a request: {told}")
+    return StageFailed(f"the engine failed: {told}", again)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

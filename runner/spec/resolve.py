@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from charrun.errors import SpecError
 from charrun.spec.document import KeyPath
 from charrun.spec.draft import Draft
+from charrun.spec.keys import warn_of_keys, warn_of_keys_beside
 from charrun.spec.layers import PluginFile, SpecDocument, read_spec
 from charrun.spec.library import Library, resolve_characters, resolve_scales
 from charrun.spec.matrix import Axes, check_names, resolve_exclude, resolve_seeds
@@ -50,6 +52,7 @@ def load_spec(
     """
     read = path if isinstance(path, SpecDocument) else read_spec(path, sets)
     draft = Draft(read.document)
+    warn_of_keys(draft)
     draft.check(draft.document.data, shipped_schema("spec"))
     seeds = resolve_seeds(draft)
     characters = resolve_characters(draft, library)
@@ -85,9 +88,10 @@ def load_spec(
         warnings=draft.all_warnings(),
     )
     check_names(draft, spec)
+    warn_of_keys_beside(draft, spec)
     if problems := draft.problems():
         raise SpecError([*problems, *draft.all_warnings()])
-    return spec
+    return replace(spec, warnings=draft.all_warnings())
 
 
 def _resolve_engine(draft: Draft, engines: Collection[str]) -> EngineChoice:

@@ -14,6 +14,7 @@ Contract:
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -22,7 +23,8 @@ from typing import Any
 
 from charrun.errors import EnvironmentProblem
 from charrun.faults import reached
-from charrun.store.canonical import digest
+from charrun.secrets import hide
+from charrun.store.canonical import canonical, digest
 from charrun.store.files import make_folder, read_json, sync_folder, write_json
 from charrun.store.journal import read_journal
 from charrun.store.lines import cut_torn_line, sealed, write_whole
@@ -67,6 +69,7 @@ class RunFolder:
             EnvironmentProblem: The folder can't be written.
         """
         home = make_folder(runs_dir / name)
+        spec = json.loads(hide(canonical(spec)))  # as it will be kept
         wanted = digest(spec)
         try:
             numbers = sorted(int(p.name) for p in home.iterdir() if p.name.isdigit())
