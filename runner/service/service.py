@@ -8,11 +8,12 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from charrun.chat import Chat, load_tokenizer
 from charrun.errors import CharrunError, EnvironmentProblem, StageFailed
-from charrun.secrets import hide_message
+from charrun.secrets import hide_message, learn
 from charrun.service.engine import Connection
 from charrun.service.models import local_folder
 from charrun.service.pulse import listen, pulse
@@ -194,6 +195,7 @@ def explained() -> Iterator[None]:
     """Turn the SDK's errors into charrun's own, with what to do next."""
     import tinker
 
+    _hear_credentials()
     try:
         with pulse.beat():
             yield
@@ -201,6 +203,21 @@ def explained() -> Iterator[None]:
         raise
     except tinker.TinkerError as error:
         raise _in_words(error) from error
+
+
+@cache
+def _hear_credentials() -> None:
+    """What a credential command prints is a secret as well, and only the SDK runs it."""
+    from tinker.lib._auth_token_provider import CredentialCmdAuthProvider
+
+    get_token = CredentialCmdAuthProvider.get_token
+
+    async def heard(self: CredentialCmdAuthProvider) -> str | None:
+        token = await get_token(self)
+        learn(token or "")
+        return token
+
+    CredentialCmdAuthProvider.get_token = heard  # type: ignore[method-assign]
 
 
 def _in_words(error: tinker.TinkerError) -> CharrunError:
@@ -211,6 +228,8 @@ def _in_words(error: tinker.TinkerError) -> CharrunError:
     again = "what is recorded stays; run the same command again"
     if isinstance(error, tinker.AuthenticationError):
         return EnvironmentProblem("the engine refuses the key", "set TINKER_API_KEY, or run: tinker auth login")
+    if isinstance(error, tinker.PermissionDeniedError):
+        return EnvironmentProblem(f"the engine refuses access: {told}", "check the key, its project and the address")
     if isinstance(error, tinker.BillingError):
         return EnvironmentProblem(f"billing: {told}", "add credit, then run the same command again")
     if isinstance(error, tinker.APIConnectionError):
