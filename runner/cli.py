@@ -29,6 +29,7 @@ COMMANDS = {
     "plan": ("charrun.commands.plan:plan", "Show what a run of SPEC would do, and why."),
     "validate": ("charrun.commands.validate:validate", "Check specs; every problem at once."),
     "show": ("charrun.commands.show:show", "Print SPEC as it is run, and where its values come from."),
+    "lock": ("charrun.commands.lock:lock", "Write SPEC.lock, which says what a run of SPEC is made with."),
     "schema": ("charrun.commands.schema:schema", "Write the JSON Schema of specs, for editors."),
     "stages": ("charrun.commands.stages:stages", "List the stages, or the options of one."),
     "plugins": ("charrun.commands.plugins:plugins", "List the plugins; nothing of them is imported."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ import pytest
 from conftest import FinishedRun, Outcome
 
 from charrun.cli import main
+from charrun.store.files import write_json, write_rows
+from charrun.store.lines import sealed
+from charrun.store.runs import Run
 
 WIDTH = 80
 Call = Callable[..., Outcome]
@@ -40,12 +43,52 @@ def copy_of(smoke: FinishedRun, place: Path) -> Path:
     return Path(shutil.copytree(smoke.runs_dir, place / "runs", ignore=shutil.ignore_patterns("engine")))
 
 
+def reseal(path: Path) -> None:
+    """Give a file of the store that a test has edited its checksums anew."""
+    text = path.read_text()
+    if path.suffix == ".json":
+        value = json.loads(text)
+        value.pop("sum", None)
+        write_json(path, value)
+    else:
+        values = [json.loads(line) for line in text.splitlines()]
+        path.write_bytes(b"".join(sealed({k: v for k, v in value.items() if k != "sum"}) for value in values))
+
+
+def replace_text(path: Path, *pairs: tuple[str, str]) -> None:
+    """Edit a file of the store as its writer would have written it."""
+    text = path.read_text()
+    for old, new in pairs:
+        text = text.replace(old, new)
+    path.write_text(text)
+    reseal(path)
+
+
+def edit_json(path: Path, change: Callable[[Any], None]) -> None:
+    """Edit a JSON file of the store as its writer would have written it."""
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+    reseal(path)
+
+
+def publish_instead(home: Path, run: Run, id: str, kind: str, rows: Sequence[Any]) -> None:
+    """Pretend that a stage of a run published other rows."""
+    stage = next(stage for stage in run.cells[0].stages if stage.id == id)
+    output = stage.outputs[kind]
+    path = output.file.with_name(f"{kind}-changed.jsonl")
+    sha = write_rows(path, rows)
+    for told in [*(output.file.parent / "done").glob("*.json"), run.folder / "journal.jsonl"]:
+        replace_text(told, (output.sha256, sha), (output.file.name, path.name))
+
+
 def events_of(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
 
 
 def write_events(folder: Path, events: Iterable[dict[str, Any]]) -> None:
-    (folder / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    whole = b"".join(sealed({k: v for k, v in event.items() if k != "sum"}) for event in events)
+    (folder / "journal.jsonl").write_bytes(whole)
 
 
 def cut_before(folder: Path, stage: str) -> list[dict[str, Any]]:

@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 from conftest import FinishedRun
-from run_copies import WIDTH, Call, caller, copy_of
+from run_copies import WIDTH, Call, caller, copy_of, edit_json, publish_instead, replace_text
 
 from charrun.plugins._statistics import wilson
 from charrun.report.compare_spec import changes
 from charrun.report.intervals import Share, difference
-from charrun.store.canonical import digest_rows
 from charrun.store.runs import find_run
 
 A, B = "pirate-smoke/1", "pirate-smoke/2"
@@ -35,8 +34,8 @@ def home(smoke: FinishedRun, tmp_path: Path) -> Path:
     twin = Path(shutil.copytree(home / "pirate-smoke" / "1", home / "pirate-smoke" / "2"))
     for folder in list((home / "store").iterdir()):
         shutil.copytree(folder, folder.with_name(f"{folder.name}-b"))
-        for path in twin.glob("*.json*"):
-            path.write_text(path.read_text().replace(f'{folder.name}"', f'{folder.name}-b"'))
+        for name in ("journal.jsonl", "run.json", *(path.name for path in twin.glob("cell-*.json"))):
+            replace_text(twin / name, (f'{folder.name}"', f'{folder.name}-b"'))
     return home
 
 
@@ -44,19 +43,7 @@ def change_rows(home: Path, id: str, kind: str, change: Callable[[list[Any]], It
     """Pretend that B's stage published other rows."""
     run = find_run(home, B)
     stage = next(stage for stage in run.cells[0].stages if stage.id == id)
-    output = stage.outputs[kind]
-    rows = list(change(output.read() or []))
-    name = f"{kind}-changed.jsonl"
-    (output.file.parent / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for path in [*(output.file.parent / "done").iterdir(), run.folder / "journal.jsonl"]:
-        text = path.read_text().replace(output.sha256, digest_rows(rows)).replace(output.file.name, name)
-        path.write_text(text)
-
-
-def edit(path: Path, change: Callable[[Any], None]) -> None:
-    value = json.loads(path.read_text())
-    change(value)
-    path.write_text(json.dumps(value))
+    publish_instead(home, run, id, kind, list(change(stage.outputs[kind].read() or [])))
 
 
 def rename_cell(run: Path, name: str) -> None:
@@ -64,7 +51,7 @@ def rename_cell(run: Path, name: str) -> None:
     old = cell.stem.removeprefix("cell-")
     cell.rename(run / f"cell-{name}.json")
     for path in (run / "journal.jsonl", run / "run.json", run / f"cell-{name}.json"):
-        path.write_text(path.read_text().replace(f'"{old}"', f'"{name}"'))
+        replace_text(path, (f'"{old}"', f'"{name}"'))
 
 
 def rates(hits: dict[str, int], n: int = 120) -> Callable[[list[Any]], list[Any]]:
@@ -147,7 +134,7 @@ def test_a_small_difference_is_no_difference(home: Path, diff: Call) -> None:
 def test_rates_of_different_scorers_are_not_on_one_scale(home: Path, diff: Call) -> None:
     change_rows(home, "evaluate", "evaluation", rates({"base": 1, "dpo": 30, "sft": 60}))
     (path,) = (home / "store").glob("evaluate-*-b/stage.json")
-    edit(path, lambda stage: stage["models"]["scorer"].update(model="local:charrun/other@12"))
+    edit_json(path, lambda stage: stage["models"]["scorer"].update(model="local:charrun/other@12"))
     shown = " ".join(diff(A, B, "--runs-dir", home).out.split())
     assert "but charrun/demo-teacher scored A and charrun/other scored B" in shown and "name one `scorer:`" in shown
 
@@ -190,7 +177,7 @@ def test_changed_spec_values_are_named_by_path_with_both_values(home: Path, diff
         spec["stages"] = [{"id": "first", "uses": "prompts", "with": {}, "needs": []}, *spec["stages"]]
         spec["templates"] = {"character.j2": "same beginning " * 20 + "\x1b[31mB"}
 
-    edit(home / "pirate-smoke" / "2" / "spec.json", change)
+    edit_json(home / "pirate-smoke" / "2" / "spec.json", change)
     found = {entry["path"]: (entry["a"], entry["b"]) for entry in document(diff, home)["spec"]}
     assert found["stages.dpo.with.beta"] == (0.1, 0.2)
     assert found["stages.first"][0] is None and found["stages.first"][1]["uses"] == "prompts"
@@ -204,7 +191,7 @@ def test_changed_spec_values_are_named_by_path_with_both_values(home: Path, diff
 def test_two_long_texts_are_cut_where_they_part(home: Path, diff: Call) -> None:
     for number, end in ((1, "a calm end"), (2, "a stormy end")):
         path = home / "pirate-smoke" / str(number) / "spec.json"
-        edit(path, lambda spec, end=end: spec.update(templates={"character": "words " * 50 + end}))
+        edit_json(path, lambda spec, end=end: spec.update(templates={"character": "words " * 50 + end}))
     shown = diff(A, B, "--runs-dir", home).out
     assert "words a calm end" in shown and "words a stormy end" in shown
 
@@ -222,13 +209,15 @@ def test_items_of_a_list_are_matched_by_id_and_their_order_is_told() -> None:
 def test_changed_packages_models_and_stages_are_versions(home: Path, diff: Call) -> None:
     def change(lock: Any) -> None:
         lock["versions"]["tinker"] = "0.39.0"
-        lock["models"][0]["student"] = lock["models"][0]["student"].partition("@")[0] + "@0123"
+        student = lock["models"]["qwen3-30b-a3b"]["student"]
+        student["identity"] = student["identity"].partition("@")[0] + "@0123"
 
-    edit(home / "pirate-smoke" / "2" / "lock.json", change)
+    edit_json(home / "pirate-smoke" / "2" / "lock.json", change)
     (path,) = (home / "store").glob("dpo-*-b/stage.json")
-    edit(path, lambda stage: stage.update(cache_version=99))
+    edit_json(path, lambda stage: stage.update(cache_version=99))
     found = {entry["path"]: entry["b"] for entry in document(diff, home)["versions"]}
-    assert found == {"tinker": "0.39.0", "models.0.student": "local:charrun/demo-student@0123", "stage dpo": 99}
+    model = "local:charrun/demo-student@0123"
+    assert found == {"tinker": "0.39.0", "models.qwen3-30b-a3b.student": model, "stage dpo": 99}
 
 
 def test_rows_that_differ_are_counted_and_answers_measured(home: Path, diff: Call) -> None:

@@ -1,4 +1,4 @@
-"""How a run ends and goes on: the contract of `charrun.pipeline.run`, sentence by sentence, through the command line."""
+"""How a run ends and goes on: the contract of `charrun.pipeline.run`, through the command line."""
 
 from __future__ import annotations
 
@@ -342,7 +342,7 @@ def test_a_full_disk_ends_a_run_in_one_sentence_and_the_same_command_goes_on(off
         full = charrun(offline, "--runs-dir", runs, "--trust")
         assert full.code == 5 and "Traceback" not in full.text
         assert "No space left on device" in full.err and "make room and run the same command again" in full.err
-        assert [path for path in runs.rglob("numbers-*")] == [] == [path for path in runs.rglob(".tmp-*")]
+        assert [*runs.rglob("numbers-*"), *runs.rglob(".tmp-*")] == []
         subprocess.run(["mount", "-o", "remount,size=20m", str(runs)], check=True)
         assert charrun(offline, "--runs-dir", runs, "--trust").code == 0
 

@@ -57,6 +57,13 @@ def runs_dir_option(command: _Command) -> _Command:
     )(command)
 
 
+def locked_option(command: _Command) -> _Command:
+    """`--locked`, as the parameter `locked`."""
+    return click.option(
+        "--locked", is_flag=True, help="Refuse whatever differs from SPEC.lock, which `charrun lock` writes."
+    )(command)
+
+
 def json_option(command: _Command) -> _Command:
     """`--json`, as the parameter `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(command)

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from charrun.commands.options import json_option, plugin_options, runs_dir_option, set_option
+from charrun.commands.options import json_option, locked_option, plugin_options, runs_dir_option, set_option
 from charrun.commands.run import PLAIN_VARIABLE, load_selected, selection_of, selection_options, terminal
 from charrun.commands.words import spec_files
 from charrun.errors import render_problems
@@ -22,6 +22,7 @@ EXIT_WORK = 10
 @click.argument("spec", type=click.Path(path_type=str), shell_complete=spec_files)
 @selection_options
 @set_option
+@locked_option
 @runs_dir_option
 @plugin_options
 @json_option
@@ -30,6 +31,7 @@ EXIT_WORK = 10
 def plan(
     spec: str,
     sets: Sequence[str],
+    locked: bool,
     runs_dir: Path,
     plugins: bool,
     trust: bool,
@@ -49,6 +51,10 @@ def plan(
     selection = selection_of(**selected)
     loaded = load_selected(spec, sets, selection, plugins=plugins, trust=trust)
     choice = choose(loaded.spec, loaded.registry)
+    if locked:
+        from charrun.commands.lock import require_locked
+
+        require_locked(spec, sets, loaded, choice)
     cells = plan_cells(choice, loaded.registry, runs_dir.absolute(), selection)
     warnings = [*choice.warnings, *check_cells(cells)]
     if warnings:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 import click
 
 from charrun.commands.loading import Loaded, load
-from charrun.commands.options import plugin_options, runs_dir_option, set_option
+from charrun.commands.options import locked_option, plugin_options, runs_dir_option, set_option
 from charrun.commands.words import character_ids, model_ids, scale_names, spec_files, stage_ids
 from charrun.errors import EnvironmentProblem, UsageProblem, render_problems
 from charrun.spec.words import suggest
@@ -171,12 +171,14 @@ def load_selected(path: str, sets: Sequence[str], selection: Selection, *, plugi
 @click.argument("spec", type=click.Path(path_type=str), shell_complete=spec_files)
 @selection_options
 @set_option
+@locked_option
 @runs_dir_option
 @plugin_options
 @manner_options
 def run(
     spec: str,
     sets: Sequence[str],
+    locked: bool,
     runs_dir: Path,
     plugins: bool,
     trust: bool,
@@ -201,6 +203,10 @@ def run(
     selection = selection_of(**selected)
     loaded = load_selected(spec, sets, selection, plugins=plugins, trust=trust)
     choice = choose(loaded.spec, loaded.registry)
+    if locked:
+        from charrun.commands.lock import require_locked
+
+        require_locked(spec, sets, loaded, choice)
     go(loaded, choice, runs_dir, selection, show, Way(jobs, wait, patience, yes))
 
 

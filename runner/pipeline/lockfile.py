@@ -53,19 +53,24 @@ def versions() -> dict[str, str]:
     return found
 
 
-def lock_entries(shared: Shared, earlier: Mapping[str, Any] | None = None) -> Lock:
+def lock_entries(shared: Shared, earlier: Mapping[str, Any] | None = None, *, strict: bool = False) -> Lock:
     """All that needs no engine. What an earlier lock says of the same hosted model is kept.
 
     Args:
         shared: The run's surroundings; nothing is opened and nothing written.
         earlier: A lock of the same spec; by default the one in the run's folder.
+        strict: Whether a local model whose files are not whole is an error; a run tells of it where it needs the model.
+
+    Raises:
+        EnvironmentProblem: A local model's files are not whole, where that is an error.
     """
     spec = shared.spec
     plain = _portable(spec.to_dict())
+    local = _local_facts(shared, strict)
     lock = {
         "lock_version": LOCK_VERSION,
         "spec": {
-            "sha256": digest(json.loads(hide(canonical(plain)))),
+            "sha256": digest(_clean(plain)),
             **{part: plain[part] for part in ("name", "budget", "exclude", "stand_ins")},
         },
         "seeds": list(spec.seeds),
@@ -74,7 +79,8 @@ def lock_entries(shared: Shared, earlier: Mapping[str, Any] | None = None) -> Lo
         "characters": {character["id"]: digest(character) for character in plain["characters"]},
         "scales": {scale.name: asdict(scale) for scale in spec.scales},
         "models": {
-            entry.id: {role: _known(shared, ref) for role, ref in entry.roles.items()} for entry in spec.models
+            entry.id: {role: {**_known(shared, ref), **local.get(ref.name, {})} for role, ref in entry.roles.items()}
+            for entry in spec.models
         },
         "stages": _stages(shared, plain["stages"]),
         "templates": _templates(shared),
@@ -85,7 +91,7 @@ def lock_entries(shared: Shared, earlier: Mapping[str, Any] | None = None) -> Lo
     }
     if earlier is None:
         earlier = read_json(shared.folder.folder / LOCK) or {}
-    return _clean(_with_facts(lock, earlier))
+    return _with_facts(_clean(lock), earlier)
 
 
 async def complete_lock(shared: Shared, service: Service) -> Lock:
@@ -108,13 +114,9 @@ async def whole_lock(shared: Shared) -> Lock:
     Raises:
         EnvironmentProblem: A model's folder is not whole, or the engine can't be reached or does not serve a model.
     """
-    for entry in shared.spec.models:
-        for ref in entry.roles.values():
-            folder = local_folder(ref.name)
-            if folder and is_local(shared, ref):
-                folder_facts(ref.name, folder)
+    lock = lock_entries(shared, strict=True)
     if not needs_engine(shared):
-        return lock_entries(shared)
+        return lock
     make_folder(shared.folder.folder)
     status = "errored"
     try:
@@ -146,16 +148,24 @@ def _clean(lock: Lock) -> Lock:
     return cleaned
 
 
+def _local_facts(shared: Shared, strict: bool) -> dict[str, dict[str, Any]]:
+    """What local models' files say, by the models' names."""
+    found: dict[str, dict[str, Any]] = {}
+    for ref in (ref for entry in shared.spec.models for ref in entry.roles.values()):
+        folder = local_folder(ref.name)
+        if folder is None or not is_local(shared, ref) or ref.name in found:
+            continue
+        try:
+            found[ref.name] = folder_facts(ref.name, folder)
+        except EnvironmentProblem:
+            if strict:
+                raise
+    return found
+
+
 def _known(shared: Shared, ref: ModelRef) -> dict[str, Any]:
     identity = shared.namespace(ref.name).replace(ref.name, _told(ref.name))
-    known = {"name": _told(ref.name), "identity": identity, "chat": dict(ref.chat)}
-    folder = local_folder(ref.name)
-    if folder is None or not is_local(shared, ref):
-        return known
-    try:
-        return {**known, **folder_facts(ref.name, folder)}
-    except EnvironmentProblem:  # a run tells of it where it needs the model
-        return known
+    return {"name": _told(ref.name), "identity": identity, "chat": dict(ref.chat)}
 
 
 def _with_facts(lock: Lock, earlier: Mapping[str, Any]) -> Lock:

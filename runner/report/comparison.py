@@ -93,10 +93,18 @@ def _lock(run: Run) -> Mapping[str, Any]:
 def _changed_models(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Change]:
     """Models of one name and other files; models of other names are in the spec's changes."""
     found = []
-    for change in changes(a.get("models"), b.get("models"), "models"):
+    for change in changes(_identities(a), _identities(b), "models"):
         told = str(change.a), str(change.b)
         if "@" in told[0] and plain_model(told[0]) == plain_model(told[1]):
             found.append(change)
+    return found
+
+
+def _identities(lock: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The identity of each model by its entry's id and its role."""
+    found: dict[str, dict[str, Any]] = {}
+    for id, roles in mapping_of(lock, "models").items():
+        found[id] = {role: mapping_of(roles, role).get("identity") for role in roles} if isinstance(roles, dict) else {}
     return found
 
 

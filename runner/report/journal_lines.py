@@ -64,6 +64,11 @@ def _stage_failed(event: Event) -> str:
     return "interrupted" if _cancelled(event) else f"failed: {text_of(event, 'error')}"
 
 
+def _checkpoint_saved(event: Event) -> str:
+    until = moment(number_of(event, "expires"))
+    return f"checkpoint before step {int(number_of(event, 'next_step'))}, kept until {until}: {text_of(event, 'path')}"
+
+
 def _message(event: Event) -> str:
     return text_of(event, "text")
 
@@ -79,7 +84,7 @@ def _other(event: Event) -> str:
 
 
 def _cancelled(event: Event) -> bool:
-    return text_of(event, "error").startswith(("CancelledError", "KeyboardInterrupt"))
+    return event.get("interrupted") is True
 
 
 def _is_map(value: Any) -> bool:
@@ -96,4 +101,6 @@ _TELL: Mapping[str, Callable[[Event], str]] = {
     "stage_failed": _stage_failed,
     "message": _message,
     "check": _check,
+    "checkpoint_saved": _checkpoint_saved,
+    "folder_used": lambda event: f"uses the answers in {text_of(event, 'shared')}",
 }

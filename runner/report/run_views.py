@@ -168,7 +168,11 @@ def _next(run: Run) -> list[str]:
 
 def _working(run: Run) -> list[str]:
     elapsed = sum(stage.seconds for cell in run.cells for stage in cell.stages if stage.is_done)
-    return [f"What is done ({duration(elapsed)} of work) is not done again."] if elapsed else []
+    lines = [f"What is done ({duration(elapsed)} of work) is not done again."] if elapsed else []
+    for stage in [stage for cell in run.cells for stage in cell.stages if stage.saved and not stage.is_done]:
+        kept = f", whose checkpoint is kept until {moment(stage.expires)}" if stage.expires else ""
+        lines.append(f"{safe(stage.id)} goes on from step {stage.saved}{kept}.")
+    return lines
 
 
 def _place(run: Run) -> str:

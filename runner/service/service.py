@@ -70,18 +70,31 @@ class Service:
         self._rest = tinker.RestClient(**self._address)
         self._chats: dict[str, Chat] = {}
         self._samplers: dict[str, Sampler] = {}
-        self._contexts: dict[str, int | None] = {}
+        self._served: dict[str, types.SupportedModel] = {}
         self._opening = asyncio.Lock()
 
     async def open(self) -> None:
         """Ask what the engine serves."""
         with explained():
             found = await self._rest.get_server_capabilities()
-        self._contexts = {m.model_name: m.max_context_length for m in found.supported_models if m.model_name}
+        self._served = {model.model_name: model for model in found.supported_models if model.model_name}
 
     def context_length(self, model: str) -> int | None:
         """Longest prompt plus answer of a base model, in tokens."""
-        return self._contexts.get(model)
+        served = self._served.get(model)
+        return served.max_context_length if served else None
+
+    def capabilities(self, model: str) -> dict[str, Any]:
+        """What the engine says of a base model: `context_length`, `trainable`, `sampleable`, as far as it says so."""
+        served = self._served.get(model)
+        if served is None:
+            return {}
+        said = {
+            "context_length": served.max_context_length,
+            "trainable": served.trainable,
+            "sampleable": served.sampleable,
+        }
+        return {name: value for name, value in said.items() if value is not None}
 
     async def chat(self, model: str, options: Mapping[str, Any]) -> Chat:
         """The rendering of a model: tokenizer from this machine for local models, else by the SDK."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Thinking = Literal["never", "switch", "always"]
 
@@ -26,12 +26,21 @@ class Retired:
 
 
 @cache
+def _table() -> Mapping[str, Any]:
+    return tomllib.loads(files("charrun.specs").joinpath("models.toml").read_text(encoding="utf-8"))
+
+
+@cache
 def _facts() -> tuple[Mapping[str, Retired], tuple[tuple[re.Pattern[str], Thinking], ...]]:
-    text = files("charrun.specs").joinpath("models.toml").read_text(encoding="utf-8")
-    table = tomllib.loads(text)
+    table = _table()
     retired = {name: Retired(**entry) for name, entry in table["retired"].items()}
     thinking = tuple((re.compile(entry["name"]), entry["thinks"]) for entry in table["thinking"])
     return retired, thinking
+
+
+def price_book_date() -> str:
+    """The day on which what is known of models was last looked up, as YYYY-MM-DD."""
+    return str(_table()["date"])
 
 
 def retired_models() -> dict[str, Retired]:

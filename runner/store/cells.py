@@ -64,6 +64,8 @@ class StageView:
         since: When it began last, in seconds since 1970.
         outputs: Published files by kind, where known.
         error: Why it failed.
+        saved: The optimiser step that a checkpoint of it would go on from; 0 where it has none.
+        expires: Until when the engine keeps that checkpoint, in seconds since 1970.
     """
 
     id: str
@@ -76,6 +78,8 @@ class StageView:
     since: float | None = None
     outputs: Mapping[str, Output] = field(default_factory=dict)
     error: str = ""
+    saved: int = 0
+    expires: float = 0.0
 
     @property
     def tokens(self) -> int:
@@ -162,6 +166,8 @@ def _stage(id: str, uses: str, state: str, mark: StageTrace, place: Path | None)
             if place and text_of(out, "file")
         },
         error=mark.error,
+        saved=mark.saved,
+        expires=mark.expires,
     )
 
 

@@ -31,6 +31,8 @@ class StageTrace:
         seconds: Wall time of all work behind its rows.
         since: When it began last.
         error: Why it failed.
+        saved: The optimiser step that a checkpoint of it would go on from; 0 where it has none.
+        expires: Until when the engine keeps that checkpoint, in seconds since 1970.
     """
 
     state: str = ""
@@ -40,6 +42,8 @@ class StageTrace:
     seconds: float = 0.0
     since: float | None = None
     error: str = ""
+    saved: int = 0
+    expires: float = 0.0
 
 
 @dataclass
@@ -150,6 +154,8 @@ def _stage(stage: StageTrace, event: Event, time: float) -> None:
         stage.outputs = mapping_of(event, "outputs") or stage.outputs
         stage.usage = mapping_of(event, "usage") or stage.usage
         stage.seconds = number_of(event, "seconds")
+    elif name == "checkpoint_saved":
+        stage.saved, stage.expires = int(number_of(event, "next_step")), number_of(event, "expires")
     elif name == "stage_failed":
         error = text_of(event, "error")
         stage.state = INTERRUPTED if event.get("interrupted") is True else FAILED
