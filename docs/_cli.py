@@ -77,6 +77,7 @@ FIRST = "specs/pirate-smoke.yaml"
 SECOND = "specs/pirate-smoke.yaml --set stages.dpo.with.beta=0.2"
 EXAMPLES: dict[str, tuple[Example, ...]] = {
     "run": (Example(FIRST, "masked"),),
+    "resume": (Example("resume pirate-smoke/1", "masked"),),
     "plan": (
         Example("plan specs/two-characters.yaml", lines=32),
         Example("plan specs/pirate-smoke.yaml --plain --force dpo", "masked"),
@@ -85,6 +86,10 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     "show": (
         Example("show specs/pirate-smoke.yaml", lines=24),
         Example("show specs/two-characters.yaml --origins", lines=32),
+    ),
+    "lock": (
+        Example("lock specs/pirate-smoke.yaml", "masked"),
+        Example("lock specs/pirate-smoke.yaml --check --set stages.dpo.with.beta=0.2 --set seed=8", "masked"),
     ),
     "schema": (Example("schema --no-plugins", lines=12), Example("schema --stage export")),
     "runs": (Example("runs", "slow"),),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from charrun import Connection, Engine, EngineRequest, EnvironmentProblem, hookimpl
+from charrun import Connection, Engine, EngineRequest, EnvironmentProblem, StoredCheckpoint, hookimpl
 
 
 class LocalEngine(Engine):
@@ -62,6 +62,30 @@ class LocalEngine(Engine):
         from charrun import EngineProcess
 
         return {path: EngineProcess.holds(request.storage, path) for path in paths}
+
+
+    def damaged(self, paths: Sequence[str], request: EngineRequest) -> Mapping[str, str]:
+        """Read every byte of them."""
+        from charrun import EngineProcess
+
+        found = {path: EngineProcess.damage(request.storage, path) for path in paths}
+        return {path: f"{wrong[0]} {wrong[1]}" for path, wrong in found.items() if wrong}
+
+    def stored(self, request: EngineRequest) -> Sequence[StoredCheckpoint]:
+        """Look into the storage folder."""
+        from charrun import EngineProcess
+
+        return [StoredCheckpoint(**vars(found)) for found in EngineProcess.stored(request.storage)]
+
+    def discard(self, paths: Sequence[str], request: EngineRequest) -> None:
+        """Take them out of the storage folder."""
+        from charrun import EngineProcess
+
+        for path in paths:
+            try:
+                EngineProcess.remove(request.storage, path)
+            except OSError as error:
+                raise EnvironmentProblem(f"cannot delete {path}: {error.strerror or error}") from error
 
 
 @hookimpl

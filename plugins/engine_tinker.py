@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from charrun import Connection, Engine, EngineRequest, EnvironmentProblem, hookimpl
+from charrun import Connection, Engine, EngineRequest, EnvironmentProblem, StoredCheckpoint, hookimpl
+
+if TYPE_CHECKING:
+    import tinker
 
 _REACH_SECONDS = 10
+_PAGE = 100
 _CURRENT_SPEC = "specs/pirate-mini-current.yaml"
 
 
@@ -56,6 +61,36 @@ class TinkerEngine(Engine):
         except (tinker.TinkerError, TimeoutError):
             pass
         return found
+
+    def stored(self, request: EngineRequest) -> Sequence[StoredCheckpoint]:
+        """Page through the account's checkpoints, after one look whether anything answers."""
+        import tinker
+
+        from charrun import explained
+
+        base_url = request.options.get("base_url")
+        key = self._credentials()
+        self._reach(str(base_url) if base_url else self._default_address())
+        found: dict[str, StoredCheckpoint] = {}
+        with explained():
+            rest = tinker.RestClient(base_url=base_url, api_key=key)
+            while True:
+                page = rest.list_user_checkpoints(limit=_PAGE, offset=len(found)).result().checkpoints
+                fresh = {each.tinker_path: _stored(each) for each in page if each.tinker_path not in found}
+                if not fresh:
+                    return list(found.values())
+                found |= fresh
+
+    def discard(self, paths: Sequence[str], request: EngineRequest) -> None:
+        """Ask the service to delete them."""
+        import tinker
+
+        from charrun import explained
+
+        rest = tinker.RestClient(base_url=request.options.get("base_url"))
+        for path in paths:
+            with explained(), contextlib.suppress(tinker.NotFoundError):
+                rest.delete_checkpoint_from_tinker_path(path).result()
 
     def _credentials(self) -> str | None:
         from tinker import TinkerError
@@ -110,6 +145,16 @@ class TinkerEngine(Engine):
                 line += f": retired on {retired[model].date}, its successor is {retired[model].successor}"
             lines.append(line)
         raise EnvironmentProblem("\n".join(lines), f"{_CURRENT_SPEC} is the same run with models served today")
+
+
+def _stored(checkpoint: tinker.types.Checkpoint) -> StoredCheckpoint:
+    return StoredCheckpoint(
+        path=checkpoint.tinker_path,
+        note=checkpoint.user_metadata or {},
+        size=checkpoint.size_bytes,
+        created=checkpoint.time.timestamp(),
+        expires=checkpoint.expires_at.timestamp() if checkpoint.expires_at else None,
+    )
 
 
 @hookimpl

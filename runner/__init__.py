@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from charrun.pipeline.reference import Reference
     from charrun.pipeline.requests import Answer
     from charrun.pipeline.training import batches_of, train_steps
-    from charrun.service.engine import Connection, Engine, EngineRequest
+    from charrun.service.engine import Connection, Engine, EngineRequest, StoredCheckpoint
     from charrun.service.ledger import Usage
     from charrun.service.models import local_folder
     from charrun.service.service import RoleSampler, Sampler, Service, explained
@@ -41,7 +41,7 @@ _HOMES = {
     "charrun.pipeline.requests": ("Answer",),
     "charrun.pipeline.lockfile": ("versions",),
     "charrun.pipeline.training": ("batches_of", "train_steps"),
-    "charrun.service.engine": ("Connection", "Engine", "EngineRequest"),
+    "charrun.service.engine": ("Connection", "Engine", "EngineRequest", "StoredCheckpoint"),
     "charrun.service.ledger": ("Usage",),
     "charrun.service.models": ("local_folder",),
     "charrun.service.service": ("RoleSampler", "Sampler", "Service", "explained"),
@@ -76,6 +76,7 @@ __all__ = [
     "Stage",
     "StageContext",
     "StageFailed",
+    "StoredCheckpoint",
     "TrainedRow",
     "Trait",
     "Usage",

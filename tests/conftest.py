@@ -75,7 +75,8 @@ class FinishedRun:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.folder / "journal.jsonl").read_text().splitlines()]
+        events = [json.loads(line) for line in (self.folder / "journal.jsonl").read_text().splitlines()]
+        return [{name: value for name, value in event.items() if name != "sum"} for event in events]
 
     def stage_folder(self, id: str) -> Path:
         cell = json.loads(next(self.folder.glob("cell-*.json")).read_text())

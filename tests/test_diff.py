@@ -11,7 +11,17 @@ from typing import Any
 
 import pytest
 from conftest import FinishedRun
-from run_copies import WIDTH, Call, caller, copy_of, edit_json, publish_instead, replace_text
+from run_copies import (
+    WIDTH,
+    Call,
+    caller,
+    copy_of,
+    edit_json,
+    events_of,
+    publish_instead,
+    replace_text,
+    write_events,
+)
 
 from charrun.plugins._statistics import wilson
 from charrun.report.compare_spec import changes
@@ -157,10 +167,9 @@ def test_several_cells_are_counted_in_one_sentence(home: Path, diff: Call) -> No
     change_rows(home, "evaluate", "evaluation", rates({"base": 1, "dpo": 30, "sft": 60}))
     for number in (1, 2):
         folder = home / "pirate-smoke" / str(number)
-        lines = (folder / "journal.jsonl").read_text().splitlines()
-        name = next(folder.glob("cell-*.json")).stem.removeprefix("cell-")
-        more = [line.replace(f'"{name}"', f'"{name}-s8"') for line in lines[1:-1]]
-        (folder / "journal.jsonl").write_text("\n".join([*lines[:-1], *more, lines[-1]]) + "\n")
+        events = events_of(folder)
+        more = [{**event, "cell": f"{event['cell']}-s8"} for event in events if "cell" in event]
+        write_events(folder, [*events[:-1], *more, events[-1]])
     found = document(diff, home)
     assert found["answer"].startswith("B is higher in 2 of 2 cells, A in 0, and no difference is shown in 0")
     assert found["verdict"] == "b_higher"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -43,7 +44,7 @@ def summed(model: Any, row: TrainedRow) -> tuple[torch.Tensor, int]:
     tokens = torch.tensor([row.tokens])
     logprobs = torch.log_softmax(model(tokens).logits[0, :-1].float(), -1)
     picked = logprobs.gather(1, tokens[0, 1:, None])[:, 0]
-    mask = torch.tensor(row.trained[1:])
+    mask = torch.tensor(list(row.trained[1:])).bool()
     return picked[mask].sum(), int(mask.sum())
 
 
@@ -61,7 +62,7 @@ def test_the_loss_equals_plain_pytorch_on_given_log_probs() -> None:
     torch.manual_seed(0)
     policy = [torch.randn(n) - 3 for n in (4, 6, 5, 3)]
     reference = [torch.randn(n) - 3 for n in (4, 6, 5, 3)]
-    loss, metrics = DpoLoss(BETA, NLL, [r.tolist() for r in reference]).of(policy)
+    loss, metrics = DpoLoss(BETA, NLL, [float(r.sum()) for r in reference]).of(policy)
     margins = [(policy[i].sum() - reference[i].sum()) - (policy[i + 1].sum() - reference[i + 1].sum()) for i in (0, 2)]
     expected = sum(-logsigmoid(BETA * m) for m in margins) / 2 - NLL * (policy[0].mean() + policy[2].mean()) / 2
     assert loss.item() == pytest.approx(float(expected), rel=1e-6)
@@ -92,7 +93,8 @@ def test_one_step_through_the_sdk_moves_the_adapter_as_autograd_does(
         optimizer.zero_grad()
         expected.backward()
         optimizer.step()
-        future = engine.forward_backward_custom([row.datum() for row in rows], DpoLoss(BETA, NLL, reference))
+        loss = DpoLoss(BETA, NLL, [math.fsum(values) for values in reference])
+        future = engine.forward_backward_custom([row.datum() for row in rows], loss)
         step = engine.optim_step(types.AdamParams(learning_rate=1e-3))
         metrics = future.result().metrics
         step.result()

@@ -23,6 +23,7 @@ from tinker.proto import tinker_public_pb2 as pb
 
 from charrun.demo import MODELS
 from charrun.engine.process import EngineProcess
+from charrun.engine.storage import meta_text
 from charrun.errors import EnvironmentProblem
 
 NAME = "charrun/demo-student-small"
@@ -155,7 +156,7 @@ def test_checkpoints_outlive_the_server(tmp_path: Path) -> None:
         found = {each.tinker_path for each in rest.list_user_checkpoints().result().checkpoints}
         assert found == {state, sampler, kept}
         assert rest.get_weights_info_by_tinker_path(state).result().base_model == NAME
-        meta.write_text(json.dumps({**json.loads(meta.read_text()), "expires": "2020-01-01T00:00:00+00:00"}))
+        meta.write_text(meta_text({**json.loads(meta.read_text()), "expires": "2020-01-01T00:00:00+00:00"}))
         refused(lambda: service.create_training_client_from_state(state), "expired", 404)
         rest.delete_checkpoint_from_tinker_path(kept).result()
         refused(lambda: service.create_training_client_from_state(kept), "There is no checkpoint", 404)

@@ -82,7 +82,7 @@ def test_what_is_no_run_or_damaged_is_named_and_the_rest_is_listed(home: Path, c
     assert shown.code == 0
     assert "2: it has neither spec.json nor journal.jsonl" in shown.out
     assert "pirate-smoke/3: spec.json is missing or damaged" in shown.out
-    assert "pirate-smoke/4: journal.jsonl:4 is no event" in shown.out
+    assert "pirate-smoke/4: journal.jsonl:4 is damaged" in shown.out
     assert all(f"pirate-smoke/{number} " in shown.out for number in (1, 3, 4))
     for number in (3, 4):
         assert states(json.loads(call("status", f"pirate-smoke/{number}", "--runs-dir", home, "--json").out))["sft"]
@@ -242,7 +242,9 @@ def test_an_interrupted_stage_has_not_failed(home: Path, call: Call) -> None:
     events = cut_before(folder, "sft")
     place = {"cell": events[-1]["cell"], "stage": "sft", "time": events[-1]["time"]}
     end = {"event": "run_interrupted", "time": events[-1]["time"]}
-    write_events(folder, [*events, {**place, "event": "stage_failed", "error": "CancelledError: "}, end])
+    write_events(
+        folder, [*events, {**place, "event": "stage_failed", "error": "Interrupted: ", "interrupted": True}, end]
+    )
     document = json.loads(call("status", "--runs-dir", home, "--json").out)
     assert document["status"] == "interrupted" and states(document)["sft"] == "interrupted"
     assert call("logs", "--level", "error", "--runs-dir", home).out == ""
@@ -252,7 +254,11 @@ def test_rows_that_another_run_made_are_told_as_cached(home: Path, call: Call) -
     folder = home / "pirate-smoke" / "1"
     before = json.loads(call("status", "--runs-dir", home, "--json").out)
     events = events_of(folder)
-    write_events(folder, [event for event in events if event.get("stage") in (None, "sft", "evaluate")])
+    own = ("sft", "evaluate")
+    folders = {e["stage"]: e["folder"] for e in events if e["event"] == "stage_started"}
+    finished = [e for e in events if e["event"] == "stage_finished" and e["stage"] not in own]
+    found_done = [{**e, "cached": True, "folder": folders[e["stage"]]} for e in finished]
+    write_events(folder, [events[0], *found_done, *(e for e in events[1:] if e.get("stage") in (None, *own))])
     after = json.loads(call("status", "--runs-dir", home, "--json").out)
     found = states(after)
     assert found == {id: "done" if id in ("sft", "evaluate") else "cached" for id in found}
@@ -280,9 +286,11 @@ def test_many_cells_are_listed_one_a_line_and_one_is_shown_on_demand(home: Path,
 def test_rows_that_cells_share_are_paid_for_once(home: Path) -> None:
     folder = home / "pirate-smoke" / "1"
     once, events = find_run(home).tokens, events_of(folder)
-    (listing,) = folder.glob("cell-*.json")
-    listing.with_name("cell-twin.json").write_text(listing.read_text())
-    write_events(folder, [{**events[0], "cells": [listing.stem.removeprefix("cell-"), "twin"]}, *events[1:]])
+    shared = [{**e, "cell": "twin", "cached": True} for e in events if e["event"] == "stage_finished"]
+    folders = {e["stage"]: e["folder"] for e in events if e["event"] == "stage_started"}
+    shared = [{**event, "folder": folders[event["stage"]]} for event in shared]
+    cells = [next(event["cell"] for event in events if "cell" in event), "twin"]
+    write_events(folder, [{**events[0], "cells": cells}, *events[1:-1], *shared, events[-1]])
     run = find_run(home)
     assert [cell.tokens for cell in run.cells] == [once, once] and run.tokens == once
     assert {stage.state for stage in run.cells[1].stages} == {"cached"}

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import FinishedRun
 
 from charrun.errors import EnvironmentProblem, Locked
+from charrun.store.items import RECORDS
 from charrun.store.journal import read_journal
 from charrun.store.lock import FolderLock
 from charrun.store.run import RunFolder
@@ -81,12 +83,26 @@ def test_the_end_of_a_stage_a_checkpoint_and_the_end_of_a_run_are_on_the_disk_be
     monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.readlink(f"/proc/self/fd/{handle}")))
     folder.record("message")
     synced.clear()
-    for event in ("message", "check", "stage_started"):
+    for event in ("message", "check"):
         folder.record(event)
     assert synced == []
     for event in ("stage_finished", "stage_failed", "checkpoint_saved", "run_finished", "run_failed"):
         folder.record(event)
     assert synced == [str(folder.folder / "journal.jsonl")] * 5
+
+
+def test_the_journal_names_a_store_folder_on_the_disk_before_rows_are_stored_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, smoke: FinishedRun
+) -> None:
+    folder = opened(tmp_path)
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.readlink(f"/proc/self/fd/{handle}")))
+    for event in ("stage_started", "folder_used"):
+        folder.record(event)
+    assert synced.count(str(folder.folder / "journal.jsonl")) == 2
+    told = [event for event in smoke.events if event["event"] in ("stage_started", "folder_used")]
+    stored = {path.parent.name for name in RECORDS for path in smoke.runs_dir.glob(f"store/*/{name}")}
+    assert stored and stored <= {event.get("folder") or event["shared"] for event in told}
 
 
 def test_a_torn_last_event_is_dropped_before_the_next_one_is_appended(tmp_path: Path) -> None:
@@ -208,6 +224,6 @@ def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytes
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(EnvironmentProblem, match="cannot lock .*") as caught:
+    with pytest.raises(EnvironmentProblem, match="cannot lock") as caught:
         FolderLock(tmp_path).acquire()
     assert "--runs-dir" in caught.value.hint

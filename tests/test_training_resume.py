@@ -121,7 +121,7 @@ def test_a_checkpoint_is_saved_right_behind_its_own_step_and_holds_no_later_one(
     dpo: Training, whole: StageOutcome, tmp_path: Path
 ) -> None:
     dpo.kill(tmp_path, "save.recorded:2")
-    saved = [line["saved"] for line in lines_of(tmp_path, "training.jsonl") if "saved" in line]
+    saved = [line["saved"] for line in lines_of(tmp_path, "training.jsonl") if line["saved"]]
     assert [each["next_step"] for each in saved] == [2, 4]
     for each in saved:  # the engine itself says how many steps it had taken
         run, kind, name = each["state"].removeprefix("tinker://").split("/")
@@ -179,7 +179,7 @@ def test_intermediate_checkpoints_expire_and_final_ones_never_do(
     dpo.kill(tmp_path, "save.recorded:1")
     rest = tinker.RestClient(**dpo.engine.address)
     found = {each.tinker_path: each for each in rest.list_user_checkpoints(limit=1000).result().checkpoints}
-    (saved,) = [line["saved"] for line in lines_of(tmp_path, "training.jsonl") if "saved" in line]
+    (saved,) = [line["saved"] for line in lines_of(tmp_path, "training.jsonl") if line["saved"]]
     intermediate = found[saved["state"]]
     assert intermediate.expires_at is not None and 0 < saved["expires"] - intermediate.expires_at.timestamp() < 60
     assert intermediate.user_metadata is not None and intermediate.user_metadata["charrun"] == "intermediate"
@@ -192,7 +192,7 @@ def test_intermediate_checkpoints_are_deleted_when_the_stage_is_done(whole: Stag
 
     rest = tinker.RestClient(**dpo.engine.address)
     found = {each.tinker_path for each in rest.list_user_checkpoints(limit=1000).result().checkpoints}
-    saved = [line["saved"]["state"] for line in lines(whole, "training.jsonl") if "saved" in line]
+    saved = [line["saved"]["state"] for line in lines(whole, "training.jsonl") if line["saved"]]
     assert len(saved) == 4 and [state in found for state in saved] == [False, False, False, True]
 
 
@@ -200,7 +200,7 @@ def test_the_first_ctrl_c_ends_a_training_with_a_checkpoint_of_its_last_step(
     dpo: Training, whole: StageOutcome, tmp_path: Path, until: Callable[[Callable[[], bool]], None]
 ) -> None:
     process = dpo.start(tmp_path)
-    until(lambda: any("step" in line for line in read(tmp_path)) or process.poll() is not None)
+    until(lambda: any(line["saved"] is None for line in read(tmp_path)) or process.poll() is not None)
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
     text = process.stderr.read()
@@ -208,7 +208,7 @@ def test_the_first_ctrl_c_ends_a_training_with_a_checkpoint_of_its_last_step(
     assert "Interrupted" in text
     (path,) = tmp_path.glob("store/dpo-*/training.jsonl")
     entries = [json.loads(line) for line in path.read_text().splitlines()]
-    steps = [entry["step"] for entry in entries if "step" in entry]
+    steps = [entry["step"] for entry in entries if entry["saved"] is None]
     assert entries[-1]["saved"]["next_step"] == len(steps) < 8
     resumed = dpo.run(tmp_path)
     assert resumed.asked["optim_step"] == 8 - len(steps)
@@ -231,7 +231,7 @@ def test_a_training_whose_checkpoints_are_gone_begins_anew_and_ends_with_the_sam
     dpo.kill(tmp_path, "step.submitted:6")
     rest = tinker.RestClient(**dpo.engine.address)
     for line in lines_of(tmp_path, "training.jsonl"):
-        if "saved" in line:
+        if line["saved"]:
             rest.delete_checkpoint_from_tinker_path(line["saved"]["state"]).result()
     resumed = dpo.run(tmp_path)
     assert "the engine holds no checkpoint of this training any more: it begins anew" in resumed.log
@@ -244,6 +244,6 @@ def test_the_ledger_counts_what_a_killed_process_did(dpo: Training, whole: Stage
     resumed = dpo.run(tmp_path)
     (ticket,) = (resumed.folder / "done").glob("*.json")
     usage = json.loads(ticket.read_text())["usage"]
-    done_first = sum("step" in line for line in lines(resumed, "training.jsonl")) - 4
+    done_first = sum(line["saved"] is None for line in lines(resumed, "training.jsonl")) - 4
     assert usage["steps"] == done_first + 4
     assert usage["scored_tokens"] == whole.usage.scored_tokens

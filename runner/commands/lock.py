@@ -28,7 +28,9 @@ _BUILTIN = "builtin:"
 @click.command()
 @click.argument("spec", type=click.Path(path_type=str), shell_complete=spec_files)
 @click.option("--check", is_flag=True, help="Write nothing; exit code 3 where something has changed.")
-@click.option("-o", "--output", type=click.Path(path_type=str), metavar="FILE", default="", help="Instead of SPEC.lock.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=str), metavar="FILE", default="", help="Instead of SPEC.lock."
+)
 @set_option
 @plugin_options
 def lock(spec: str, check: bool, output: str, sets: Sequence[str], plugins: bool, trust: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,9 +12,8 @@ from torch import Tensor
 
 from charrun.engine.errors import RequestRefused
 from charrun.engine.lora import Adapter, LoraSpec
+from charrun.engine.storage import KINDS
 
-KINDS = {"weights": "training", "sampler_weights": "sampler", "external_weights": "external"}
-"""Folder and path segment of each kind of checkpoint, with the protocol's word for it."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _RUN = re.compile(r"[A-Za-z0-9-]{1,64}:train:[0-9]{1,9}")
 _HOUR, _TEN_YEARS = 3600, 10 * 366 * 24 * 3600
@@ -85,6 +84,7 @@ class Checkpoint:
         user_metadata: What the client attached.
         run_metadata: What the client attached to the training run.
         public: Whether it was published: a mark, for a server has one key and no other users.
+        sha256: Digests of its files by name; empty where an earlier version saved it.
     """
 
     place: CheckpointName
@@ -99,6 +99,7 @@ class Checkpoint:
     user_metadata: Mapping[str, str] | None
     run_metadata: Mapping[str, str] | None = None
     public: bool = False
+    sha256: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def expired(self) -> bool:
@@ -161,4 +162,5 @@ def read_meta(place: CheckpointName, meta: Mapping[str, Any]) -> Checkpoint:
         user_metadata=meta["user_metadata"],
         run_metadata=meta.get("run_metadata"),
         public=bool(meta.get("public")),
+        sha256=meta.get("sha256") or {},
     )

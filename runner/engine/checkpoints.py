@@ -23,10 +23,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from charrun.engine.age import SUFFIX, encrypt_folder
-from charrun.engine.checkpoint_records import KINDS, Checkpoint, CheckpointName, SaveRequest, read_meta
+from charrun.engine.checkpoint_records import Checkpoint, CheckpointName, SaveRequest, read_meta
 from charrun.engine.drafts import Drafts
 from charrun.engine.errors import RequestRefused
 from charrun.engine.lora import Adapter, peft_fields
+from charrun.engine.storage import KINDS, META, VERSION, damage, digests, file_digest, folder_of, meta_of, meta_text
 from charrun.faults import reached
 
 SWEEP_EVERY = 600.0
@@ -48,8 +49,8 @@ class CheckpointStore:
         self.sweep()
 
     def folder(self, place: CheckpointName) -> Path:
-        """Where a checkpoint lies or would lie; run ids lose their colons, which some tools cannot copy."""
-        return self.root / place.run.replace(":", "_") / place.kind / place.name
+        """Where a checkpoint lies or would lie."""
+        return folder_of(self.root, place.path)
 
     def save(self, request: SaveRequest) -> Checkpoint:
         """Writes a checkpoint.
@@ -86,7 +87,7 @@ class CheckpointStore:
     def _read(self, folder: Path, place: CheckpointName) -> Checkpoint | None:
         """What lies in a folder; None where there is nothing, or nothing that can be understood."""
         try:
-            return read_meta(place, json.loads((folder / "meta.json").read_text()))
+            return read_meta(place, meta_of(folder))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -108,6 +109,18 @@ class CheckpointStore:
             raise RequestRefused(f"The checkpoint {place.path} expired at {checkpoint.expires}.", 404)
         return checkpoint
 
+    def find_sound(self, path: str) -> Checkpoint:
+        """The checkpoint at a tinker path, every byte of it read: one that is damaged counts as gone.
+
+        Raises:
+            RequestRefused: There is none, its time is over, or it is damaged.
+        """
+        checkpoint = self.find(path)
+        found = damage(self.root, checkpoint.place.path)
+        if found is not None:
+            raise RequestRefused(f"There is no checkpoint {checkpoint.place.path}: {found[0].name} {found[1]}.", 404)
+        return checkpoint
+
     def adapter(self, checkpoint: Checkpoint) -> Adapter:
         """The adapter's tensors, on the CPU.
 
@@ -127,8 +140,11 @@ class CheckpointStore:
         return self._load(checkpoint, "optimizer.safetensors")
 
     def _load(self, checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
+        path = self.folder(checkpoint.place) / name
         try:
-            tensors: dict[str, Tensor] = load_file(str(self.folder(checkpoint.place) / name))
+            if checkpoint.sha256.get(name, "") not in ("", file_digest(path)):
+                raise RequestRefused(f"{name} of {checkpoint.place.path} is damaged: its checksum does not fit.")
+            tensors: dict[str, Tensor] = load_file(str(path))
         except FileNotFoundError:
             if (self.folder(checkpoint.place) / f"{name}{SUFFIX}").exists():
                 raise RequestRefused(f"{checkpoint.place.path} is encrypted; this engine cannot read it.") from None
@@ -173,13 +189,13 @@ class CheckpointStore:
         folder = self.folder(checkpoint.place)
         with self._rewrites:
             try:
-                meta = json.loads((folder / "meta.json").read_text())
+                meta = meta_of(folder)
                 draft = _draft_meta(folder, {**meta, **fields})
                 with self._names:
                     found = self._read(folder, checkpoint.place)
                     if found is None or found.token != meta["token"]:
                         raise FileNotFoundError
-                    draft.replace(folder / "meta.json")
+                    draft.replace(folder / META)
                 _sync(folder)
             except FileNotFoundError:
                 raise RequestRefused(f"The checkpoint {checkpoint.place.path} is gone or was replaced.", 404) from None
@@ -195,10 +211,10 @@ class CheckpointStore:
         draft = self._drafts.new(final.parent)
         try:
             shutil.copytree(self.folder(checkpoint.place), draft, copy_function=_link_or_copy, dirs_exist_ok=True)
-            meta = json.loads((draft / "meta.json").read_text())
+            meta = meta_of(draft)
             now = datetime.now(UTC).isoformat()
             fresh = {"path": place.path, "created": now, "token": uuid.uuid4().hex, "public": False}
-            _draft_meta(draft, {**meta, **fresh, "expires": _expiry(ttl_seconds)}).replace(draft / "meta.json")
+            _draft_meta(draft, {**meta, **fresh, "expires": _expiry(ttl_seconds)}).replace(draft / META)
             _sync(draft)
             with self._names:
                 draft.rename(final)
@@ -229,7 +245,7 @@ def _write(folder: Path, request: SaveRequest) -> dict[str, Any]:
         encrypt_folder(folder, request.recipients)
     size = sum(path.stat().st_size for path in folder.iterdir())
     meta = {
-        "version": 1,
+        "version": VERSION,
         "path": request.place.path,
         "base_model": request.base_model,
         "lora": request.adapter.spec.to_meta(),
@@ -239,10 +255,11 @@ def _write(folder: Path, request: SaveRequest) -> dict[str, Any]:
         "expires": _expiry(request.ttl_seconds),
         "token": uuid.uuid4().hex,
         "size_bytes": size,
+        "sha256": digests(folder),
         "user_metadata": dict(request.user_metadata) if request.user_metadata else None,
         "run_metadata": dict(request.run_metadata) if request.run_metadata else None,
     }
-    (folder / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
+    (folder / META).write_text(meta_text(meta))
     for path in [*folder.iterdir(), folder]:
         _sync(path)
     return meta
@@ -255,7 +272,7 @@ def _expiry(seconds: int | None) -> str | None:
 def _draft_meta(folder: Path, meta: Mapping[str, Any]) -> Path:
     """A new meta.json beside the old one, on the disk and ready to take its place."""
     draft = folder / f".meta-{uuid.uuid4().hex}"
-    draft.write_text(json.dumps(meta, indent=2) + "\n")
+    draft.write_text(meta_text(meta))
     _sync(draft)
     return draft
 

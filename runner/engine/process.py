@@ -9,13 +9,14 @@ import secrets
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from charrun.engine import storage as storage_of
 from charrun.engine.settings import EngineSettings
+from charrun.engine.storage import Stored
 from charrun.errors import EnvironmentProblem
 from charrun.secrets import hide, is_credential, learn
 
@@ -82,19 +83,32 @@ class EngineProcess:
 
     @staticmethod
     def holds(storage: Path, path: str) -> bool:
-        """Whether a storage folder holds a checkpoint whose time is not over; no engine needs to run.
+        """Whether a storage folder holds a checkpoint that is sound and whose time is not over; no engine needs to run.
 
         Args:
             storage: Folder of the checkpoints.
             path: `tinker://<run>/<kind>/<name>`.
         """
-        run, _, rest = path.removeprefix("tinker://").partition("/")
-        try:
-            meta = json.loads((storage / run.replace(":", "_") / rest / "meta.json").read_text())
-            expires = meta["expires"]
-            return expires is None or datetime.fromisoformat(expires) > datetime.now(UTC)
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+        return storage_of.holds(storage, path)
+
+    @staticmethod
+    def stored(storage: Path) -> Iterator[Stored]:
+        """Every checkpoint of a storage folder, other programs' included; no engine needs to run."""
+        return storage_of.stored(storage)
+
+    @staticmethod
+    def damage(storage: Path, path: str) -> tuple[Path, str] | None:
+        """What is wrong with a checkpoint, every byte of it read: the file and the reason; None where it is sound."""
+        return storage_of.damage(storage, path)
+
+    @staticmethod
+    def remove(storage: Path, path: str) -> int:
+        """Take a checkpoint out of a storage folder for good; returns the bytes of its files.
+
+        Raises:
+            OSError: It can't be renamed.
+        """
+        return storage_of.remove(storage, path)
 
     def alive(self) -> bool:
         """Whether it still runs."""

@@ -16,12 +16,13 @@ from starlette.routing import Route
 from tinker import types
 
 from charrun.engine.bodies import read, read_body
-from charrun.engine.checkpoint_records import KINDS, Checkpoint, CheckpointName, check_ttl
+from charrun.engine.checkpoint_records import Checkpoint, CheckpointName, check_ttl
 from charrun.engine.checkpoints import CheckpointStore
 from charrun.engine.desk import Desk
 from charrun.engine.errors import RequestRefused
 from charrun.engine.pages import page
 from charrun.engine.state import RunState
+from charrun.engine.storage import KINDS
 from charrun.engine.wire import as_text
 
 Found = TypeVar("Found")
@@ -49,7 +50,8 @@ def routes(desk: Desk) -> list[Route]:
     copies = Copies(store)
 
     async def weights_info(request: Request) -> Response:
-        return JSONResponse(_weights_info(store.find((await read(request, PathRequest)).tinker_path)))
+        path = (await read(request, PathRequest)).tinker_path
+        return JSONResponse(_weights_info(await run_in_threadpool(store.find_sound, path)))
 
     async def list_runs(request: Request) -> Response:
         _check_scope(request)

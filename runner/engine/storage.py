@@ -13,7 +13,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,17 @@ def meta_of(folder: Path) -> dict[str, Any]:
 
 def digests(folder: Path) -> dict[str, str]:
     """SHA-256 of each file of a checkpoint but its meta.json."""
-    return {path.name: _digest(path) for path in sorted(folder.iterdir()) if path.name != META}
+    return {path.name: file_digest(path) for path in sorted(folder.iterdir()) if path.name != META}
+
+
+def holds(storage: Path, path: str) -> bool:
+    """Whether a checkpoint is there and sound, and its time is not over."""
+    try:
+        expires = meta_of(folder_of(storage, path))["expires"]
+        over = expires is not None and datetime.fromisoformat(expires) <= datetime.now(UTC)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return not over and damage(storage, path) is None
 
 
 def stored(storage: Path) -> Iterator[Stored]:
@@ -105,7 +115,7 @@ def damage(storage: Path, path: str) -> tuple[Path, str] | None:
     folder = folder_of(storage, path)
     try:
         meta = meta_of(folder)
-        wanted = meta["sha256"] if meta["version"] != 1 else dict.fromkeys(_expected(meta))
+        wanted = meta.get("sha256") or dict.fromkeys(_expected(meta))
     except FileNotFoundError:
         return folder, "is not there"
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -115,7 +125,7 @@ def damage(storage: Path, path: str) -> tuple[Path, str] | None:
         if not file.exists() and (folder / f"{name}{ENCRYPTED}").exists():
             continue
         try:
-            wrong = _digest(file) != sha256 if sha256 else not _has_header(file)
+            wrong = file_digest(file) != sha256 if sha256 else not _has_header(file)
         except OSError as error:
             return file, f"cannot be read: {error.strerror or error}"
         if wrong:
@@ -159,7 +169,12 @@ def _has_header(path: Path) -> bool:
     return bool(path.stat().st_size == 8 + length + max(ends, default=0))
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes.
+
+    Raises:
+        OSError: It can't be read.
+    """
     state = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK):

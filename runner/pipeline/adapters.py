@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,21 @@ if TYPE_CHECKING:
 KIND = "charrun"
 """Key of the note that every checkpoint of charrun's carries at the engine."""
 INTERMEDIATE, FINAL = "intermediate", "final"
+_COPY = re.compile(r"charrun-(?P<folder>.+-[0-9a-f]{16})-.+")
+_LONGEST_NAME = 128
+
+
+def copy_name(folder: str, name: str) -> str:
+    """What the engine's copy of an adapter that is fetched is called: such a copy carries no note."""
+    return f"charrun-{folder}-{name}"[:_LONGEST_NAME]
+
+
+def copied_for(path: str) -> str:
+    """The store folder that a copy at the engine was fetched for; empty where it is no such copy."""
+    _, _, place = path.removeprefix("tinker://").partition("/")
+    kind, _, name = place.partition("/")
+    found = _COPY.fullmatch(name) if kind == "external_weights" else None
+    return found["folder"] if found else ""
 
 
 @dataclass(frozen=True)

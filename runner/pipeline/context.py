@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from charrun import events
 from charrun.chat import Message, TrainedRow
 from charrun.errors import StageFailed
-from charrun.pipeline.adapters import Adapter, Adapters
+from charrun.pipeline.adapters import Adapter, Adapters, copy_name
 from charrun.pipeline.reference import Reference, stored_reference
 from charrun.pipeline.requests import Answer, Requests
 from charrun.pipeline.results import StageResult
@@ -253,7 +253,8 @@ class StageContext:
 
         service = await self._run.cell.shared.service()
         target = make_folder(self.folder / folder)
-        for file, sha256 in (await download_adapter(service, str(checkpoint["state"]), name, target)).items():
+        copy = copy_name(self.folder.name, name)
+        for file, sha256 in (await download_adapter(service, str(checkpoint["state"]), copy, target)).items():
             self._run.work.adopt(f"{folder}/{file}", sha256)
         return target
 

@@ -21,7 +21,7 @@ from charrun.errors import EnvironmentProblem
 from charrun.pipeline.defects import asking
 from charrun.pipeline.lock_models import folder_facts, served_facts
 from charrun.plugin_loading import OWN
-from charrun.secrets import hide
+from charrun.secrets import hide, shown_address
 from charrun.service.models import local_folder
 from charrun.spec import ModelRef, shipped_schema
 from charrun.spec.facts import price_book_date
@@ -234,7 +234,7 @@ def _distributions(shared: Shared) -> dict[str, str]:
 
 
 def _portable(plain: dict[str, Any]) -> dict[str, Any]:
-    """A resolved spec's plain data in which a local model is called by its folder's name, wherever that lies."""
+    """A resolved spec's plain data: a local model is called by its folder's name, an address carries no key."""
     models = [
         {key: {**ref, "name": _told(ref["name"])} if isinstance(ref, dict) else ref for key, ref in entry.items()}
         for entry in plain["models"]
@@ -242,7 +242,12 @@ def _portable(plain: dict[str, Any]) -> dict[str, Any]:
     stand_ins = plain["stand_ins"]
     if stand_ins:
         stand_ins = {**stand_ins, "models": {_told(name): _told(to) for name, to in stand_ins["models"].items()}}
-    return {**plain, "models": models, "stand_ins": stand_ins}
+    options = {key: _address(value) for key, value in plain["engine"]["with"].items()}
+    return {**plain, "engine": {**plain["engine"], "with": options}, "models": models, "stand_ins": stand_ins}
+
+
+def _address(option: Any) -> Any:
+    return shown_address(option) if isinstance(option, str) and "://" in option else option
 
 
 def _told(model: str) -> str:

@@ -243,7 +243,7 @@ class StageRun:
         self._done = self._total = 0
         started = time.monotonic()
         try:
-            work = self._work = Work(shared, ticket, lambda text: shared.message(self, text))
+            work = self._work = Work(shared, self.item.id, ticket, lambda text: shared.message(self, text))
             self.tell(events.StageStarted(*self.place, self.item.uses, self.stage.summary))
             try:
                 with running(type(self.stage), self.item.id, self.folder):

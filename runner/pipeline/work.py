@@ -30,13 +30,15 @@ class Work:
     """What is open while a stage makes its rows; its folder is locked.
 
     Attributes:
+        id: Id of the stage item.
         folder: The store folder.
         ticket: The ticket that it will write.
         name: What records call it: folder and ticket.
         published: Rows by kind.
     """
 
-    def __init__(self, shared: Shared, ticket: Path, tell: Callable[[str], None]) -> None:
+    def __init__(self, shared: Shared, id: str, ticket: Path, tell: Callable[[str], None]) -> None:
+        self.id = id
         self.folder = ticket.parent.parent
         self.ticket = ticket
         self.name = f"{self.folder.name}/{ticket.stem}"
@@ -150,7 +152,7 @@ class Work:
         """
         lacking = [kind for kind in kinds if kind not in self.published]
         if lacking:
-            raise StageFailed(f"it ended without publishing {', '.join(lacking)}")
+            raise StageFailed(f"{self.id} ended without publishing {', '.join(lacking)}")
         outputs = {kind: publish(self.folder, kind, rows, content) for kind, rows in self.published.items()}
         names = [name for name in RECORDS if (self.folder / name).exists()] if self._answers else []
         usage, common = self.usage(), sorted(self._common)

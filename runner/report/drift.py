@@ -12,7 +12,6 @@ from charrun.errors import Problem, SpecError
 from charrun.pipeline.lockfile import LOCK_VERSION
 from charrun.report.compare_spec import ABSENT, Change, changes
 from charrun.spec.document import Mark, Source
-from charrun.spec.emit import scalar
 
 MISSING, UNREADABLE, UNKNOWN, DRIFT = "LOCK001", "LOCK002", "LOCK003", "LOCK004"
 _WHERE = ("engine", "stand_ins", "models")
@@ -75,7 +74,7 @@ def drift(locked: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
 
 def told(change: Change) -> str:
     """A difference in one line."""
-    path, a, b = change.path.removesuffix("_sha256"), change.a, change.b
+    path, a, b = re.sub(r"[_.]sha256$", "", change.path), change.a, change.b
     if _is_hash(a) and _is_hash(b):
         return f"{path} changed (sha256 {a[:_SHOWN]}… -> {b[:_SHOWN]}…)"
     if a is ABSENT:
@@ -144,7 +143,8 @@ def _is_plain(value: Any) -> bool:
 
 
 def _value(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else scalar(value)
+    is_word = isinstance(value, str) and value.isprintable() and value != "" and " " not in value
+    text = value if is_word else json.dumps(value, ensure_ascii=False)
     text = _HASH.sub(lambda match: f"{match[0][:_SHOWN]}…", text)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from charrun.errors import EnvironmentProblem
+
 
 @dataclass(frozen=True)
 class EngineRequest:
@@ -44,6 +46,27 @@ class Connection:
     failure: Callable[[], str | None] = field(default=lambda: None)
     close: Callable[[], None] = field(default=lambda: None)
     process_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class StoredCheckpoint:
+    """A checkpoint that an engine keeps.
+
+    Attributes:
+        path: `tinker://<run>/<kind>/<name>`.
+        note: What its saver attached to it.
+        size: Bytes; None where the engine does not say.
+        created: When it was saved, in seconds since 1970.
+        expires: When it is gone by itself, in seconds since 1970; None means never.
+        folder: Where it lies on this machine; None elsewhere.
+    """
+
+    path: str
+    note: Mapping[str, str]
+    size: int | None
+    created: float
+    expires: float | None
+    folder: Path | None = None
 
 
 class Engine:
@@ -84,3 +107,26 @@ class Engine:
         A path that it cannot tell about is left out.
         """
         return {}
+
+    def damaged(self, paths: Sequence[str], request: EngineRequest) -> Mapping[str, str]:
+        """What is wrong with checkpoints that lie on this machine, by path; asked by `charrun verify`.
+
+        Sound ones are left out, and those that it cannot tell about.
+        """
+        return {}
+
+    def stored(self, request: EngineRequest) -> Sequence[StoredCheckpoint]:
+        """Every checkpoint that it keeps, other programs' included, for `charrun gc`; nothing is started or paid for.
+
+        Raises:
+            EnvironmentProblem: It cannot be asked now.
+        """
+        return ()
+
+    def discard(self, paths: Sequence[str], request: EngineRequest) -> None:
+        """Delete checkpoints that `stored` told of; one that is gone already is no error.
+
+        Raises:
+            EnvironmentProblem: One could not be deleted.
+        """
+        raise EnvironmentProblem(f"the engine {self.name} cannot delete checkpoints")

@@ -9,6 +9,7 @@ Contract:
 6. `run.json` can be deleted and is rebuilt from the journal.
 7. The run's number grows only when the resolved spec changes.
 8. A damaged frozen spec is named and written anew.
+9. The journal names a store folder, on the disk, before rows are stored there.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from charrun.store.lines import cut_torn_line, sealed, write_whole
 
 JOURNAL_VERSION = 2
 SPEC, JOURNAL, SNAPSHOT, LOCK = "spec.json", "journal.jsonl", "run.json", "lock.json"
-_PASSING = ("message", "check", "stage_started")
+_PASSING = ("message", "check")
 """Events that need not be on the disk before the run goes on."""
 
 

@@ -66,11 +66,11 @@ class TrainingLog:
 
     def step(self, name: str, step: int, metrics: Mapping[str, float]) -> None:
         """Store that a step is done, with what its loss reports."""
-        self._add({"training": name, "step": step, "metrics": dict(metrics)})
+        self._add({"training": name, "step": step, "metrics": dict(metrics), "saved": None})
 
     def saved(self, name: str, saved: Saved) -> None:
         """Store that the engine holds a checkpoint; durable when this returns."""
-        self._add({"training": name, "saved": {**vars(saved)}}, durable=True)
+        self._add({"training": name, "step": None, "metrics": None, "saved": {**vars(saved)}}, durable=True)
         reached("save.recorded")
 
     def curve(self, name: str) -> list[dict[str, float]]:
@@ -99,7 +99,7 @@ class TrainingLog:
 
     def _keep(self, value: dict[str, Any]) -> None:
         name = value["training"]
-        if "saved" in value:
+        if value["saved"] is not None:
             self._saved.setdefault(name, []).append(Saved(**value["saved"]))
         else:
             self._steps.setdefault(name, {})[value["step"]] = value["metrics"]
