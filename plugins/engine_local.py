@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from charrun import Connection, Engine, EngineRequest, EnvironmentProblem, StoredCheckpoint, hookimpl
@@ -63,13 +64,12 @@ class LocalEngine(Engine):
 
         return {path: EngineProcess.holds(request.storage, path) for path in paths}
 
-
-    def damaged(self, paths: Sequence[str], request: EngineRequest) -> Mapping[str, str]:
+    def damaged(self, paths: Sequence[str], request: EngineRequest) -> Mapping[str, tuple[Path, str]]:
         """Read every byte of them."""
         from charrun import EngineProcess
 
         found = {path: EngineProcess.damage(request.storage, path) for path in paths}
-        return {path: f"{wrong[0]} {wrong[1]}" for path, wrong in found.items() if wrong}
+        return {path: wrong for path, wrong in found.items() if wrong}
 
     def stored(self, request: EngineRequest) -> Sequence[StoredCheckpoint]:
         """Look into the storage folder."""

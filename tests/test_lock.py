@@ -17,9 +17,14 @@ from plugin_folders import distribution, stage
 from run_copies import Call, caller
 
 from charrun.chat import load_tokenizer
+from charrun.commands.loading import load
 from charrun.demo import MODELS
 from charrun.pipeline import lock_models
+from charrun.pipeline.choice import choose
+from charrun.pipeline.lockfile import lock_entries
+from charrun.pipeline.run import plan_cells
 from charrun.report.drift import drift
+from charrun.store.files import make_folder
 
 SPEC = """
 version: 1
@@ -402,6 +407,18 @@ def test_a_service_is_asked_for_what_its_models_can_do(hosted: Call) -> None:
         "seeds: locked [7], now [8]",
     } <= set(lines(refused.err))
     assert not Path("runs").exists()
+
+
+def test_a_run_keeps_what_an_earlier_one_heard_of_hosted_models(hosted: Call, tmp_path: Path) -> None:
+    hosted("lock", "mine.yaml")
+    locked = json.loads(Path(LOCK).read_text())
+    loaded = load("mine.yaml", plugins=False)
+    choice = choose(loaded.spec, loaded.registry)
+    shared = plan_cells(choice, loaded.registry, tmp_path / "runs")[0].shared
+    assert "tokenizer_sha256" not in lock_entries(shared)["models"]["demo-student"]["student"]
+    make_folder(shared.folder.folder)
+    shared.folder.write("lock.json", locked)
+    assert lock_entries(shared) == locked
 
 
 def test_where_a_service_does_not_answer_what_is_known_is_told(hosted: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charrun.errors import EnvironmentProblem
+from charrun.service.models import local_folder
 from charrun.store.canonical import digest
 
 if TYPE_CHECKING:
@@ -39,6 +40,27 @@ def folder_facts(name: str, folder: Path) -> dict[str, Any]:
     return {"context_length": context, **(found or _loaded(folder, name))}
 
 
+def local_facts(names: Iterable[str], strict: bool) -> dict[str, dict[str, Any]]:
+    """What the files of several local models say, by the models' names.
+
+    Args:
+        names: Names of local models.
+        strict: Whether one whose files are not whole is an error, or is left out.
+
+    Raises:
+        EnvironmentProblem: One is not whole.
+    """
+    found = {}
+    for name in sorted(names):
+        folder = local_folder(name)
+        try:
+            found[name] = folder_facts(name, folder) if folder else {}
+        except EnvironmentProblem:
+            if strict:
+                raise
+    return found
+
+
 async def served_facts(service: Service, ref: ModelRef) -> dict[str, Any]:
     """What a service says of a model, by requests that cost nothing.
 
@@ -61,7 +83,7 @@ def _facts_of(tokenizer: Any) -> dict[str, Any]:
     if backend is not None:
         parts = json.loads(backend.to_str())
     else:
-        vocabulary = getattr(tokenizer, "get_vocab", dict)()
+        vocabulary: Mapping[Any, int] = getattr(tokenizer, "get_vocab", dict)()
         parts = {"class": type(tokenizer).__name__, "vocabulary": {str(key): id for key, id in vocabulary.items()}}
     end = getattr(tokenizer, "eos_token", None)
     return _facts(len(tokenizer), tokenizer.chat_template, parts, end)

@@ -17,9 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charrun.errors import EnvironmentProblem
 from charrun.pipeline.defects import asking
-from charrun.pipeline.lock_models import folder_facts, served_facts
+from charrun.pipeline.lock_models import local_facts, served_facts
 from charrun.plugin_loading import OWN
 from charrun.secrets import hide, shown_address
 from charrun.service.models import local_folder
@@ -66,7 +65,9 @@ def lock_entries(shared: Shared, earlier: Mapping[str, Any] | None = None, *, st
     """
     spec = shared.spec
     plain = _portable(spec.to_dict())
-    local = _local_facts(shared, strict)
+    local = local_facts(
+        {ref.name for entry in spec.models for ref in entry.roles.values() if is_local(shared, ref)}, strict
+    )
     lock = {
         "lock_version": LOCK_VERSION,
         "spec": {
@@ -146,21 +147,6 @@ def _clean(lock: Lock) -> Lock:
     """As it reads back from a file: plain data, without secrets."""
     cleaned: Lock = json.loads(hide(canonical(lock)))
     return cleaned
-
-
-def _local_facts(shared: Shared, strict: bool) -> dict[str, dict[str, Any]]:
-    """What local models' files say, by the models' names."""
-    found: dict[str, dict[str, Any]] = {}
-    for ref in (ref for entry in shared.spec.models for ref in entry.roles.values()):
-        folder = local_folder(ref.name)
-        if folder is None or not is_local(shared, ref) or ref.name in found:
-            continue
-        try:
-            found[ref.name] = folder_facts(ref.name, folder)
-        except EnvironmentProblem:
-            if strict:
-                raise
-    return found
 
 
 def _known(shared: Shared, ref: ModelRef) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from charrun import events
 from charrun.errors import EnvironmentProblem, Interrupted, Locked, StageFailed
 from charrun.pipeline.answers import SharedAnswers
 from charrun.pipeline.choice import Choice
+from charrun.pipeline.lockfile import complete_lock
 from charrun.pipeline.defects import asking
 from charrun.pipeline.observers import Observers
 from charrun.pipeline.prompts import Prompts
@@ -27,7 +28,7 @@ from charrun.spec import Character, load_character
 from charrun.store.canonical import folder_digest
 from charrun.store.files import full
 from charrun.store.lock import FolderLock
-from charrun.store.run import RunFolder
+from charrun.store.run import LOCK, RunFolder
 
 if TYPE_CHECKING:
     from charrun.pipeline.stage_run import StageRun
@@ -158,6 +159,8 @@ class Shared:
                 service = Service(self._connection, {"run": self.folder.name})
                 await service.open()
                 self._service = service
+                # Calls that cost nothing, before anything is paid.
+                self.folder.write(LOCK, await complete_lock(self, service))
             return self._service
 
     async def _connect(self) -> Connection:

@@ -18,12 +18,12 @@ from charrun.pipeline.context import StageContext
 from charrun.pipeline.defects import running
 from charrun.pipeline.identity import content, describe, numbered, numbers, with_inputs
 from charrun.pipeline.results import StageResult
-from charrun.pipeline.work import USAGE, Work
+from charrun.pipeline.work import Work
 from charrun.service.ledger import Usage
 from charrun.spec import StageItem
 from charrun.store.canonical import digest
 from charrun.store.files import full, make_folder, set_aside, write_json
-from charrun.store.items import RECORDS
+from charrun.store.items import RECORDS, USAGE
 from charrun.store.tickets import DONE, Outputs, Ticket, described, read_ticket
 from charrun.store.training import REFERENCE, TRAINING
 

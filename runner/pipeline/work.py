@@ -14,7 +14,7 @@ from charrun.errors import StageFailed
 from charrun.pipeline.answers import Answers
 from charrun.service.ledger import Usage
 from charrun.store.files import make_folder, sync_file, sync_folder, write_atomic
-from charrun.store.items import RECORDS, ItemStore
+from charrun.store.items import RECORDS, USAGE, ItemStore
 from charrun.store.lines import AppendFile, read_lines
 from charrun.store.tickets import Ticket, publish, write_ticket
 from charrun.store.training import ReferenceLog, Saved, TrainingLog
@@ -22,8 +22,6 @@ from charrun.store.training import ReferenceLog, Saved, TrainingLog
 if TYPE_CHECKING:
     from charrun.pipeline.shared import Shared
     from charrun.stage import Row
-
-USAGE = "usage.jsonl"
 
 
 class Work:

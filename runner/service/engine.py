@@ -108,8 +108,8 @@ class Engine:
         """
         return {}
 
-    def damaged(self, paths: Sequence[str], request: EngineRequest) -> Mapping[str, str]:
-        """What is wrong with checkpoints that lie on this machine, by path; asked by `charrun verify`.
+    def damaged(self, paths: Sequence[str], request: EngineRequest) -> Mapping[str, tuple[Path, str]]:
+        """What is wrong with checkpoints that lie on this machine, for `charrun verify`: the file and the reason, by path.
 
         Sound ones are left out, and those that it cannot tell about.
         """

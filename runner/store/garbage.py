@@ -28,12 +28,12 @@ from typing import Literal
 
 from charrun.errors import EnvironmentProblem, Locked
 from charrun.faults import reached
-from charrun.store.files import ASIDE, sync_folder
-from charrun.store.journal import read_journal
+from charrun.store.files import ASIDE, read_json, sync_folder
+from charrun.store.journal import folders_in, read_journal
 from charrun.store.lock import HOLDER, LOCK, FolderLock
 from charrun.store.process import lives
 from charrun.store.run import JOURNAL, SNAPSHOT, SPEC
-from charrun.store.runs import HOMES_OF_OTHERS
+from charrun.store.runs import NOT_RUNS
 from charrun.store.tickets import read_ticket, tickets
 
 Kind = Literal["folder", "set aside", "left over", "half deleted"]
@@ -41,7 +41,7 @@ Kind = Literal["folder", "set aside", "left over", "half deleted"]
 _FOLDER = re.compile(r".+-[0-9a-f]{16}")
 _SET_ASIDE = re.compile(r".+\.aside-\d+")
 _LEFT_OVER = re.compile(rf"{re.escape(ASIDE)}(?:(?P<pid>\d+)-)?.+")
-_TRASH = re.compile(r"\.trash-(?P<pid>\d+)-.+")
+_TRASH = re.compile(r"\.trash-(?P<pid>\d+)-(?P<time>\d+)-.+")
 _DEAD_SECONDS = 24 * 3600.0
 """A file that has been in the making for so long has no writer."""
 
@@ -112,8 +112,9 @@ def survey(runs_dir: Path) -> StoreSurvey:
         for path in sorted(store.iterdir()) if store.is_dir() else ():
             if path.is_symlink() or not path.is_dir():
                 continue
-            if (trash := _TRASH.fullmatch(path.name)) and not _is_written(path, trash["pid"]):
-                garbage.append(_garbage(path, "half deleted"))
+            if trash := _TRASH.fullmatch(path.name):
+                if not lives(int(trash["pid"]), int(trash["time"])):
+                    garbage.append(_garbage(path, "half deleted"))
             elif _FOLDER.fullmatch(path.name) and not path.name.startswith("."):
                 if path.name in used:
                     kept[path] = size_of(path)
@@ -156,7 +157,7 @@ def delete(garbage: Garbage, store: Path) -> None:
         return
     gone = garbage.path
     if garbage.kind != "half deleted":
-        gone = store / f".trash-{os.getpid()}-{time.time_ns()}-{garbage.path.name}"
+        gone = store / f".trash-{os.getpid()}-{time.time():.0f}-{garbage.path.name}"
         os.rename(garbage.path, gone)
         sync_folder(garbage.path.parent)
         reached("gc.moved")
@@ -205,7 +206,7 @@ def _run_folders(runs_dir: Path) -> Iterator[Path]:
     try:
         homes = sorted(runs_dir.iterdir()) if runs_dir.exists() else []
         for home in homes:
-            if home.name in HOMES_OF_OTHERS or home.name.startswith(".") or not home.is_dir():
+            if home.name in NOT_RUNS or home.name.startswith(".") or not home.is_dir():
                 continue
             for folder in sorted(home.iterdir()):
                 if folder.name.isascii() and folder.name.isdigit() and folder.is_dir():
@@ -228,15 +229,18 @@ def _referred(folder: Path) -> Iterator[str]:
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from error
     if journal.damage:
-        raise _unreadable(path, journal.damage)
-    for event in journal.events:
-        shared = event.get("shared")
-        named = [event.get("folder"), *(shared if isinstance(shared, list) else [shared])]
-        yield from (name for name in named if isinstance(name, str) and name)
+        raise _unknown(str(folder / journal.damage))
+    yield from folders_in(journal.events)
+    for cell in filter(None, map(read_json, folder.glob("cell-*.json"))):  # should the journal's end be lost
+        yield from (str(stage.get("folder")).rpartition("/")[2] for stage in cell.get("stages", ()))
 
 
 def _unreadable(path: Path, reason: str) -> EnvironmentProblem:
+    return _unknown(f"{path}: {reason}")
+
+
+def _unknown(what: str) -> EnvironmentProblem:
     return EnvironmentProblem(
-        f"nothing is deleted, since what a run refers to is not known: {path}: {reason}",
-        "move that run's folder away if it is not needed any more, then run the same command again",
+        f"nothing is deleted, since it is not known what every run refers to: {what}",
+        "charrun verify tells more; move that run's folder away if nobody needs it, then run the same command again",
     )

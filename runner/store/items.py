@@ -23,6 +23,8 @@ from charrun.store.lines import AppendFile, read_lines
 
 ITEMS, SCORES = "items.jsonl", "scores.jsonl"
 RECORDS = (ITEMS, SCORES)
+USAGE = "usage.jsonl"
+"""Tokens that went through neither."""
 _KEPT_RECORDS = 512
 """Records that are kept once they were read: the sequences of one are asked for one after the other."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,14 @@ def read_journal(path: Path) -> Journal:
     """
     tail = Tail(path)
     return Journal(tuple(tail.read()), tail.damage)
+
+
+def folders_in(events: Iterable[Event]) -> Iterator[str]:
+    """Names of the store folders that events name, each as often as it is named."""
+    for event in events:
+        shared = event.get("shared")
+        named = [event.get("folder"), *(shared if isinstance(shared, list) else [shared])]
+        yield from (name for name in named if isinstance(name, str) and name)
 
 
 def last_time(path: Path) -> float:

@@ -16,11 +16,12 @@ from typing import Any
 from charrun.errors import CharrunError, UsageProblem
 from charrun.store.cells import CellView, cells_of
 from charrun.store.files import read_json
-from charrun.store.journal import last_time, read_journal
+from charrun.store.journal import Journal, last_time, read_journal
 from charrun.store.replay import Replay, text_of
 
 JOURNAL = "journal.jsonl"
-_NOT_NAMES = ("store", "engine")
+NOT_RUNS = ("store", "engine")
+"""Folders beside the runs: no spec's runs are there."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,12 @@ def find_run(runs_dir: Path, text: str = "") -> Run:
     return read_run(max(meant, key=lambda folder: (last_time(folder / JOURNAL), int(folder.name))))
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path, journal: Journal | None = None) -> Run:
     """A run's folder, `<runs-dir>/<name>/<number>`, as it is now.
+
+    Args:
+        folder: The folder.
+        journal: What to take its journal for; by default what lies there.
 
     Raises:
         UsageProblem: The folder is not a run's.
@@ -145,7 +150,7 @@ def read_run(folder: Path) -> Run:
     """
     if not _is_run(folder):
         raise UsageProblem(f"{folder} is not a run: it has neither spec.json nor {JOURNAL}")
-    spec, journal = _mapping(folder / "spec.json"), read_journal(folder / JOURNAL)
+    spec, journal = _mapping(folder / "spec.json"), journal or read_journal(folder / JOURNAL)
     whole = isinstance(spec.get("stages"), list)
     replay = Replay()
     replay.feed(journal.events)
@@ -173,7 +178,7 @@ def _numbered(runs_dir: Path) -> Iterator[Path]:
     if not runs_dir.exists():
         return
     for home in sorted(runs_dir.absolute().iterdir()):
-        if home.name not in _NOT_NAMES and not home.name.startswith(".") and home.is_dir() and os.access(home, os.R_OK):
+        if home.name not in NOT_RUNS and not home.name.startswith(".") and home.is_dir() and os.access(home, os.R_OK):
             yield from sorted(p for p in home.iterdir() if _is_number(p.name) and p.is_dir())
 
 

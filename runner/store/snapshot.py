@@ -8,7 +8,7 @@ from typing import Any
 from charrun.store.cells import CellView, StageView
 from charrun.store.files import write_json
 from charrun.store.run import SNAPSHOT
-from charrun.store.runs import read_run
+from charrun.store.runs import Run, read_run
 
 
 def write_snapshot(folder: Path) -> None:
@@ -17,11 +17,15 @@ def write_snapshot(folder: Path) -> None:
     Raises:
         OSError: They can't be written.
     """
-    run = read_run(folder)
+    for name, value in snapshot_of(read_run(folder)).items():
+        write_json(folder / name, value)
+
+
+def snapshot_of(run: Run) -> dict[str, dict[str, Any]]:
+    """A run's snapshots by file name."""
     head = {"run": run.id, "status": run.status, "started": run.started, "last": run.last, "engine": run.engine}
-    write_json(folder / SNAPSHOT, {**head, "error": run.error, "cells": [_cell(cell) for cell in run.cells]})
-    for cell in run.cells:
-        write_json(folder / f"cell-{cell.name}.json", _folders(cell))
+    whole = {**head, "error": run.error, "cells": [_cell(cell) for cell in run.cells]}
+    return {SNAPSHOT: whole, **{f"cell-{cell.name}.json": _folders(cell) for cell in run.cells}}
 
 
 def _cell(cell: CellView) -> dict[str, Any]:

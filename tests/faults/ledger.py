@@ -29,6 +29,7 @@ class Ask:
 
     Attributes:
         key: Digest of model, prompt, parameters with seed, and number of samples.
+        request: The same without the model, whose path differs where a checkpoint was made again.
         model: Base model, or the checkpoint's path.
         prompt_tokens: Length of the prompt.
         sequences: How many sequences it asks for.
@@ -41,6 +42,7 @@ class Ask:
     """
 
     key: str
+    request: str
     model: str
     prompt_tokens: int
     sequences: int
@@ -160,7 +162,10 @@ def _ask(body: dict[str, Any], samplers: dict[str, str]) -> tuple[str, Ask]:
     key = hashlib.sha256(text.encode()).hexdigest()
     scores = bool(body.get("prompt_logprobs"))
     name = f"{session}:{body['seq_id']}" if body.get("seq_id") is not None else f"{key}:{time.monotonic_ns()}"
-    return name, Ask(key, model, len(prompt), int(body.get("num_samples", 1)), scores)
+    request = hashlib.sha256(
+        json.dumps({**known, "base_model": "", "model_path": ""}, sort_keys=True).encode()
+    ).hexdigest()
+    return name, Ask(key, request, model, len(prompt), int(body.get("num_samples", 1)), scores)
 
 
 def _pass(body: bytes) -> tuple[str, str]:

@@ -1,0 +1,49 @@
+"""The table of faults in docs/durability.md: what was tried, what was survived, what was lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PAGE = Path(__file__).parents[2] / "docs" / "durability.md"
+BEGIN, END = "<!-- faults:begin -->", "<!-- faults:end -->"
+
+
+@dataclass
+class Row:
+    """Counts of one kind of fault."""
+
+    tried: int = 0
+    survived: int = 0
+    rows_lost: int = 0
+    paid_twice: int = 0
+
+
+@dataclass
+class Matrix:
+    """Counts by kind of fault, in the order in which they were first counted."""
+
+    rows: dict[str, Row] = field(default_factory=dict)
+
+    def count(self, what: str, tried: int = 1, survived: int = 1, rows_lost: int = 0, paid_twice: int = 0) -> None:
+        """Add to a row."""
+        row = self.rows.setdefault(what, Row())
+        row.tried += tried
+        row.survived += survived
+        row.rows_lost += rows_lost
+        row.paid_twice += paid_twice
+
+    def table(self) -> str:
+        """As markdown."""
+        head = ["| fault | tried | survived | rows lost | rows paid twice |", "|---|---|---|---|---|"]
+        lines = [
+            f"| {what} | {row.tried:,} | {row.survived:,} | {row.rows_lost} | {row.paid_twice} |"
+            for what, row in sorted(self.rows.items())
+        ]
+        return "\n".join([*head, *lines])
+
+    def write(self) -> None:
+        """Put the table into the page."""
+        text = PAGE.read_text(encoding="utf-8")
+        before, after = text[: text.index(BEGIN)], text[text.index(END) :]
+        PAGE.write_text(f"{before}{BEGIN}\n{self.table()}\n{after}", encoding="utf-8")

@@ -1,0 +1,136 @@
+"""SIGKILL at every named point for every stage, and at random instants, of the runner, of the engine and of both.
+
+After the same command has gone on: the same rows, curves and final weights to the bit as those of a run that nobody
+disturbed, no stored row lost, no stored row asked for again, and nothing to be done by hand.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Literal
+
+import pytest
+from faults.lab import STAGES, Lab, Trial
+from faults.matrix import Matrix
+
+FILES = ("journal.before", "journal.after", "file.written", "file.renamed", "outputs.before", "outputs.after")
+SAMPLES = ("row.before", "row.after")
+TRAINING = ("step.submitted", "step.done", "save.submitted", "save.done", "save.recorded")
+ENGINE = {"samples": ("engine.sampled",), "training": ("engine.stepped", "engine.written", "engine.renamed")}
+SAMPLED, TRAINED = ("teacher", "student", "reflection", "interaction"), ("dpo", "sft")
+
+POINTS = [
+    *((stage, point) for stage in STAGES for point in FILES),
+    *((stage, point) for stage in SAMPLED for point in (*SAMPLES, *ENGINE["samples"])),
+    *((stage, point) for stage in TRAINED for point in (*TRAINING, *ENGINE["training"])),
+    ("export", "engine.written"),
+    ("export", "engine.renamed"),
+]
+SECOND_TIME = ("journal.before", "journal.after", "file.written", "file.renamed", "step.submitted", "step.done")
+"""Points that a stage reaches more than once: killed at the second time too."""
+CASES = [(stage, f"{point}:1") for stage, point in POINTS]
+CASES += [(stage, f"{point}:2") for stage, point in POINTS if point in SECOND_TIME]
+QUICK = [("student", "row.after:1"), ("dpo", "save.submitted:1")]
+SAMPLE = random.Random(7).sample(CASES, 14)
+Who = Literal["runner", "engine", "both"]
+
+
+def killed_at(lab: Lab, stage: str, fault: str, matrix: Matrix) -> None:
+    """Kill at one point while a stage works, go on to its end, compare."""
+    trial = lab.trial(stage)
+    if fault.startswith("engine."):
+        lab.engine.kill()
+        lab.engine.start(fault)
+        runner = trial.start("", "--until", stage)
+        lab.engine.wait(120)
+        trial.disturbed(time.monotonic())
+        lab.engine.start()
+        ended = runner.wait()
+        assert ended.code in (1, 5) and "Traceback" not in ended.text, ended.text
+    else:
+        ended = trial.start(fault, "--until", stage).wait()
+        if ended.code == 0 and fault.endswith(":2"):
+            return  # this stage comes there once
+        assert ended.killed, ended.text
+        trial.disturbed(time.monotonic())
+    trial.finish("--until", stage)
+    lab.check(trial, stage)
+    kind = "engine" if fault.startswith("engine.") else "runner"
+    matrix.count(f"SIGKILL of the {kind} at a named point of a stage", 1, 1, trial.rows_lost(), trial.paid_twice())
+
+
+def killed_at_random(lab: Lab, who: Who, kills: int, seed: int, matrix: Matrix) -> None:
+    """Runs that are killed at random instants until so many kills are done; each is then finished and compared."""
+    rng = random.Random(f"{who} {seed}")
+    left = kills
+    while left:
+        trial = lab.trial()
+        while left:
+            runner = trial.start()
+            runner_ends = time.monotonic() + rng.uniform(0.1, lab.seconds)
+            while runner.alive() and time.monotonic() < runner_ends:
+                time.sleep(0.002)
+            if not runner.alive():
+                break
+            hit(lab, trial, who, runner)
+            left -= 1
+            matrix.count(f"SIGKILL of {'the ' if who != 'both' else ''}{who} at a random instant", 1, 0)
+        ended = runner.wait()
+        assert ended.killed or ended.code in (0, 1, 5), ended.text
+        trial.finish()
+        lab.check(trial)
+        what = f"SIGKILL of {'the ' if who != 'both' else ''}{who} at a random instant"
+        matrix.count(what, 0, len(trial.kills), trial.rows_lost(), trial.paid_twice())
+
+
+def hit(lab: Lab, trial: Trial, who: Who, runner: object) -> None:
+    """Kill; an engine is started again at once, and a run that lost its engine ends by itself."""
+    if who in ("engine", "both"):
+        lab.engine.kill()
+    if who in ("runner", "both"):
+        runner.kill()  # type: ignore[attr-defined]
+    trial.disturbed(time.monotonic())
+    if who in ("engine", "both"):
+        lab.engine.start()
+    ended = runner.wait()  # type: ignore[attr-defined]
+    assert ended.killed or ended.code in (0, 1, 5), ended.text
+    assert "Traceback" not in ended.text, ended.text
+
+
+@pytest.mark.parametrize(("stage", "fault"), QUICK)
+def test_a_run_that_is_killed_at_a_point_loses_nothing_quick(stage: str, fault: str, lab: Lab, matrix: Matrix) -> None:
+    killed_at(lab, stage, fault, matrix)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "fault"), SAMPLE)
+def test_a_run_that_is_killed_at_a_point_loses_nothing_sample(stage: str, fault: str, lab: Lab, matrix: Matrix) -> None:
+    killed_at(lab, stage, fault, matrix)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("stage", "fault"), CASES)
+def test_a_run_that_is_killed_at_a_point_loses_nothing(stage: str, fault: str, lab: Lab, matrix: Matrix) -> None:
+    killed_at(lab, stage, fault, matrix)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["runner", "engine", "both"])
+def test_a_run_that_is_killed_at_random_loses_nothing_sample(who: Who, lab: Lab, matrix: Matrix) -> None:
+    killed_at_random(lab, who, 2, 1, matrix)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("who", "kills", "seed"),
+    [
+        *(("runner", 20, n) for n in range(5)),
+        *(("engine", 10, n) for n in range(5)),
+        *(("both", 10, n) for n in range(5)),
+    ],
+)
+def test_a_run_that_is_killed_at_random_loses_nothing(
+    who: Who, kills: int, seed: int, lab: Lab, matrix: Matrix
+) -> None:
+    killed_at_random(lab, who, kills, seed, matrix)
