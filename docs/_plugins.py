@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from charrun import events, hookspecs
+from charrun.pipeline.adapters import Adapter
+from charrun.pipeline.context import StageContext
+from charrun.pipeline.reference import Reference
+from charrun.pipeline.training import batches_of, train_steps
 from charrun.plugin_manager import load_registry
 from charrun.report.console import ConsoleWatcher
 from charrun.service.engine import Connection, Engine, EngineRequest
@@ -27,6 +31,7 @@ def page() -> str:
         "hooks to observe": lambda: "\n\n".join(_hook(name) for name in _hooks("charrun_") if "register" not in name),
         "events": lambda: "\n\n".join(_class(event, 4) for event in get_args(events.Event)),
         "stage": lambda: _class(Stage, 3) + "\n\n" + _methods(Stage) + "\n\n" + _class(Estimate, 4),
+        "context": _context,
         "engine": lambda: "\n\n".join(
             [_class(Engine, 3), _methods(Engine), _class(EngineRequest, 4), _class(Connection, 4)]
         ),
@@ -88,25 +93,42 @@ def _told(described: type) -> dict[str, str]:
 
 def _methods(described: type) -> str:
     """Own public methods with their signatures and docstrings."""
-    blocks = []
-    for name, method in vars(described).items():
-        if not inspect.isfunction(method) or name.startswith("_"):
-            continue
-        annotations = dict(method.__annotations__)
-        result = annotations.pop("return")
-        parameters = ", ".join(["self", *(f"{key}: {kind}" for key, kind in annotations.items())])
-        keyword = "async def" if inspect.iscoroutinefunction(method) else "def"
-        signature = f"{keyword} {name}({parameters}) -> {result}: ..."
-        blocks.append(f"```python\n{signature}\n```\n\n{_prose(method)}")
-    return "\n\n".join(blocks)
+    return "\n\n".join(_function(found) for name, found in _public(described) if inspect.isfunction(found))
 
 
-def _prose(method: Any) -> str:
-    """A docstring as paragraphs; what it raises as a list."""
-    text, _, raises = (inspect.getdoc(method) or "").partition("\n\nRaises:\n")
-    items = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", raises, re.MULTILINE)
-    lines = [f"- `{name}`: {' '.join(told.split())}" for name, told in items]
-    return text + ("\n\nRaises\n\n" + "\n".join(lines) if lines else "")
+def _public(described: type) -> Iterator[tuple[str, Any]]:
+    return ((name, found) for name, found in vars(described).items() if not name.startswith("_"))
+
+
+def _function(function: Callable[..., Any]) -> str:
+    """Signature and docstring."""
+    keyword = "async def" if inspect.iscoroutinefunction(function) else "def"
+    signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(function)))  # annotations are texts
+    return f"```python\n{keyword} {function.__name__}{signature}: ...\n```\n\n{_prose(function)}"
+
+
+def _context() -> str:
+    """What a stage works with, and the loop of those that train."""
+    rows = [
+        f"| `{name}` | `{found.fget.__annotations__['return']}` | {' '.join((inspect.getdoc(found) or '').split())} |"
+        for name, found in _public(StageContext)
+        if isinstance(found, property)
+    ]
+    table = "\n".join(["| attribute | type | what |", "|---|---|---|", *rows])
+    parts = [_class(StageContext, 3), table, _methods(StageContext), _class(Adapter, 4)]
+    parts += [_class(Reference, 4), _methods(Reference), "#### The loop of a training"]
+    return "\n\n".join([*parts, _function(batches_of), _function(train_steps)])
+
+
+def _prose(described: Any) -> str:
+    """A docstring as paragraphs; its sections as lists."""
+    text, *sections = re.split(r"\n\n(Args|Returns|Raises):\n", inspect.getdoc(described) or "")
+    parts = [text]
+    for title, section in zip(sections[::2], sections[1::2], strict=True):
+        items = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
+        told = [f"- `{name}`: {' '.join(words.split())}" for name, words in items]
+        parts.append(f"{title}\n\n" + ("\n".join(told) if told else f"- {' '.join(section.split())}"))
+    return "\n\n".join(parts)
 
 
 def _code(path: str) -> str:

@@ -29,6 +29,7 @@ POINTS = {
     "save.recorded": "a checkpoint's path is stored",
     "outputs.before": "a stage's work is done, and its outputs are not published yet",
     "outputs.after": "a stage's outputs are published, and the journal does not tell yet",
+    "gc.moved": "a collection has renamed away what it deletes, and deleted nothing of it yet",
     "engine.sampled": "the engine has sampled a response and not answered yet",
     "engine.stepped": "the engine has taken an optimiser step and not answered yet",
     "engine.written": "the engine has written a checkpoint aside and not renamed it yet",

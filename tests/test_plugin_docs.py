@@ -13,6 +13,7 @@ import pytest
 from conftest import REPOSITORY
 
 from charrun import events, hookspecs
+from charrun.pipeline.context import StageContext
 from charrun.pipeline.observers import HOOKS
 from charrun.plugin_metadata import LOAD_VARIABLE
 from charrun.service.engine import Engine
@@ -69,6 +70,19 @@ def test_every_attribute_of_a_contract_is_told(contract: type) -> None:
     for name, method in vars(contract).items():
         if inspect.isfunction(method) and not name.startswith("_"):
             assert f"def {name}(self" in PAGE, name
+
+
+def test_everything_that_the_context_offers_has_its_signature() -> None:
+    section = PAGE.split("### StageContext\n")[1].split("\n## ")[0]
+    for name, found in vars(StageContext).items():
+        if name.startswith("_"):
+            continue
+        if isinstance(found, property):
+            assert re.search(rf"^\| `{name}` \| `.+` \| .+ \|$", section, re.MULTILINE), name
+        else:
+            (told,) = re.findall(rf"^(?:async )?def {name}\((.*)\) -> .*: \.\.\.$", section, re.MULTILINE)
+            for parameter in inspect.signature(found).parameters:
+                assert re.search(rf"\b{parameter}\b", told), (name, parameter)
 
 
 def test_the_environment_variables_and_options_are_told() -> None:

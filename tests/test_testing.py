@@ -12,7 +12,18 @@ from typing import Any, ClassVar, Literal
 import pytest
 from conftest import RunningEngine as DemoEngine
 
-from charrun import SpecError, Stage, StageContext, StageFailed, user
+from charrun import (
+    Adapter,
+    SpecError,
+    Stage,
+    StageContext,
+    StageFailed,
+    TrainedRow,
+    assistant,
+    batches_of,
+    train_steps,
+    user,
+)
 from charrun.plugin_manager import load_registry
 from charrun.testing import (
     RunningEngine,
@@ -25,6 +36,7 @@ from charrun.testing import (
 
 BUILT_IN = load_registry(third_party=False).stages
 PROMPTS = [{"id": f"p{number}", "prompt": f"Tell me something about the number {number}."} for number in range(5)]
+PAIRS = [{**row, "chosen": f"Ahoy, {row['id']}!", "rejected": f"It is {row['id']}."} for row in PROMPTS]
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +110,74 @@ class Forgetful(Echo):
         return uuid.uuid4().hex
 
 
+class Tuned(Stage):
+    """A sound training of a few steps."""
+
+    name: ClassVar[str] = "tuned"
+    summary: ClassVar[str] = "a few steps on pairs"
+    consumes: ClassVar[tuple[str, ...]] = ("pairs",)
+    produces: ClassVar[tuple[str, ...]] = ("checkpoint",)
+    roles: ClassVar[tuple[str, ...]] = ("student",)
+    trains: ClassVar[tuple[str, ...]] = ("student",)
+    character_fields: ClassVar[tuple[str, ...]] = ()
+
+    async def run(self, ctx: StageContext) -> None:
+        adapter = await ctx.new_adapter("student", 4)
+        rows = [
+            row
+            for pair in await ctx.rows("pairs")
+            for row in adapter.chat.rows([user(pair["prompt"]), assistant(pair["chosen"])])
+        ]
+        self.own: list[dict[str, float]] = []
+        ctx.write("steps.jsonl", await self.trained(ctx, adapter, batches_of(rows, 1)))
+        ctx.publish("checkpoint", [await ctx.save(adapter, "tuned")])
+
+    async def trained(
+        self, ctx: StageContext, adapter: Adapter, batches: list[list[TrainedRow]]
+    ) -> list[dict[str, float]]:
+        """All steps, and what there is to tell of them."""
+        from tinker import types
+
+        def on_step(step: int, metrics: dict[str, float]) -> None:
+            self.own.append(metrics)
+            ctx.step_done(step, len(batches), metrics)
+
+        return await train_steps(
+            ctx,
+            adapter,
+            batches,
+            lambda batch: adapter.client.forward_backward([row.datum() for row in batch], "cross_entropy"),
+            types.AdamParams(learning_rate=1e-3),
+            on_step,
+            save_every=2,
+        )
+
+
+class Selfish(Tuned):
+    """It tells of the steps alone that its own process took."""
+
+    name: ClassVar[str] = "selfish"
+
+    async def trained(
+        self, ctx: StageContext, adapter: Adapter, batches: list[list[TrainedRow]]
+    ) -> list[dict[str, float]]:
+        await super().trained(ctx, adapter, batches)
+        return self.own
+
+
+class Stubborn(Tuned):
+    """It takes every step itself, wherever its adapter stands."""
+
+    name: ClassVar[str] = "stubborn"
+
+    async def trained(
+        self, ctx: StageContext, adapter: Adapter, batches: list[list[TrainedRow]]
+    ) -> list[dict[str, float]]:
+        from dataclasses import replace
+
+        return await super().trained(ctx, replace(adapter, next_step=0), batches)
+
+
 class Careless(Stage):
     """Wrong in many ways that charrun itself lets pass."""
 
@@ -158,6 +238,7 @@ def test_a_stage_runs_on_the_given_rows_and_hands_everything_back(engine: Runnin
     assert [row["id"] for row in outcome.rows["echoes"]] == [row["id"] for row in PROMPTS]
     assert outcome.log == ["5 answers"]
     assert outcome.events[0]["event"] == "stage_started" and outcome.events[-1]["event"] == "stage_finished"
+    assert not any("sum" in event for event in outcome.events), "a checksum is the store's own"
     assert outcome.asked == {"sample": 5} and outcome.usage.requests == 5 and not outcome.cached
     assert (outcome.folder / "items.jsonl").read_text().count("\n") == 5
     again = run_stage(Echo, given={"prompts": PROMPTS}, engine=engine, runs_dir=tmp_path)
@@ -198,13 +279,31 @@ def test_stages_that_ask_through_the_context_resume(stage: type[Stage], engine: 
 
 
 def test_a_training_stage_resumes_with_the_same_checkpoint(engine: RunningEngine, tmp_path: Path) -> None:
-    pairs = [{**row, "chosen": f"Ahoy, {row['id']}!", "rejected": f"It is {row['id']}."} for row in PROMPTS]
-    given, options = {"pairs": pairs}, {"batch_size": 2}
+    given, options = {"pairs": PAIRS}, {"batch_size": 2}
     first = assert_resumes(BUILT_IN["dpo"], given=given, options=options, engine=engine, runs_dir=tmp_path)
     assert first.asked["optim_step"] == 3
     assert_survives_kill(
         BUILT_IN["dpo"], after=2, moment="step", given=given, options=options, engine=engine, runs_dir=tmp_path
     )
+
+
+def test_a_killed_training_takes_the_steps_alone_that_no_checkpoint_holds(engine: RunningEngine) -> None:
+    assert assert_resumes(Tuned, given={"pairs": PAIRS}, engine=engine).asked["optim_step"] == 5
+    resumed = assert_survives_kill(Tuned, after=4, moment="step", given={"pairs": PAIRS}, engine=engine)
+    assert 1 <= resumed.asked["optim_step"] <= 3
+    assert any("training goes on from step" in line for line in resumed.log)
+
+
+@pytest.mark.parametrize(
+    ("stage", "text"),
+    [
+        (Selfish, "wrote 0 rows into steps.jsonl, not 5; write what train_steps returns"),
+        (Stubborn, "took 5 optimiser steps where all its records were stored and 0 were left"),
+    ],
+)
+def test_a_training_that_cannot_resume_is_found(stage: type[Stage], text: str, engine: RunningEngine) -> None:
+    with pytest.raises(AssertionError, match=text):
+        assert_resumes(stage, given={"pairs": PAIRS}, engine=engine)
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,9 @@ class Adapters:
         log = self._run.work.training
         steps = len(log.curve(adapter.name))
         saved = adapter.saved
-        if saved is None or not saved.is_final or saved.next_step != steps:
+        service = await self._run.cell.shared.service()
+        whole = saved is not None and saved.is_final and saved.next_step == steps
+        if saved is None or not whole or not await service.exists(saved.sampler):
             note = self.note(FINAL)
             with explained():
                 state = adapter.client.save_state(name, user_metadata=note)

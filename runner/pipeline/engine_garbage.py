@@ -21,10 +21,9 @@ from charrun.service.engine import Engine, EngineRequest, StoredCheckpoint
 from charrun.store.canonical import canonical
 from charrun.store.garbage import StoreSurvey
 from charrun.store.items import RECORDS, USAGE
-from charrun.store.lines import read_lines
 from charrun.store.runs import find_runs
 from charrun.store.tickets import read_ticket, tickets
-from charrun.store.training import REFERENCE, TRAINING
+from charrun.store.training import REFERENCE, TRAINING, recorded
 
 _PATH = re.compile(rb"tinker://[A-Za-z0-9:/._-]+")
 _NOT_PUBLISHED = (*RECORDS, TRAINING, REFERENCE, USAGE)
@@ -173,18 +172,18 @@ class _Records:
                     self.named |= paths if is_kept else set()
 
     def _add_training(self, path: Path, folder: Path, why: str, aside: str) -> None:
-        saved = [(line.value["training"], line.value["saved"]) for line in read_lines(path) if "saved" in line.value]
+        saved = recorded(path)
         why = why or ("its work was set aside" if aside else "")
         ends: dict[str, int] = {}
         for name, each in saved:
-            if each["sampler"]:
-                ends[name] = max(ends.get(name, 0), each["next_step"])
-                self.named |= set() if why else {each["state"], each["sampler"]}
+            if each.is_final:
+                ends[name] = max(ends.get(name, 0), each.next_step)
+                self.named |= set() if why else {each.state, each.sampler}
         done = [ticket for ticket in map(read_ticket, tickets(folder)) if ticket and not ticket.damage(folder)]
         for name, each in saved:
-            if not each["sampler"]:
-                is_done = bool(done) and each["next_step"] <= ends.get(name, -1)
-                self.trained[each["state"]] = folder, why or ("its training is done" if is_done else "")
+            if not each.is_final:
+                is_done = bool(done) and each.next_step <= ends.get(name, -1)
+                self.trained[each.state] = folder, why or ("its training is done" if is_done else "")
 
 
 def _command(checkpoint: StoredCheckpoint) -> str:

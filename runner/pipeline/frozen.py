@@ -10,7 +10,7 @@ from typing import Any
 from charrun.errors import EnvironmentProblem
 from charrun.secrets import HIDDEN
 from charrun.store.canonical import canonical
-from charrun.store.files import make_folder, read_json, write_atomic
+from charrun.store.files import file_digest, make_folder, read_json, write_atomic
 from charrun.store.run import SPEC, RunFolder
 from charrun.store.runs import Run
 
@@ -43,7 +43,7 @@ def keep_sources(folder: RunFolder, plugins: Mapping[str, Path]) -> None:
     """
     for sha256, path in plugins.items():
         kept = folder.folder / PLUGINS / f"{path.stem}-{sha256[:16]}.py"
-        if not kept.exists():
+        if file_digest(kept) != sha256:
             make_folder(kept.parent)
             write_atomic(kept, path.read_text(encoding="utf-8"))
 

@@ -14,8 +14,8 @@ from charrun import events
 from charrun.errors import EnvironmentProblem, Interrupted, Locked, StageFailed
 from charrun.pipeline.answers import SharedAnswers
 from charrun.pipeline.choice import Choice
-from charrun.pipeline.lockfile import complete_lock
 from charrun.pipeline.defects import asking
+from charrun.pipeline.lockfile import complete_lock
 from charrun.pipeline.observers import Observers
 from charrun.pipeline.prompts import Prompts
 from charrun.plugin_manager import Registry

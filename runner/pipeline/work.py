@@ -17,11 +17,14 @@ from charrun.store.files import make_folder, sync_file, sync_folder, write_atomi
 from charrun.store.items import RECORDS, USAGE, ItemStore
 from charrun.store.lines import AppendFile, read_lines
 from charrun.store.tickets import Ticket, publish, write_ticket
-from charrun.store.training import ReferenceLog, Saved, TrainingLog
+from charrun.store.training import REFERENCE, TRAINING, ReferenceLog, Saved, TrainingLog
 
 if TYPE_CHECKING:
     from charrun.pipeline.shared import Shared
     from charrun.stage import Row
+
+
+_GROWING = (*RECORDS, USAGE, TRAINING, REFERENCE)
 
 
 class Work:
@@ -50,9 +53,11 @@ class Work:
         self._reference: ReferenceLog | None = None
         self._usage = Usage()
         self._usage_file: AppendFile | None = None
-        for line in read_lines(self.folder / USAGE):
+        damaged: list[int] = []
+        for line in read_lines(self.folder / USAGE, damaged):
             if line.value["work"] == self.name:
                 self._usage.add(Usage(**line.value["usage"]))
+        self._name_damage(self.folder, [f"{USAGE}:{number}" for number in damaged], "counted no more")
 
     # -- records --------------------------------------------------------------------------------------------------
 
@@ -61,13 +66,16 @@ class Work:
         """The stage's own responses."""
         if self._answers is None:
             self._answers = Answers(ItemStore(self.folder))
-            self._name_damage(self._answers.items.damaged, "asked for again")
+            self._name_damage(self.folder, self._answers.items.damaged, "asked for again")
         return self._answers
 
     async def common(self, name: str) -> Answers:
         """Responses in a folder that other stages, cells and runs use too."""
         if name not in self._common:
             self._common[name] = await self._shared.answers.open(name)
+            items = self._common[name].items
+            self._name_damage(items.folder, items.damaged, "asked for again")
+            items.damaged.clear()  # another stage of this run may have the folder open too
             self._shared.record("folder_used", shared=name, work=self.name)
         return self._common[name]
 
@@ -76,7 +84,7 @@ class Work:
         """Steps and checkpoints."""
         if self._training is None:
             self._training = TrainingLog(self.folder)
-            self._name_damage(self._training.damaged, "trained again")
+            self._name_damage(self.folder, self._training.damaged, "trained again")
         return self._training
 
     @property
@@ -84,12 +92,12 @@ class Work:
         """Log-probs under fresh weights."""
         if self._reference is None:
             self._reference = ReferenceLog(self.folder)
-            self._name_damage(self._reference.damaged, "computed again")
+            self._name_damage(self.folder, self._reference.damaged, "computed again")
         return self._reference
 
-    def _name_damage(self, lines: Sequence[str], remedy: str) -> None:
+    def _name_damage(self, folder: Path, lines: Sequence[str], remedy: str) -> None:
         for line in lines:
-            self._tell(f"{self.folder / line} is damaged: what it held is {remedy}")
+            self._tell(f"{folder / line} is damaged: what it held is {remedy}")
 
     # -- usage ----------------------------------------------------------------------------------------------------
 
@@ -152,7 +160,6 @@ class Work:
         if lacking:
             raise StageFailed(f"{self.id} ended without publishing {', '.join(lacking)}")
         outputs = {kind: publish(self.folder, kind, rows, content) for kind, rows in self.published.items()}
-        names = [name for name in RECORDS if (self.folder / name).exists()] if self._answers else []
         usage, common = self.usage(), sorted(self._common)
         if past:
             usage.add(Usage(**past.usage))
@@ -160,7 +167,7 @@ class Work:
         ticket = Ticket(
             outputs=outputs,
             files=dict(sorted(self._files.items())),
-            sizes={name: (self.folder / name).stat().st_size for name in names},
+            sizes=self._sizes(common),
             asked_for=dict(asked),
             seconds=round(seconds + (past.seconds if past else 0.0), 3),
             usage=usage.to_dict(),
@@ -168,6 +175,11 @@ class Work:
         )
         write_ticket(self.ticket, ticket)
         return ticket
+
+    def _sizes(self, common: Sequence[str]) -> dict[str, int]:
+        """Bytes of the files that only grow, by path within the folder; of those that are shared from it."""
+        names = [*_GROWING, *(f"../{name}/{record}" for name in common for record in RECORDS)]
+        return {name: (self.folder / name).stat().st_size for name in names if (self.folder / name).exists()}
 
     async def close(self) -> None:
         """Make all records durable and close them."""

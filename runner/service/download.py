@@ -42,7 +42,7 @@ async def download_adapter(service: Service, state_path: str, name: str, folder:
 
 
 def _fetch(url: str, target: Path) -> str:
-    aside = target.with_name(f".tmp-{target.name}")
+    aside = target.with_name(f".tmp-{os.getpid()}-{target.name}")
     state = hashlib.sha256()
     try:
         with urllib.request.urlopen(url, timeout=60) as answer, aside.open("wb") as file:

@@ -109,7 +109,7 @@ class Engine:
         return {}
 
     def damaged(self, paths: Sequence[str], request: EngineRequest) -> Mapping[str, tuple[Path, str]]:
-        """What is wrong with checkpoints that lie on this machine, for `charrun verify`: the file and the reason, by path.
+        """What is wrong with checkpoints that lie on this machine, for `charrun verify`: by path a file and the reason.
 
         Sound ones are left out, and those that it cannot tell about.
         """

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -67,7 +68,7 @@ class Ticket:
     Attributes:
         outputs: Published rows by kind.
         files: Further files of the work by path within the folder, with their SHA-256.
-        sizes: Bytes of record files when it was done: they only grow.
+        sizes: Bytes of the files of records that it uses when it was done, by path from the folder: they only grow.
         asked_for: Rows asked of earlier stages beyond their scale's number, by stage id.
         seconds: Wall time of the work.
         usage: Counts of requests, tokens and steps by name.
@@ -83,13 +84,16 @@ class Ticket:
     shared: Sequence[str] = ()
 
     def damage(self, folder: Path) -> list[str]:
-        """Paths of its files that are missing or damaged."""
+        """Paths of its files that are missing or damaged; what later work in the folder wrote again is neither."""
         wrong = [str(a.path) for a in self.outputs.values() if file_digest(a.path) != a.sha256]
-        return wrong + [str(folder / name) for name, sha in self.files.items() if file_digest(folder / name) != sha]
+        changed = {name: found for name, sha in self.files.items() if (found := file_digest(folder / name)) != sha}
+        others = [ticket.files for ticket in map(read_ticket, tickets(folder)) if ticket] if changed else []
+        later = {name for name, found in changed.items() if found and any(each.get(name) == found for each in others)}
+        return wrong + [str(folder / name) for name in changed if name not in later]
 
     def shortened(self, folder: Path) -> list[str]:
         """Paths of record files that are shorter than they were: what is lost there was used already."""
-        return [str(folder / name) for name, size in self.sizes.items() if _size(folder / name) < size]
+        return [os.path.normpath(folder / name) for name, size in self.sizes.items() if _size(folder / name) < size]
 
 
 def publish(folder: Path, kind: str, rows: Sequence[Any], content: Callable[[Any], Any]) -> Artifact:

@@ -105,6 +105,12 @@ class TrainingLog:
             self._steps.setdefault(name, {})[value["step"]] = value["metrics"]
 
 
+def recorded(path: Path) -> list[tuple[str, Saved]]:
+    """Every checkpoint that a file of trainings records, with the training's name, oldest first."""
+    values = (line.value for line in read_lines(path))
+    return [(value["training"], Saved(**value["saved"])) for value in values if value.get("saved")]
+
+
 class ReferenceLog:
     """Log-probs of trained rows under fresh weights, by the row's key; they stay on the disk, and their sums in memory.
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from charrun.stage import Row, Stage
 from charrun.testing.engines import RunningEngine
 from charrun.testing.pipeline import Moment
+from charrun.testing.remains import count, forget_tickets, halve, has_ended, saved_steps, written
 from charrun.testing.running import StageOutcome, run_stage, temporary_folder
 
-_RECORDS = ("items.jsonl", "scores.jsonl")
 _PATIENCE_SECONDS = 300
 _TOLD = 2000
 
@@ -28,10 +29,14 @@ def assert_resumes(stage: type[Stage], **arguments: Any) -> StageOutcome:
 
     1. From nothing.
     2. Again: it is found done, and the engine is asked nothing.
-    3. With all records but without outputs, as if it had died just before its end: a stage that trains nothing asks
-       nothing, one that trains samples nothing; the rows are the same.
-    4. With half of the records, the last one torn, as if it had died at half time: it asks for the missing ones
-       alone, and the rows are the same.
+    3. With all records but without its tickets, as if it had died just before its end: it asks for no answer and no
+       score, and takes no optimiser step of an adapter that `train_steps` and `ctx.save` had finished.
+    4. With half of the lines of each file of records, the next line torn, as if it had died at half time: it asks for
+       the missing answers and scores alone, and takes no more steps than the first time. Its checkpoints are gone by
+       then, so a training begins anew.
+
+    Each time the rows are the same, a checkpoint's path aside, and so are further JSON-lines files of `ctx.write`,
+    numbers in them to one in a hundred: a curve that holds the last process's steps alone is found.
 
     Args:
         stage: The class.
@@ -51,16 +56,21 @@ def assert_resumes(stage: type[Stage], **arguments: Any) -> StageOutcome:
         f"stage '{stage.name}' was not found done: the second run asked {_told(again)}; "
         "its options, templates or further_inputs differ from one run to the next"
     )
-    _forget_outputs(first.folder)
+    files, left = written(first.folder), 0 if has_ended(first.folder) else _steps(first)
+    forget_tickets(first.folder)
     late = run_stage(stage, **arguments)
     _same(stage, first, late, "run again with all its records")
     _asked_only(stage, late, 0, "all its records were stored")
-    kept, dropped = _halve(first.folder)
-    if dropped:
-        _forget_outputs(first.folder)
+    _stepped_only(stage, late, left, "all its records were stored")
+    _wrote_alike(stage, files, late, "run again with all its records")
+    records, lines = halve(first.folder)
+    if lines:
+        forget_tickets(first.folder)
         half = run_stage(stage, **arguments)
-        _same(stage, first, half, f"run again with {kept} of its {kept + dropped} records")
-        _asked_only(stage, half, dropped, f"{kept} of {kept + dropped} records were stored")
+        _same(stage, first, half, "run again with half of its records")
+        _asked_only(stage, half, records, "half of its records were stored")
+        _stepped_only(stage, half, _steps(first), "its checkpoints were gone")
+        _wrote_alike(stage, files, half, "run again with half of its records")
     return first
 
 
@@ -68,6 +78,9 @@ def assert_survives_kill(
     stage: type[Stage], *, after: int = 1, moment: Moment = "row", **arguments: Any
 ) -> StageOutcome:
     """SIGKILL a run of the stage in a process of its own, run it again here, and compare with a run that lived.
+
+    It asks for the answers and scores alone that were not stored, takes the optimiser steps alone that the newest
+    stored checkpoint does not hold, and publishes and writes the same, as with `assert_resumes`.
 
     Args:
         stage: The class, at the top level of a module: the other process imports it, by its name or from its file.
@@ -79,20 +92,24 @@ def assert_survives_kill(
         The outcome of the run after the kill.
 
     Raises:
-        AssertionError: The stage ended before it could be killed, a stored row was asked for again, or the rows
-            differ from those of a run that nobody killed.
+        AssertionError: The stage ended before it could be killed, a stored row was asked for again, a step that a
+            checkpoint holds was taken again, or the rows differ from those of a run that nobody killed.
     """
     arguments = _placed(arguments)
     runs_dir: Path = arguments["runs_dir"]
     whole = run_stage(stage, **{**arguments, "runs_dir": runs_dir / "whole"})
     killed = runs_dir / "killed"
     _kill(stage, after, moment, {**arguments, "runs_dir": killed})
-    kept = sum(_count(folder) for folder in (killed / "store").glob(f"{stage.name}-*"))
+    folders = list((killed / "store").glob(f"{stage.name}-*"))
+    kept, saved = sum(map(count, folders)), sum(map(saved_steps, folders))
     if moment == "row":
         assert kept >= after, f"{after} rows were told to be stored and {kept} are"
     resumed = run_stage(stage, **{**arguments, "runs_dir": killed})
-    _same(stage, whole, resumed, f"killed after {after} {moment}s and run again")
-    _asked_only(stage, resumed, _count(whole.folder) - kept, f"{kept} records were stored when it was killed")
+    when = f"killed after {after} {moment}s and run again"
+    _same(stage, whole, resumed, when)
+    _asked_only(stage, resumed, count(whole.folder) - kept, f"{kept} records were stored when it was killed")
+    _stepped_only(stage, resumed, _steps(whole) - saved, f"a checkpoint of step {saved} was stored when it was killed")
+    _wrote_alike(stage, written(whole.folder), resumed, when)
     return resumed
 
 
@@ -137,30 +154,42 @@ def _told(outcome: StageOutcome) -> str:
     return ", ".join(f"{name} {count} times" for name, count in sorted(outcome.asked.items())) or "nothing"
 
 
-def _forget_outputs(folder: Path) -> None:
-    """Leave the records alone: what a process leaves that dies just before its stage is done."""
-    for path in (folder / "done").iterdir():
-        path.unlink()
+def _steps(outcome: StageOutcome) -> int:
+    return outcome.asked.get("optim_step", 0)
 
 
-def _halve(folder: Path) -> tuple[int, int]:
-    """Keep the first half of the records, and a torn piece of the next one; how many are kept and dropped."""
-    kept = dropped = 0
-    for path in _records(folder):
-        lines = path.read_bytes().splitlines(keepends=True)
-        half = len(lines) // 2
-        torn = lines[half][: len(lines[half]) // 2] if half < len(lines) else b""
-        path.write_bytes(b"".join(lines[:half]) + torn)
-        kept, dropped = kept + half, dropped + len(lines) - half
-    return kept, dropped
+def _stepped_only(stage: type[Stage], outcome: StageOutcome, steps: int, when: str) -> None:
+    assert _steps(outcome) <= steps, (
+        f"stage '{stage.name}' took {_steps(outcome)} optimiser steps where {when} and {steps} were left; "
+        "train with train_steps(..., save_every=...) and save with ctx.save"
+    )
 
 
-def _count(folder: Path) -> int:
-    return sum(path.read_bytes().count(b"\n") for path in _records(folder))
+def _wrote_alike(stage: type[Stage], one: Mapping[str, list[Any]], other: StageOutcome, when: str) -> None:
+    found = written(other.folder)
+    assert one.keys() == found.keys(), f"stage '{stage.name}', {when}, wrote {sorted(found)}, not {sorted(one)}"
+    for name, rows in one.items():
+        assert len(rows) == len(found[name]), (
+            f"stage '{stage.name}', {when}, wrote {len(found[name])} rows into {name}, not {len(rows)}; "
+            "write what train_steps returns, which has the steps of earlier processes too"
+        )
+        for index, (mine, theirs) in enumerate(zip(rows, found[name], strict=True)):
+            assert _alike(mine, theirs), (
+                f"stage '{stage.name}', {when}, wrote something else into {name}; row {index} was\n"
+                f"  {json.dumps(mine, ensure_ascii=False)[:_TOLD]}\nand is\n"
+                f"  {json.dumps(theirs, ensure_ascii=False)[:_TOLD]}"
+            )
 
 
-def _records(folder: Path) -> Sequence[Path]:
-    return [folder / name for name in _RECORDS if (folder / name).exists()]
+def _alike(one: Any, other: Any) -> bool:
+    """Whether JSON values are the same, numbers to one in a hundred: a GPU does not repeat a step to the bit."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_alike(value, other[name]) for name, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    if isinstance(one, float) and isinstance(other, int | float):
+        return math.isclose(one, other, rel_tol=0.01, abs_tol=0.01)
+    return bool(one == other)
 
 
 def _kill(stage: type[Stage], after: int, moment: Moment, arguments: Mapping[str, Any]) -> None:

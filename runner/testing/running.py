@@ -13,6 +13,8 @@ from typing import Any
 
 from charrun.service.ledger import Usage
 from charrun.stage import Row, Stage
+from charrun.store.run import RunFolder
+from charrun.store.runs import read_run
 from charrun.testing.around import KEEPER, Kept, giving, keeping
 from charrun.testing.asked import counted
 from charrun.testing.engines import DEMO_MODELS, AttachedEngine, RunningEngine
@@ -101,7 +103,7 @@ def run_stage(
     events = _last_run(folder, stage.name)
     return StageOutcome(
         rows=kept.rows,
-        folder=_store_folder(folder, stage.name, runs_dir),
+        folder=_store_folder(folder, stage.name),
         run_folder=folder,
         events=events,
         log=[event["text"] for event in events if event["event"] == "message"],
@@ -163,13 +165,13 @@ def temporary_folder() -> Path:
 
 
 def _last_run(folder: Path, id: str) -> list[dict[str, Any]]:
-    lines = (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()
-    events: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    events = RunFolder(folder).events()
     start = max(i for i, event in enumerate(events) if event["event"] == "run_started")
     return [event for event in events[start:] if event.get("stage") == id]
 
 
-def _store_folder(folder: Path, id: str, runs_dir: Path) -> Path:
-    (path,) = folder.glob("cell-*.json")
-    stages = json.loads(path.read_text(encoding="utf-8"))["stages"]
-    return runs_dir / next(str(stage["folder"]) for stage in stages if stage["id"] == id)
+def _store_folder(folder: Path, id: str) -> Path:
+    (cell,) = read_run(folder).cells
+    found = next(stage.folder for stage in cell.stages if stage.id == id)
+    assert found is not None, "it has run"
+    return found

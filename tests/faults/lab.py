@@ -1,4 +1,4 @@
-"""One engine, one proxy, one small spec: runs that are disturbed, and what they must have in common with one that is not.
+"""One engine, one proxy, one small spec: runs that are disturbed, and what they have in common with one that is not.
 
 Everything is real: the command line, the SDK, the engine, SIGKILL. The spec is smaller than smoke, and its trainings
 take several steps, so that kills find them in the middle.
@@ -39,8 +39,9 @@ stages:
   - interaction
   - {uses: sft, with: {batch_size: 3, checkpoint_every: 2, learning_rate: 1e-3}}
   - export
+  - {uses: evaluate, with: {prompts: 100, calibration_prompts: 20, max_tokens: 24, scored_as: neutral}}
 """
-STAGES = ("prompts", "teacher", "student", "pairs", "dpo", "reflection", "interaction", "sft", "export")
+STAGES = ("prompts", "teacher", "student", "pairs", "dpo", "reflection", "interaction", "sft", "export", "evaluate")
 _DELIVERED_SECONDS = 0.5
 """An answer that was handed over so long before a kill must have been stored."""
 

@@ -18,7 +18,7 @@ FILES = ("journal.before", "journal.after", "file.written", "file.renamed", "out
 SAMPLES = ("row.before", "row.after")
 TRAINING = ("step.submitted", "step.done", "save.submitted", "save.done", "save.recorded")
 ENGINE = {"samples": ("engine.sampled",), "training": ("engine.stepped", "engine.written", "engine.renamed")}
-SAMPLED, TRAINED = ("teacher", "student", "reflection", "interaction"), ("dpo", "sft")
+SAMPLED, TRAINED = ("teacher", "student", "reflection", "interaction", "evaluate"), ("dpo", "sft")
 
 POINTS = [
     *((stage, point) for stage in STAGES for point in FILES),
