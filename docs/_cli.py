@@ -96,6 +96,8 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     "status": (Example("status pirate-smoke/1", "masked"),),
     "logs": (Example("logs pirate-smoke/1", "masked", lines=24),),
     "diff": (Example("diff pirate-smoke/1 pirate-smoke/2", "slow"),),
+    "verify": (Example("verify pirate-smoke/1", "masked"),),
+    "gc": (Example("gc --dry-run", "slow"),),
     "chat": (Example("chat pirate-smoke/1 --base --seed 1", "slow", typed="How do I make tea?\nAnd coffee?\n"),),
     "stages": (Example("stages"), Example("stages dpo")),
     "plugins": (Example("plugins"),),

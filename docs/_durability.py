@@ -26,6 +26,7 @@ MODULES = {
     "A run's own folder": "runner/store/run.py",
     "Locks": "runner/store/lock.py",
     "What nothing refers to": "runner/store/garbage.py",
+    "Checksums looked at": "runner/store/verify.py",
     "Secrets": "runner/secrets.py",
     "Named instants for tests": "runner/faults.py",
 }

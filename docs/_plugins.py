@@ -15,7 +15,7 @@ from charrun.pipeline.reference import Reference
 from charrun.pipeline.training import batches_of, train_steps
 from charrun.plugin_manager import load_registry
 from charrun.report.console import ConsoleWatcher
-from charrun.service.engine import Connection, Engine, EngineRequest
+from charrun.service.engine import Connection, Engine, EngineRequest, StoredCheckpoint
 from charrun.spec import Scale
 from charrun.stage import Estimate, Stage
 
@@ -33,7 +33,13 @@ def page() -> str:
         "stage": lambda: _class(Stage, 3) + "\n\n" + _methods(Stage) + "\n\n" + _class(Estimate, 4),
         "context": _context,
         "engine": lambda: "\n\n".join(
-            [_class(Engine, 3), _methods(Engine), _class(EngineRequest, 4), _class(Connection, 4)]
+            [
+                _class(Engine, 3),
+                _methods(Engine),
+                _class(EngineRequest, 4),
+                _class(Connection, 4),
+                _class(StoredCheckpoint, 4),
+            ]
         ),
         "scale": lambda: _table(Scale),
         "installed example": lambda: _code("tests/plugin_package/charrun_wordcount.py"),

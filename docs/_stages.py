@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from charrun.commands.tables import value_words
+from charrun.pipeline.identity import is_identifying
 from charrun.plugin_manager import BUILT_IN, load_registry
 
 PAGE = Path(__file__).parent / "stages.md"
@@ -13,7 +14,8 @@ PAGE = Path(__file__).parent / "stages.md"
 HEAD = """# Stages
 
 An item of `stages:` is a stage's name, or `{uses: NAME, id: ID, with: {OPTION: VALUE}, needs: [ID]}`. A kind of rows
-that a stage consumes comes from the nearest earlier stage that produces it, or from those that `needs` names.
+that a stage consumes comes from the nearest earlier stage that produces it, or from those that `needs` names. Another
+value of an option is other work, unless the table says that it is not in the [fingerprint](fingerprints.md).
 
 """
 
@@ -41,7 +43,8 @@ def page() -> str:
             parts.append("| option | value | default | what |\n|---|---|---|---|\n")
             for option, schema in properties.items():
                 default = f"`{json.dumps(schema['default'])}`" if "default" in schema else "-"
-                parts.append(f"| `{option}` | {value_words(schema)} | {default} | {schema['description']} |\n")
+                mark = "" if is_identifying(option, stage.options_schema) else " Not in the fingerprint."
+                parts.append(f"| `{option}` | {value_words(schema)} | {default} | {schema['description']}{mark} |\n")
             parts.append("\n")
         if stage.templates:
             parts.append(f"Templates: {_listed(tuple(stage.templates))}.\n\n")

@@ -31,6 +31,11 @@ class ExportStage(Stage):
         """One adapter."""
         return Estimate(rows=1, requests=2)
 
+    def further_inputs(self, ctx: StageContext) -> Any:
+        """What the card tells beside models, traits and evaluation."""
+        who = ctx.character
+        return {"id": who.id, "description": who.description, "stand_ins": dict(ctx.stand_ins)}
+
     async def run(self, ctx: StageContext) -> None:
         """Download, check, describe."""
         checkpoint = (await ctx.rows("checkpoint"))[-1]

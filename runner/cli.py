@@ -38,14 +38,8 @@ COMMANDS = {
     "status": ("charrun.commands.status:status", "Show how far a run is."),
     "logs": ("charrun.commands.logs:logs", "Show what happened in a run, and with -f what happens."),
     "diff": ("charrun.commands.diff:diff", "Compare two runs: spec, versions, data, results."),
-    "verify": (
-        "charrun.commands.verify:verify",
-        "Check every file of RUN, and of the store folders that it uses, against its checksum.",
-    ),
-    "gc": (
-        "charrun.commands.gc:gc",
-        "Delete what no run refers to: store folders, what was set aside or left over, checkpoints.",
-    ),
+    "verify": ("charrun.commands.verify:verify", "Check every file of a run against its checksum."),
+    "gc": ("charrun.commands.gc:gc", "Delete what no run refers to."),
     "chat": ("charrun.commands.chat:chat", "Talk with a checkpoint of a run."),
     "new": ("charrun.commands.new:new", "Start a spec, a character or a plugin."),
     "doctor": ("charrun.commands.doctor:doctor", "Check this machine, and SPEC on it."),

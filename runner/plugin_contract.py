@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from charrun.errors import PluginError
 from charrun.service.engine import Engine
-from charrun.stage import Stage
+from charrun.stage import IDENTITY, Stage
 
 if TYPE_CHECKING:
     from charrun.spec import Scale
@@ -154,6 +154,8 @@ def schema_problems(schema: Mapping[str, Any]) -> Iterator[str]:
     for reference in broken:
         yield f"refers to {reference!r}: a $ref leads into the same schema, nothing is ever retrieved"
     for option, sub in plain.get("properties", {}).items() if not broken else ():
+        if isinstance(sub, Mapping) and not isinstance(sub.get(IDENTITY, True), bool):
+            yield f"gives {option!r} the {IDENTITY} {sub[IDENTITY]!r}, which is neither true nor false"
         if isinstance(sub, Mapping) and "default" in sub:
             within = {**sub, "definitions": plain.get("definitions", {})}
             if not Draft7Validator(within).is_valid(sub["default"]):

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 """One row of an artifact: JSON types only."""
 
+IDENTITY = "x-charrun-identity"
+"""An option whose schema says `false` under this key changes how a stage works and not what it makes."""
+
 
 @dataclass(frozen=True)
 class Estimate:

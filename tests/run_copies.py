@@ -13,9 +13,11 @@ import pytest
 from conftest import FinishedRun, Outcome
 
 from charrun.cli import main
-from charrun.store.files import write_json, write_rows
+from charrun.pipeline.identity import content
+from charrun.store.files import write_json
 from charrun.store.lines import sealed
 from charrun.store.runs import Run
+from charrun.store.tickets import described, publish, tickets
 
 WIDTH = 80
 Call = Callable[..., Outcome]
@@ -72,14 +74,22 @@ def edit_json(path: Path, change: Callable[[Any], None]) -> None:
     reseal(path)
 
 
-def publish_instead(home: Path, run: Run, id: str, kind: str, rows: Sequence[Any]) -> None:
-    """Pretend that a stage of a run published other rows."""
-    stage = next(stage for stage in run.cells[0].stages if stage.id == id)
-    output = stage.outputs[kind]
-    path = output.file.with_name(f"{kind}-changed.jsonl")
-    sha = write_rows(path, rows)
-    for told in [*(output.file.parent / "done").glob("*.json"), run.folder / "journal.jsonl"]:
-        replace_text(told, (output.sha256, sha), (output.file.name, path.name))
+def publish_instead(run: Run, id: str, kind: str, rows: Sequence[Any]) -> None:
+    """Pretend that a stage of a run published other rows: its tickets and the journal tell of them as of its own."""
+    (stage,) = [stage for stage in run.cells[0].stages if stage.id == id]
+    old = stage.outputs[kind]
+    told = described({kind: publish(old.file.parent, kind, rows, content)})
+
+    def change(value: Any) -> None:
+        if value.get("outputs", {}).get(kind, {}).get("sha256") == old.sha256:
+            value["outputs"].update(told)
+
+    for path in tickets(old.file.parent):
+        edit_json(path, change)
+    events = events_of(run.folder)
+    for event in events:
+        change(event)
+    write_events(run.folder, events)
 
 
 def events_of(folder: Path) -> list[dict[str, Any]]:

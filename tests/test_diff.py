@@ -53,7 +53,7 @@ def change_rows(home: Path, id: str, kind: str, change: Callable[[list[Any]], It
     """Pretend that B's stage published other rows."""
     run = find_run(home, B)
     stage = next(stage for stage in run.cells[0].stages if stage.id == id)
-    publish_instead(home, run, id, kind, list(change(stage.outputs[kind].read() or [])))
+    publish_instead(run, id, kind, list(change(stage.outputs[kind].read() or [])))
 
 
 def rename_cell(run: Path, name: str) -> None:

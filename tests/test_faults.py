@@ -9,7 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import REPOSITORY, RunningEngine
+import pytest
+from conftest import REPOSITORY
 from served_engine import NAME, start
 
 from charrun.faults import POINTS, VARIABLE
@@ -34,23 +35,26 @@ def test_where_it_names_an_instant_the_process_is_killed_there_the_n_th_time() -
     assert run("row.after") == (-signal.SIGKILL, "0\n")
 
 
-def test_the_variable_reaches_the_local_engine_too(tmp_path: Path, demo_engine: RunningEngine) -> None:
-    import tinker
-    from tinker import types
+ASK = """
+import sys, tinker
+from tinker import types
+client = tinker.ServiceClient(base_url=sys.argv[1], api_key=sys.argv[2])
+sampler = client.create_sampling_client(base_model=sys.argv[3]).result()
+for _ in range(2):
+    sampler.sample(types.ModelInput.from_ints([10, 20, 30]), 1, types.SamplingParams(max_tokens=2)).result()
+    print("answered", flush=True)
+"""
 
-    os.environ[VARIABLE] = "engine.sampled:2"
-    try:
-        engine = start(tmp_path)
-    finally:
-        del os.environ[VARIABLE]
-    with engine:
-        client = tinker.ServiceClient(base_url=engine.base_url, api_key=engine.api_key)
-        sampler = client.create_sampling_client(base_model=NAME).result()
-        prompt = types.ModelInput.from_ints([10, 20, 30])
-        params = types.SamplingParams(max_tokens=2)
-        assert len(sampler.sample(prompt, 1, params).result().sequences) == 1
-        sampler.sample(prompt, 1, params)
-        assert engine._process.wait(60) == -signal.SIGKILL
+
+def test_the_variable_reaches_the_local_engine_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "engine.sampled:2")
+    with start(tmp_path) as engine:
+        monkeypatch.delenv(VARIABLE)
+        words = [sys.executable, "-c", ASK, engine.base_url, engine.api_key, NAME]
+        client = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert engine._process.wait(120) == -signal.SIGKILL
+        client.kill()  # the SDK would ask for minutes
+        assert client.communicate()[0] == "answered\n"
 
 
 def test_every_point_is_somewhere_and_every_one_that_is_reached_is_listed() -> None:

@@ -119,7 +119,7 @@ def test_an_evaluation_that_passed_lets_the_next_scale_go_on(smoke: FinishedRun,
     runs = tmp_path / "runs"
     shutil.copytree(smoke.runs_dir, runs)
     run = find_run(runs, "pirate-smoke")
-    publish_instead(runs, run, "evaluate", "evaluation", [{**run.cells[0].rows("evaluation")[0], "passed": True}])
+    publish_instead(run, "evaluate", "evaluation", [{**run.cells[0].rows("evaluation")[0], "passed": True}])
     kept, left = passed_cells(cells(runs, None, "scales=[micro]"), "smoke")
     assert [cell.scale.name for cell in kept] == ["micro"] and left == []
 

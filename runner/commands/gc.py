@@ -29,11 +29,12 @@ _DAY = 24 * 3600.0
 @no_plugins_option
 @json_option
 def gc(dry_run: bool, yes: bool, older_than: float, runs_dir: Path, plugins: bool, as_json: bool) -> None:
-    """Delete what no run refers to: store folders, what was set aside or left over, checkpoints.
+    """Delete what no run refers to.
 
-    A run keeps what its journal names, also where it is not finished; delete a run's folder, and what it alone used is
-    garbage. Of checkpoints, those are deleted that trainings only went on from, once they are done, and copies that
-    were fetched; a final checkpoint never. Nothing that another process writes is touched.
+    That is store folders, what was set aside or left over, and checkpoints. A run keeps what its journal names, also
+    where it is not finished; once a run's folder is deleted, what it alone used is garbage. Of checkpoints, those go
+    that a training only went on from, when it is done, and copies that were fetched; a final one never. What another
+    process writes is left alone.
     """
     from charrun.commands.loading import open_registry
     from charrun.pipeline.garbage import collect, look

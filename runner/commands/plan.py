@@ -62,11 +62,12 @@ def plan(
     if selection.after:
         cells, left = passed_cells(cells, selection.after)
         click.echo("\n".join(left), err=True, nl=bool(left))
+    planned = planned_cells(cells)
     if as_json:
-        click.echo(json.dumps({"cells": [asdict(cell) for cell in planned_cells(cells)]}, indent=2))
+        click.echo(json.dumps({"cells": [asdict(cell) for cell in planned]}, indent=2))
     else:
         console = terminal()
         print_start(console, choice, [cell.spec for cell in cells])
-        print_plan(console, choice, cells, plain)
-    if exit_code and any(stage.state == "to do" for cell in planned_cells(cells) for stage in cell.stages):
+        print_plan(console, choice, planned, plain)
+    if exit_code and any(stage.state == "to do" for cell in planned for stage in cell.stages):
         raise click.exceptions.Exit(EXIT_WORK)

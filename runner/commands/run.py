@@ -338,13 +338,14 @@ class _Person:
         self.console = terminal("nobody reads this any more; the run goes on: charrun status tells how far it is")
 
     def begin(self, choice: Choice, cells: Sequence[Cell]) -> None:
+        from charrun.pipeline.plan import plan
         from charrun.report.plan import print_plan
         from charrun.report.summary import print_start
 
         if self.verbosity:
             print_start(self.console, choice, [cell.spec for cell in cells])
         if choice.engine.hosted:
-            print_plan(self.console, choice, cells, self.plain)
+            print_plan(self.console, choice, plan(cells), self.plain)
 
     def watching(self) -> AbstractContextManager[object]:
         from charrun.report.console import ConsoleWatcher

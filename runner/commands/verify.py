@@ -19,11 +19,12 @@ from charrun.errors import EXIT_STAGE_FAILED
 @no_plugins_option
 @json_option
 def verify(run: str, runs_dir: Path, plugins: bool, as_json: bool) -> None:
-    """Check every file of RUN, and of the store folders that it uses, against its checksum.
+    """Check every file of a run against its checksum.
 
     RUN is a name and number such as pirate-mini/2, a name for its latest run, or a run's folder; without it the
-    latest run of all is meant. Everything damaged is named, with what the next run does about it; nothing is changed.
-    Ends with 1 where something is damaged.
+    latest run of all is meant. The store folders that it uses are checked too, and its checkpoints where they lie on
+    this machine. What is damaged is named, with what the next run does about it; nothing is changed. Ends with 1
+    where something is damaged.
     """
     from charrun.commands.loading import open_registry
     from charrun.pipeline.verify import verify as verified

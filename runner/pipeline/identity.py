@@ -11,9 +11,12 @@ from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from charrun import __version__
 from charrun.pipeline.context import StageContext
 from charrun.pipeline.defects import asking
+from charrun.plugin_loading import OWN
 from charrun.spec import Character, Scale
+from charrun.stage import IDENTITY
 from charrun.store.canonical import canonical
 
 if TYPE_CHECKING:
@@ -21,28 +24,34 @@ if TYPE_CHECKING:
     from charrun.stage import Row
 
 FINGERPRINT_VERSION = 3
-IDENTITY = "x-charrun-identity"
-"""An option whose schema says `false` under this key changes how a stage works and not what it makes."""
 
 INCLUDED: Mapping[str, str] = {
     "Stage.name": "which stage it is, as `stage`",
     "Stage.cache_version": "raised when the same inputs would give other outputs",
-    "StageItem.uses": "the same as the stage's name",
+    "Stage.options_schema": "its defaults, with the options",
+    "Stage.roles": "the models of these roles",
+    "Stage.character_fields": "these parts of the character",
+    "Stage.templates": "the texts of these templates, and of those that they include",
+    "Stage.identity": "how consumed rows enter",
+    "Stage.consumes": "rows of these kinds",
+    "Stage.optional": "rows of these kinds, where there are any",
+    "Stage.further_inputs": "what else the stage says that it depends on, such as the content of files",
+    "StageItem.uses": "the stage's name",
     "StageItem.options": "all of them with their defaults, but for those that are marked",
     "CellSpec.seed": "seeds samples, orders and adapters",
-    "CellSpec.character": "the fields that the stage names under `character_fields`",
+    "CellSpec.character": "the parts that the stage names",
     "Character.name": "where the stage names it",
     "Character.traits": "where the stage names them",
     "Trait.trait": "with the traits",
     "Trait.questions": "where the stage names them, as `questions`",
     "CellSpec.models": "the models of the stage's roles",
     "ModelEntry.roles": "those that the stage names",
-    "ModelRef.name": "within the engine's namespace; of a local folder with the digest of its files",
-    "ModelRef.chat": "options of the chat template",
-    "Spec.templates": "the texts of the templates that the stage uses",
+    "ModelRef.name": "after the engine's name; of a local folder its path, with a digest of its files",
+    "ModelRef.chat": "arguments of the chat template",
+    "EngineChoice.uses": "before the name of each model: the same name elsewhere is another model",
+    "Spec.templates": "their texts, where the stage uses them",
     "LocalPlugin.sha256": "the code of a stage that comes from a file beside the spec",
-    "Stage.further_inputs": "what else the stage says that it depends on, such as the content of files",
-    "consumed rows": "by content, by the fingerprints of their producers, or not at all, as `identity` says",
+    "consumed rows": "by content, by the fingerprints of their producers, or not at all, as `Stage.identity` says",
 }
 """What fingerprints hold, and how."""
 
@@ -51,9 +60,9 @@ EXCLUDED: Mapping[str, str] = {
     "Spec.name": "two specs that ask for the same work share it",
     "Spec.path": "where a file lies changes nothing",
     "Spec.seeds": "each cell has one of them",
-    "Spec.engine": "a model's name is within the engine's namespace; an address is no part of an answer",
-    "EngineChoice.uses": "within the namespace of models' names",
-    "EngineChoice.options": "device and address: the same model answers",
+    "Spec.engine": "as its parts",
+    "EngineChoice.options": "device and address: a model's name says which model answers, wherever it is served; for a "
+    "server that has other models under these names take another `--runs-dir`",
     "Spec.characters": "each cell has one of them",
     "Spec.models": "each cell has one entry",
     "Spec.scales": "each cell has one of them",
@@ -69,29 +78,35 @@ EXCLUDED: Mapping[str, str] = {
     "StageItem.id": "a name changes nothing",
     "StageItem.needs": "resolved to the rows that are consumed",
     "StageItem.node": "where it is written changes nothing",
-    "Spec.stand_ins": "resolved to the models and options that are used",
+    "Spec.stand_ins": "put in for models and options before anything is described",
     "Spec.exclude": "which cells there are does not change a cell",
     "Spec.plugins": "each stage has the digest of its own file",
     "LocalPlugin.path": "where a file lies changes nothing",
     "Spec.warnings": "told, and nothing else",
     "CellSpec.name": "a name changes nothing",
     "ModelEntry.id": "a name changes nothing",
-    "Character.id": "a name changes nothing",
-    "Character.description": "for lists and cards; no model sees it",
+    "Character.id": "a name changes nothing; a stage that tells it, as `export` does, names it under `further_inputs`",
+    "Character.description": "no model sees it; a stage that tells it names it under `further_inputs`",
     "Stage.summary": "for lists",
-    "Stage.consumes": "as the rows that are consumed",
-    "Stage.optional": "as the rows that are consumed",
     "Stage.produces": "its outputs",
-    "Stage.roles": "as the models of these roles",
     "Stage.trains": "for checks before a run",
-    "Stage.character_fields": "as these fields",
-    "Stage.identity": "how consumed rows enter",
-    "Stage.options_schema": "as the options",
-    "Stage.templates": "as the texts",
-    "command line": "selection, jobs, patience and output change nothing of what is made",
-    "package versions": "an update must not pay for everything again; `cache_version` says what it changed",
+    "code of charrun and of installed plugins": "an update must not pay for everything again: `cache_version` is "
+    "raised where it makes something else; the ticket says who made the work, and `charrun plan` tells it",
+    "versions of Python, torch, the SDK and other packages": "an update must not pay for everything again; the run's "
+    "lock.json names them, and `--locked` refuses others",
+    "tokenizer and chat template of a hosted model": "only the service could tell, and a finished run needs none; they "
+    "are in the key of each response, and the lock names them",
     "number of rows": "more rows of the same work belong to the same folder",
     "checkpoint paths": "a checkpoint counts by what it was trained from, not by where it lies",
+    "paths of templates": "their texts count",
+    "--set": "one more layer of the spec, which counts as the rest does",
+    "--character, --model, --scale, --after, --from, --until, --only": "what is left out changes nothing of the rest",
+    "--force": "the same work once more",
+    "--runs-dir": "another store, where nothing is found",
+    "--jobs, --wait, --patience, --yes": "how a run is done, not what it makes",
+    "--json, --plain, --verbose, --quiet": "how it is told",
+    "--locked, --no-plugins, --trust": "whether it may run",
+    "environment variables": "credentials, an address, and how charrun shows things",
 }
 """What fingerprints leave out, each with the reason."""
 
@@ -120,8 +135,13 @@ def describe(run: StageRun) -> dict[str, Any]:
 
 def identifying(options: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
     """The options that change what a stage makes; 1 and 1.0 are one number."""
-    properties = schema.get("properties", {})
-    return {name: _plain(value) for name, value in options.items() if properties.get(name, {}).get(IDENTITY, True)}
+    return {name: _plain(value) for name, value in options.items() if is_identifying(name, schema)}
+
+
+def is_identifying(option: str, schema: Mapping[str, Any]) -> bool:
+    """Whether an option changes what a stage makes: all do that do not say otherwise."""
+    said = schema.get("properties", {}).get(option)
+    return not (isinstance(said, Mapping) and said.get(IDENTITY) is False)
 
 
 def _plain(value: Any) -> Any:
@@ -145,6 +165,19 @@ def with_inputs(run: StageRun, described: Mapping[str, Any], rows: Mapping[str, 
     if run.stage.identity == "lineage":
         return {**described, "inputs": {name: r.fingerprint for name, _, r in numbered(run)}}
     return dict(described)
+
+
+def how_made(run: StageRun) -> dict[str, Any]:
+    """What a ticket says of its work beside the outputs, for `charrun plan`; its fingerprint does not hold it."""
+    return {"scale": numbers(run.cell.scale), "inputs": dict(run.consumed), "by": maker(run)}
+
+
+def maker(run: StageRun) -> dict[str, str]:
+    """Versions of charrun and, of an installed plugin's stage, of its distribution."""
+    registry = run.cell.shared.registry
+    owner = registry.origins.get(("stage", run.item.uses), OWN)
+    installed = owner != OWN and run.item.uses not in registry.code
+    return {"charrun": __version__, **({"plugin": owner} if installed else {})}
 
 
 def numbered(run: StageRun) -> list[tuple[str, str, StageRun]]:

@@ -9,8 +9,8 @@ from typing import Literal
 from charrun.pipeline.cell import Cell
 from charrun.pipeline.context import StageContext
 from charrun.pipeline.defects import asking
-from charrun.pipeline.identity import numbers, with_inputs
-from charrun.pipeline.reasons import History, unfinished
+from charrun.pipeline.history import History
+from charrun.pipeline.identity import maker, numbers, with_inputs
 from charrun.pipeline.stage_run import CHECKPOINT, StageRun
 from charrun.store.canonical import digest
 
@@ -63,41 +63,47 @@ class _Planner:
 
     def cell(self, cell: Cell) -> tuple[PlannedStage, ...]:
         """All stages of a cell."""
-        found = [self.stage(run) for run in cell.stages]
-        wanted = {
-            producer
-            for run, each in zip(cell.stages, found, strict=True)
-            if each.state == "to do"
-            for producer in _checkpoints(run)
-        }
-        return tuple(
-            self._lost(run, each) if run in wanted else each for run, each in zip(cell.stages, found, strict=True)
-        )
+        found = {run: self.stage(run) for run in cell.stages}
+        for run in reversed(cell.stages):  # what trains again may want a checkpoint itself
+            if found[run].state == "to do":
+                for other, nearest in _checkpoints(run):
+                    found[other] = self._wanted(other, found[other], nearest, run)
+        return tuple(found.values())
 
     def stage(self, run: StageRun) -> PlannedStage:
         """What becomes of one stage; the ones before it come first."""
-        work, id = self._key(run), run.item.id
+        id = run.item.id
         if run.peek() is not None:
-            return PlannedStage(id, "done", "in the store")
+            return PlannedStage(id, "done", ", ".join(["in the store", *_makers(run)]))
         if run.left_out:
             return PlannedStage(id, "missing", "not made yet, and --from leaves it out")
-        first = self._planned.setdefault(work, run.cell.name)
+        first = self._first(run)
         if first != run.cell.name:
             return PlannedStage(id, "shared", f"with {first}")
         reason, changes = self._reason(run)
         return PlannedStage(id, "to do", reason, *_estimate(run), changes)
 
-    def _lost(self, run: StageRun, found: PlannedStage) -> PlannedStage:
-        """A stage that is done and whose checkpoint a stage that is to do needs."""
+    def _wanted(self, run: StageRun, found: PlannedStage, nearest: bool, by: StageRun) -> PlannedStage:
+        """A stage that is done and whose checkpoint a stage that is to do consumes."""
         if found.state != "done" or not run.checkpoint_is_lost():
             return found
+        if not nearest:  # which of several checkpoints a stage asks for is its own affair
+            told = f"{found.reason}; {LOST}, which {by.item.id} may ask for"
+            return found if LOST in found.reason else replace(found, reason=told)
+        first = self._first(run)
+        if first != run.cell.name:
+            return replace(found, state="shared", reason=f"with {first}")
         rows, requests = _estimate(run)
         return replace(found, state="to do", reason=LOST, rows=rows, requests=requests)
+
+    def _first(self, run: StageRun) -> str:
+        """The first cell that does this work, which is the run's own where none did."""
+        return self._planned.setdefault(self._key(run), run.cell.name)
 
     def _key(self, run: StageRun) -> str:
         """Equal for equal work, although the rows that it will consume are not there yet."""
         if run not in self._work:
-            inputs = [(kind, self._work.get(other) or self._key(other)) for kind, other in run.inputs()]
+            inputs = [(kind, self._key(other)) for kind, other in run.inputs()]
             self._work[run] = digest([run.described_digest, numbers(run.cell.scale), inputs])
         return self._work[run]
 
@@ -105,18 +111,28 @@ class _Planner:
         if run.forced:
             return "forced", ()
         waits = list(dict.fromkeys(other.item.id for _, other in run.inputs() if other.peek() is None))
-        if not waits and (told := unfinished(run)):
-            return told, ()
+        if not waits:
+            told, changes = self._history.unfinished(run)
+            if told:
+                return told, changes
         described = run.described if waits else with_inputs(run, run.described, run.consumed)
         changes = tuple(self._history.changes(run, described))
         parts = [*changes, *([f"after {', '.join(waits)}"] if waits else [])]
-        return "; ".join(parts) or "not made yet", changes
+        return "; ".join(parts) or "never made", changes
 
 
-def _checkpoints(run: StageRun) -> list[StageRun]:
-    """The producer of the checkpoint that a stage consumes."""
+def _checkpoints(run: StageRun) -> list[tuple[StageRun, bool]]:
+    """The producers of checkpoints that a stage consumes, and whether each is the one that it gets unless it asks."""
     found = [producer for kind, producer in run.inputs() if kind == CHECKPOINT]
-    return found[-1:]
+    return [(producer, producer is found[-1]) for producer in found]
+
+
+def _makers(run: StageRun) -> list[str]:
+    """Which other version of charrun, or of the stage's plugin, made what is done."""
+    by, now = getattr(run, "made", {}).get("by", {}), maker(run)
+    others = [f"charrun {found}" for found in [by.get("charrun")] if found and found != now["charrun"]]
+    others += [found for found in [by.get("plugin")] if found and found != now.get("plugin")]
+    return [f"made by {' and '.join(others)}"] if others else []
 
 
 def _estimate(run: StageRun) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,9 @@ from charrun.errors import EnvironmentProblem, Problem, SpecError
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+_TAKES_IN = re.compile(r"\{%[-+]?\s*(?:include|import|from|extends)\b(.*?)%\}", re.DOTALL)
+_QUOTED = re.compile(r"""["']([^"']+)["']""")
 
 
 class Prompts:
@@ -60,5 +64,18 @@ class Prompts:
             raise SpecError([problem]) from error
 
     def sources_of(self, names: Iterable[str]) -> dict[str, str]:
-        """Texts of some templates, for fingerprints."""
-        return {name: self.sources[name] for name in sorted(names)}
+        """Texts of some templates and of all that they include, for fingerprints."""
+        found: set[str] = set()
+        wanted = set(names)
+        while wanted:
+            found |= wanted
+            wanted = {other for name in wanted for other in self._included(name)} - found
+        return {name: self.sources[name] for name in sorted(found)}
+
+    def _included(self, name: str) -> set[str]:
+        """Templates that one names in its own text; all of them where it computes a name."""
+        found: set[str] = set()
+        for statement in _TAKES_IN.findall(self.sources[name]):
+            named = {each.removesuffix(".j2") for each in _QUOTED.findall(statement)}
+            found |= (named or set(self.sources)) & set(self.sources)
+        return found

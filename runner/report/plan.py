@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from charrun.pipeline.cell import Cell
 from charrun.pipeline.choice import Choice
-from charrun.pipeline.plan import PlannedCell, PlannedStage, plan
+from charrun.pipeline.plan import PlannedCell, PlannedStage
+from charrun.report.columns import fit
+from charrun.report.text import safe
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _MOST_CELLS = 12
+_WIDEST_REASON = 120
+"""Columns of a reason in the table, where it is wrapped; lines and JSON have all of it."""
 
 
-def print_plan(console: Console, choice: Choice, cells: Sequence[Cell], plain: bool) -> None:
+def print_plan(console: Console, choice: Choice, planned: Sequence[PlannedCell], plain: bool) -> None:
     """Each stage with state, reason, rows and requests; of a large matrix the first cells and the sum."""
-    planned = plan(cells)
     for cell in planned[:_MOST_CELLS]:
         _print_cell(console, cell, plain)
     lines = []
@@ -44,6 +46,7 @@ def total(planned: Sequence[PlannedCell]) -> str:
 
 def _print_cell(console: Console, cell: PlannedCell, plain: bool) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     console.print(cell.name, markup=False, highlight=False, soft_wrap=True)
     if plain:
@@ -59,10 +62,10 @@ def _print_cell(console: Console, cell: PlannedCell, plain: bool) -> None:
     for stage in cell.stages:
         todo = stage.state == "to do"
         numbers = (f"{stage.rows:,}", f"{stage.requests:,}") if todo else ("", "")
-        table.add_row(f"  {stage.id}", stage.state, *numbers, stage.reason)
+        table.add_row(f"  {stage.id}", stage.state, *numbers, Text(fit(safe(stage.reason), _WIDEST_REASON)))
     console.print(table)
 
 
 def _line(stage: PlannedStage) -> str:
     counts = f", {stage.rows:,} rows, {stage.requests:,} requests" if stage.state == "to do" else ""
-    return f"{stage.id}: {stage.state} ({stage.reason}){counts}"
+    return f"{stage.id}: {stage.state} ({safe(stage.reason)}){counts}"

@@ -29,6 +29,7 @@ class Pulse:
         self.waiting += 1
         try:
             yield
+            self.unpaid = ""  # somebody may have paid; where nobody has, the SDK says so again a minute later
         finally:
             self.waiting -= 1
             self._last = time.monotonic()

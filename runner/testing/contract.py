@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from charrun.errors import CharrunError, PluginError
-from charrun.stage import Estimate, Stage
+from charrun.stage import IDENTITY, Estimate, Stage
 from charrun.testing.around import giving
 from charrun.testing.engines import DEMO_MODELS
 from charrun.testing.pipeline import context_of, registry_with, resolved
@@ -19,6 +19,7 @@ from charrun.testing.running import stage_items, write_spec
 _SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
 _CHARACTER_FIELDS = ("name", "traits", "questions")
 _LONGEST_SUMMARY = 100
+_ANNOTATION = "x-charrun-"
 
 
 def assert_stage_contract(
@@ -32,8 +33,8 @@ def assert_stage_contract(
 
     What charrun wants of every stage that it loads, and what a user of the stage will miss: kinds and roles are
     slugs; the summary is one sentence; the options schema is closed and describes each option, which has a default
-    or is required; templates render with their variables; names are no built-in ones; `estimate`, `problems` and
-    `further_inputs` answer at the smoke scale.
+    or is required, and `x-charrun-identity` stands where it counts; templates render with their variables; names are
+    no built-in ones; `estimate`, `problems` and `further_inputs` answer at the smoke scale.
 
     Args:
         stage: The class.
@@ -108,6 +109,18 @@ def _options(stage: type[Stage]) -> Iterator[str]:
             yield f"option '{option}': it has no description"
         elif "default" not in said and option not in required and "by default" not in description:
             yield f"option '{option}': it has no default, is not required, and does not say what holds 'by default'"
+        yield from (f"option '{option}': {key} means nothing there" for key in _meaningless(said, top=True))
+
+
+def _meaningless(schema: Any, *, top: bool = False) -> Iterator[str]:
+    """Annotations that charrun would not see: misspelled, or within an option."""
+    inner = list(schema) if isinstance(schema, list | tuple) else []
+    if isinstance(schema, Mapping):
+        inner = [value for key, value in schema.items() if key not in ("default", "enum", "const", "examples")]
+        keys = (key for key in schema if isinstance(key, str) and key.startswith(_ANNOTATION))
+        yield from (key for key in keys if not (top and key == IDENTITY))
+    for value in inner:
+        yield from _meaningless(value)
 
 
 def _templates(stage: type[Stage], variables: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
