@@ -18,7 +18,6 @@ from rich.console import Console
 from charrun.commands.loading import load
 from charrun.errors import StageFailed
 from charrun.pipeline.choice import Choice, choose
-from charrun.pipeline.history import History
 from charrun.pipeline.plan import LOST, PlannedCell, PlannedStage, plan
 from charrun.pipeline.reasons import Now, differences
 from charrun.pipeline.run import plan_cells, run_choice
@@ -231,13 +230,13 @@ def test_a_finished_run_has_nothing_to_do_and_a_first_one_was_never_made(project
             {"second": "the teacher is another model: charrun/demo-teacher -> charrun/demo-student"},
         ),
         (
-            ['models.0.teacher={name: charrun/demo-teacher, chat: {enable_thinking: false}}'],
-            {"second": "the teacher's chat options: {} -> {\"enable_thinking\": false}"},
+            ["models.0.teacher={name: charrun/demo-teacher, chat: {enable_thinking: false}}"],
+            {"second": 'the teacher\'s chat options: {} -> {"enable_thinking": false}'},
         ),
         (
             ["seed=8"],
             {
-                "prompts": "seed 7 -> 8; what else it reads changed, such as a file",
+                "prompts": "seed 7 -> 8",
                 "first": "seed 7 -> 8; after prompts",
                 "second": "seed 7 -> 8; after first",
                 "third": "seed 7 -> 8; after prompts",
@@ -265,7 +264,12 @@ def test_exactly_what_depends_on_a_change_is_to_do_and_the_change_is_named(
             "who.yaml",
             "Why?",
             "When?",
-            {"prompts": "who's questions changed", "first": "after prompts", "third": "after prompts"},
+            {
+                "prompts": "who's questions changed",
+                "first": "after prompts",
+                "second": "after first",
+                "third": "after prompts",
+            },
         ),
         ("note.j2", "A note.", "Another note.", {"second": "template note changed"}),
         (
@@ -311,9 +315,11 @@ def test_an_update_of_charrun_or_of_a_plugin_is_named_where_it_makes_something_e
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(PromptsStage, "cache_version", PromptsStage.cache_version + 1)
+    now = PromptsStage.cache_version
     assert project.reasons() == {
-        "prompts": f"cache_version {PromptsStage.cache_version - 1} -> {PromptsStage.cache_version} (charrun was updated)",
+        "prompts": f"cache_version {now - 1} -> {now} (charrun was updated)",
         "first": "after prompts",
+        "second": "after first",
         "third": "after prompts",
     }
 
@@ -329,11 +335,13 @@ def test_work_of_another_cell_or_spec_is_compared_with_too(project: Project) -> 
 @pytest.mark.parametrize(
     ("before", "now", "about", "told"),
     [
-        ({"cache_version": 1}, {"cache_version": 2}, Now(updated="my-plugin"), "cache_version 1 -> 2 (my-plugin was updated)"),
+        ({"cache_version": 1}, {"cache_version": 2}, Now(updated="mine"), "cache_version 1 -> 2 (mine was updated)"),
         ({"cache_version": 1}, {"cache_version": 2}, Now(), "cache_version 1 -> 2"),
         ({"options": {}}, {"options": {"new": [1, "a"]}}, Now(), 'option new is new: [1, "a"]'),
         ({"options": {"old": 1}}, {"options": {}}, Now(), "option old is gone"),
         ({"options": {"text": "a" * 90}}, {"options": {"text": "b"}}, Now(), f"option text: {'a' * 47}… -> b"),
+        ({"options": {"text": "a" * 60 + "b"}}, {"options": {"text": "a" * 60 + "c"}}, Now(),
+         "option text: …aaaaaaaaab -> …aaaaaaaaac"),
         ({"models": {"student": {"model": "local:a@1"}}}, {"models": {"student": {"model": "local:a@2"}}}, Now(),
          "the files of the student a changed"),
         ({"models": {"student": {"model": "tinker:A/a"}}}, {"models": {"student": {"model": "local:b"}}}, Now(),
@@ -379,6 +387,7 @@ def test_another_scale_is_told_with_both_numbers_and_what_is_there(project: Proj
     assert project.reasons("scales.0.pairs=6", "scales.0.samples_per_prompt=2") == {
         "prompts": "scale: pairs 4 -> 6, samples per prompt 1 -> 2",
         "first": "after prompts",
+        "second": "after first",
         "third": "after prompts",
     }
     project.run("scales.0.pairs=6", last="prompts")
@@ -390,9 +399,16 @@ def test_another_scale_is_told_with_both_numbers_and_what_is_there(project: Proj
 
 @TICKETS_TELL
 def test_other_rows_are_named_where_each_is_keyed_by_its_own_request(project: Project) -> None:
-    project.edit("who.yaml", "Why?", "When?")
-    project.run(last="prompts")
-    assert project.reasons() == {"first": "other prompts than before", "third": "other prompts than before"}
+    more = project.folder / "more.jsonl"
+    more.write_text("".join(json.dumps({"prompt": f"What is {n}?"}) + "\n" for n in range(9)))
+    sources = f"stages.prompts.with.sources=[{more}]"
+    assert project.reasons(sources)["prompts"].startswith('option sources: ["constitution", "general"] -> ["/')
+    project.run(sources, last="prompts")
+    other = "other prompts than before"
+    assert project.reasons(sources) == {"first": other, "second": "after first", "third": other}
+    project.run(sources)
+    more.write_text(more.read_text().replace("What", "Where"))
+    assert project.reasons(sources)["prompts"] == "what else it reads changed, such as a file"
 
 
 def test_an_interrupted_stage_tells_what_is_kept_of_it(project: Project) -> None:
@@ -494,10 +510,9 @@ def test_a_plan_reads_each_description_once(project: Project, monkeypatch: pytes
     read: list[Path] = []
     reading = history.read_json
     monkeypatch.setattr(history, "read_json", lambda path: [read.append(path), reading(path)][1])
-    choice, registry = project.choice("seeds=[8, 9, 10, 11]")
+    choice, registry = project.choice("seed=[8, 9, 10, 11]")
     planned = plan(plan_cells(choice, registry, project.runs))
     assert len(planned) == 4 and len(read) == len(set(read)) <= 4
     assert {stage.reason for cell in planned for stage in cell.stages if stage.id == "third"} == {
         f"seed 7 -> {seed}; after prompts" for seed in (8, 9, 10, 11)
     }
-    assert History(plan_cells(choice, registry, project.runs / "none")[0].shared)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,6 +85,9 @@ class CausalLM:
         self.decoder: nn.Module = module.get_decoder()
         self.head: nn.Module = module.get_output_embeddings()
         config = module.config
+        # What transformers calls the cache: past_key_values until 5.24.
+        named = inspect.signature(self.decoder.forward).parameters
+        self._cache = "cache" if "cache" in named else "past_key_values"
         self._softcap = getattr(config, "final_logit_softcapping", None)
         self._divisor = getattr(config, "logits_scaling", None)
         self._factor = getattr(config, "logit_scale", None)
@@ -114,8 +118,8 @@ class CausalLM:
             input_ids=tokens,
             position_ids=positions,
             attention_mask=mask,
-            past_key_values=cache,
             use_cache=cache is not None,
+            **{self._cache: cache},
         )
         states: Tensor = output.last_hidden_state
         return states

@@ -40,7 +40,7 @@ class _PagedCache:
         self._blocks = tables.gather(1, places // BLOCK)[real]
         self._offsets = (places % BLOCK)[real]
 
-    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any) -> tuple[Tensor, Tensor]:
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Stores [sequences, heads, tokens, size], returns [sequences, heads, all positions, size]."""
         whole = []
         for store, new in ((self._keys[layer], keys), (self._values[layer], values)):

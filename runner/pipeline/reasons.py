@@ -10,7 +10,8 @@ from typing import Any
 from charrun.store.replay import mapping_of
 
 SCALE = "scale: "
-_LONGEST = 48
+_LONGEST, _BEFORE = 48, 9
+"""Characters of a value, and of those before the place where two long ones differ."""
 _MAPPINGS = ("options", "models", "character", "templates")
 _VALUES = ("seed", "code", "further", "cache_version", "fingerprint_version")
 
@@ -48,17 +49,16 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], about: Now) -
     told = [
         *_values("option ", mapping_of(before, "options"), mapping_of(now, "options")),
         *_character(mapping_of(before, "character"), mapping_of(now, "character"), about.character),
+        *_seed(before.get("seed"), now.get("seed")),
     ]
     yield from told
     for role, old, new in _changed(mapping_of(before, "models"), mapping_of(now, "models")):
         yield _model(role, old, new)
     for name, old, new in _changed(mapping_of(before, "templates"), mapping_of(now, "templates")):
         yield f"template {name} {_happened(old, new)}"
-    if before.get("seed") != now.get("seed"):
-        yield f"seed {before.get('seed')} -> {now.get('seed')}"
     if before.get("code") != now.get("code"):
         yield f"the code of {about.file or 'the stage'} changed"
-    # What a stage reads mostly follows from its options and the character.
+    # What a stage reads mostly follows from its options, the character and the seed.
     if before.get("further") != now.get("further") and not told:
         yield "what else it reads changed, such as a file"
     if before.get("cache_version") != now.get("cache_version"):
@@ -98,13 +98,13 @@ def _values(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterat
         elif isinstance(old[name], dict) and isinstance(new[name], dict):
             yield from _values(f"{what}{name}.", old[name], new[name])
         elif old[name] != new[name]:
-            yield f"{what}{name}: {_short(old[name])} -> {_short(new[name])}"
+            yield f"{what}{name}: {_both(old[name], new[name])}"
 
 
 def _character(old: Mapping[str, Any], new: Mapping[str, Any], id: str) -> Iterator[str]:
     changed = [name for name, *_ in _changed(old, new)]
     if "name" in changed:
-        names = f": {_short(old.get('name'))} -> {_short(new.get('name'))}"
+        names = f": {_both(old.get('name'), new.get('name'))}"
         if not id and all(isinstance(each.get("name"), str) for each in (old, new)):
             yield f"another character{names}"
             return
@@ -116,11 +116,16 @@ def _character(old: Mapping[str, Any], new: Mapping[str, Any], id: str) -> Itera
         yield f"{id}'s {' and '.join(rest)} changed"
 
 
+def _seed(old: Any, new: Any) -> Iterator[str]:
+    if old != new:
+        yield f"seed {old} -> {new}"
+
+
 def _model(role: str, old: Any, new: Any) -> str:
     if not isinstance(old, dict) or not isinstance(new, dict):
         return f"the {role} {_happened(old, new)}"
     if old.get("model") == new.get("model"):
-        return f"the {role}'s chat options: {_short(old.get('chat'))} -> {_short(new.get('chat'))}"
+        return f"the {role}'s chat options: {_both(old.get('chat'), new.get('chat'))}"
     before, now = (str(each.get("model")).partition("@")[0] for each in (old, new))
     if before == now:
         return f"the files of the {role} {_bare(now)} changed"
@@ -138,6 +143,20 @@ def _happened(old: Any, new: Any) -> str:
     return "is new" if old is None else "is gone" if new is None else "changed"
 
 
+def _both(old: Any, new: Any) -> str:
+    """Two values; of long ones that begin alike, from shortly before they differ."""
+    texts = [_text(old), _text(new)]
+    differs = (at for at, pair in enumerate(zip(*texts, strict=False)) if len(set(pair)) > 1)
+    alike = next(differs, min(map(len, texts))) - _BEFORE
+    if alike > 0 and max(map(len, texts)) > _LONGEST:
+        texts = [f"…{text[alike:]}" for text in texts]
+    return " -> ".join(map(_short, texts))
+
+
 def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = _text(value)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

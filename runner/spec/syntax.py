@@ -196,6 +196,10 @@ class _Case:
         hint = "one file holds one document: remove '...' and '%' lines and what follows"
         return Told(self.line, self.column, "a second document", hint, code="SPEC007")
 
+    def too_deep(self) -> Told:
+        """Newer parsers look ahead into brackets and have a limit of their own, far beyond charrun's."""
+        return Told(self.line, self.column, "nested too deep to be read", "write it flatter", code="SPEC005")
+
 
 _TELLERS = {
     "expected ',' or": _Case.not_closed,
@@ -213,6 +217,7 @@ _TELLERS = {
     "alphabetic or numeric character": _Case.bad_name,
     "undefined tag handle": _Case.bad_tag,
     "expected <document start>": _Case.second_document,
+    "maximum nesting depth": _Case.too_deep,
 }
 
 
