@@ -153,6 +153,15 @@ def test_a_run_that_is_not_finished_keeps_its_folders(stage: str, runs: Path, gc
     assert store_folders(runs) == set(named)
 
 
+def test_a_run_that_goes_on_is_told(runs: Path, gc: Call) -> None:
+    folder = runs / "pirate-smoke" / "1"
+    events = events_of(folder)
+    write_events(folder, [{**events[0], "pid": os.getpid(), "time": time.time()}, *events[1:4]])
+    outcome = gc("--dry-run")
+    assert "note: pirate-smoke/1 goes on; what it has not come to yet counts as unused" in outcome.out
+    assert told(gc, "--dry-run")["running"] == ["pirate-smoke/1"]
+
+
 def test_a_folder_that_only_a_snapshot_names_is_kept(runs: Path, gc: Call) -> None:
     """A disk may lose the journal's end."""
     folder = runs / "pirate-smoke" / "1"
@@ -202,7 +211,10 @@ def test_a_dry_run_deletes_nothing(runs: Path, gc: Call) -> None:
     assert state(runs) == before
 
 
-def test_a_folder_that_another_process_writes_is_left_alone(runs: Path, gc: Call) -> None:
+def test_a_folder_that_another_process_writes_is_left_alone(
+    runs: Path, gc: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("charrun.pipeline.garbage._AT_ONCE", 5)
     shutil.rmtree(runs / "pirate-smoke" / "1")
     (written,) = (runs / "store").glob("teacher-*")
     with subprocess.Popen(

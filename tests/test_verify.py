@@ -268,6 +268,9 @@ def test_what_is_damaged_is_told_with_what_the_next_run_does(runs: Path, invoke:
         (str(pairs), 0), (str(items), 2),
     ]  # fmt: skip
     assert invoke("verify", "nothing", "--runs-dir", runs).code == 2
+    items.write_bytes(b"nothing\n" * 12)
+    outcome = invoke("verify", "--runs-dir", runs)
+    assert outcome.out.count(f"{items.relative_to(runs)}:") == 5 and "  and 7 more lines of it\n" in outcome.out
 
 
 # -- the next run -------------------------------------------------------------------------------------------------

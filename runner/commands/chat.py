@@ -14,7 +14,7 @@ import click
 
 from charrun.commands.chat_loop import Talk, note
 from charrun.commands.options import runs_dir_option
-from charrun.commands.run import PLAIN_VARIABLE
+from charrun.commands.run_options import PLAIN_VARIABLE
 from charrun.commands.words import run_cells, run_names, run_stages
 from charrun.errors import EXIT_STAGE_FAILED, EnvironmentProblem, PluginError, UsageProblem
 

@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from charrun.commands.options import json_option, locked_option, plugin_options, runs_dir_option, set_option
-from charrun.commands.run import PLAIN_VARIABLE, load_selected, selection_of, selection_options, terminal
+from charrun.commands.run_options import PLAIN_VARIABLE, load_selected, selection_of, selection_options
+from charrun.commands.run_shown import terminal
 from charrun.commands.words import spec_files
 from charrun.errors import render_problems
 

@@ -8,7 +8,8 @@ import click
 
 from charrun.commands.loading import load_document, open_registry
 from charrun.commands.options import no_plugins_option, runs_dir_option
-from charrun.commands.run import Way, go, manner_options, shown
+from charrun.commands.run import Way, go, shown
+from charrun.commands.run_options import manner_options
 from charrun.commands.words import run_names
 
 

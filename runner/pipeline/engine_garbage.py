@@ -7,7 +7,7 @@ count as unneeded as this store has a record of: others may belong to another fo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from charrun.service.engine import Engine, EngineRequest, StoredCheckpoint
 from charrun.store.canonical import canonical
 from charrun.store.garbage import StoreSurvey
 from charrun.store.items import RECORDS, USAGE
-from charrun.store.runs import find_runs
+from charrun.store.runs import Run
 from charrun.store.tickets import read_ticket, tickets
 from charrun.store.training import REFERENCE, TRAINING, recorded
 
@@ -80,14 +80,15 @@ class Alone:
     command: str = ""
 
 
-def engines_of(runs_dir: Path, registry: Registry) -> Iterator[EngineView]:
-    """The engines of all runs; those of this machine also where no run is left that used them.
+def engines_of(runs: Iterable[Run], runs_dir: Path, registry: Registry) -> Iterator[EngineView]:
+    """The engines of runs; those of this machine also where no run is left that used them.
 
     Args:
-        runs_dir: The folder of runs, absolute.
+        runs: The runs.
+        runs_dir: Their folder, absolute.
         registry: The plugins.
     """
-    wanted = {(run.engine, canonical(engine_options(run))): engine_options(run) for run in find_runs(runs_dir).runs}
+    wanted = {(run.engine, canonical(engine_options(run))): engine_options(run) for run in runs}
     wanted |= {(name, "{}"): {} for name, engine in registry.engines.items() if not engine.hosted}
     seen: set[str] = set()
     for (name, _), options in sorted(wanted.items(), key=lambda item: item[0]):
@@ -119,6 +120,8 @@ def sorted_out(found: StoreSurvey, engines: tuple[EngineView, ...]) -> tuple[lis
         found: The store.
         engines: What was found at the engines.
     """
+    if not any(at.checkpoints for at in engines):
+        return [], []
     records = _Records(found)
     unneeded: list[Unneeded] = []
     alone: list[Alone] = []

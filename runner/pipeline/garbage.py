@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,8 +11,12 @@ from charrun.pipeline.defects import asking
 from charrun.pipeline.engine_garbage import Alone, EngineView, Unneeded, engines_of, sorted_out
 from charrun.plugin_manager import Registry
 from charrun.store.garbage import Garbage, StoreSurvey, delete, locked, survey
+from charrun.store.replay import RUNNING
+from charrun.store.runs import find_runs
 
 _USED_NOW = "it is needed by now"
+_AT_ONCE = 200
+"""Store folders whose locks are held at once: each takes an open file."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Survey:
         engines: The engines of its runs.
         unneeded: Checkpoints that nobody needs.
         alone: Checkpoints that nothing here names and that are left alone.
+        running: Runs that go on, and may come to use what nothing refers to yet.
     """
 
     runs_dir: Path
@@ -32,6 +37,7 @@ class Survey:
     engines: tuple[EngineView, ...]
     unneeded: tuple[Unneeded, ...]
     alone: tuple[Alone, ...]
+    running: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -74,9 +80,11 @@ def look(runs_dir: Path, registry: Registry) -> Survey:
         EnvironmentProblem: A journal can't be read, so that it is not known what its run refers to.
     """
     runs_dir = runs_dir.absolute()
-    store, engines = survey(runs_dir), tuple(engines_of(runs_dir, registry))
+    store, runs = survey(runs_dir), find_runs(runs_dir).runs
+    engines = tuple(engines_of(runs, runs_dir, registry))
     unneeded, alone = sorted_out(store, engines)
-    return Survey(runs_dir, store, engines, tuple(unneeded), tuple(alone))
+    running = tuple(run.id for run in runs if run.status == RUNNING)
+    return Survey(runs_dir, store, engines, tuple(unneeded), tuple(alone), running)
 
 
 def collect(shown: Survey) -> Collected:
@@ -86,20 +94,31 @@ def collect(shown: Survey) -> Collected:
         EnvironmentProblem: A journal can't be read any more.
     """
     done = Collected()
-    folders = [each.folder for each in shown.store.garbage] + [each.folder for each in shown.unneeded]
+    folders = {each.folder for each in shown.store.garbage} | {each.folder for each in shown.unneeded}
+    known = sorted(folder for folder in folders if folder)
+    for start in range(0, max(1, len(known)), _AT_ONCE):
+        batch = {*known[start : start + _AT_ONCE], *([None] if start == 0 else [])}
+        garbage = [each for each in shown.store.garbage if each.folder in batch]
+        unneeded = [each for each in shown.unneeded if each.folder in batch]
+        _collect(shown, garbage, unneeded, done)
+    return done
+
+
+def _collect(shown: Survey, garbage: Sequence[Garbage], unneeded: Sequence[Unneeded], done: Collected) -> None:
+    folders = {each.folder for each in garbage} | {each.folder for each in unneeded}
     with locked(filter(None, folders)) as reasons:
         store = survey(shown.runs_dir)
         needless = {each.checkpoint.path for each in sorted_out(store, shown.engines)[0]}
-        for each in shown.unneeded:
-            _discard(each, each.checkpoint.path in needless, reasons, done)
+        for checkpoint in unneeded:
+            _discard(checkpoint, checkpoint.checkpoint.path in needless, reasons, done)
+        failed = dict(done.failed)
+        recorded = {each.folder for each in unneeded if each.checkpoint.path in failed}
         waste = {each.path for each in store.garbage}
-        recorded = {each.folder for each in shown.unneeded if each.checkpoint.path in dict(done.failed)}
-        for garbage in shown.store.garbage:
-            if garbage.kind == "folder" and garbage.path in recorded:
-                done.left.append((str(garbage.path), "it records a checkpoint that could not be deleted"))
+        for each in garbage:
+            if each.kind == "folder" and each.path in recorded:
+                done.left.append((str(each.path), "it records a checkpoint that could not be deleted"))
             else:
-                _delete(garbage, garbage.path in waste, reasons, shown.runs_dir / "store", done)
-    return done
+                _delete(each, each.path in waste, reasons, shown.runs_dir / "store", done)
 
 
 def _discard(each: Unneeded, needless: bool, reasons: Mapping[Path, str], done: Collected) -> None:

@@ -77,5 +77,5 @@ class Prompts:
         found: set[str] = set()
         for statement in _TAKES_IN.findall(self.sources[name]):
             named = {each.removesuffix(".j2") for each in _QUOTED.findall(statement)}
-            found |= (named or set(self.sources)) & set(self.sources)
+            found |= named if named and named <= set(self.sources) else set(self.sources)
         return found

@@ -51,6 +51,7 @@ def survey_lines(found: Survey, width: int) -> list[str]:
     ]
     if not found.count:
         return [*lines, "", "Nothing is to be deleted."]
+    lines += [f"note: {safe(run)} goes on; what it has not come to yet counts as unused" for run in found.running]
     entries = "entry" if found.count == 1 else "entries"
     return [*lines, "", f"{found.count:,} {entries}, {_bytes(found.size)}"]
 
@@ -78,6 +79,7 @@ def survey_document(found: Survey, done: Collected | None) -> dict[str, Any]:
         ],
         "checkpoints": [{**_checkpoint(each.checkpoint, each.at.name), "why": each.why} for each in found.unneeded],
         "left_alone": [{**_checkpoint(each.checkpoint, each.at.name), "command": each.command} for each in found.alone],
+        "running": list(found.running),
         "not_looked_at": [{"engine": at.name, "why": at.unseen} for at in found.engines if at.unseen],
         "size": found.size,
         "dry_run": done is None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,21 @@ from charrun.report.text import safe
 from charrun.store.runs import Run
 from charrun.store.verify import Verified
 
+_MOST_LINES = 5
+
 
 def verified_lines(run: Run, found: Verified, unseen: str) -> list[str]:
     """What is damaged, one thing a line, and how many files are sound."""
     lines = []
+    counts = Counter(each.file for each in found.damage)
+    told = Counter[Path]()
     for each in found.damage:
+        told[each.file] += 1
         place = f"{_place(each.file, run)}:{each.line}" if each.line else _place(each.file, run)
-        lines.append(f"{safe(place)} {each.what}\n  {each.then}")
+        if told[each.file] <= _MOST_LINES:
+            lines.append(f"{safe(place)} {each.what}\n  {each.then}")
+        elif told[each.file] == counts[each.file]:
+            lines.append(f"  and {counts[each.file] - _MOST_LINES:,} more lines of it")
     if unseen:
         lines.append(f"note: checkpoints were not looked at: {safe(unseen)}")
     files = {each.file for each in found.damage}

@@ -42,8 +42,10 @@ stages:
   - {uses: evaluate, with: {prompts: 100, calibration_prompts: 20, max_tokens: 24, scored_as: neutral}}
 """
 STAGES = ("prompts", "teacher", "student", "pairs", "dpo", "reflection", "interaction", "sft", "export", "evaluate")
-_DELIVERED_SECONDS = 0.5
+_DELIVERED_SECONDS = 1.0
 """An answer that was handed over so long before a kill must have been stored."""
+_ARRIVES_SECONDS = 0.5
+"""What a killed process had sent may be read from the socket so long afterwards; the next one begins later."""
 
 
 @dataclass
@@ -115,9 +117,10 @@ class Trial:
         twice = 0
         for asks in groups.values():
             for earlier, later in pairwise(asks):
-                between = [kill for kill in self.kills if earlier.accepted < kill <= later.accepted]
-                limit = max(between, default=0.0) - _DELIVERED_SECONDS
-                twice += not between or 0 < earlier.delivered < limit
+                since = earlier.accepted - _ARRIVES_SECONDS
+                between = [kill for kill in self.kills if since < kill <= later.accepted]
+                first = min(between, default=float("inf"))
+                twice += 0 < earlier.delivered < first - _DELIVERED_SECONDS or not between
         return twice
 
     def ledger_is_exact(self) -> bool:
@@ -127,7 +130,8 @@ class Trial:
         once = {ask.key: ask.sequences for ask in asks}
         lost = sum(ask.sequences for ask in asks) - rows
         flying = sum(len(self.lab.proxy.ledger.in_flight(kill - _DELIVERED_SECONDS)) for kill in self.kills)
-        flying += sum(k - _DELIVERED_SECONDS <= ask.accepted < k for k in self.kills for ask in asks)
+        near = [(kill - _DELIVERED_SECONDS, kill + _ARRIVES_SECONDS) for kill in self.kills]
+        flying += sum(begin <= ask.accepted < end for begin, end in near for ask in asks)
         return sum(once.values()) >= rows - self.given and 0 <= lost + self.given <= 16 * flying
 
     given: int = 0

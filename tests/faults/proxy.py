@@ -150,6 +150,8 @@ class Proxy:
         elif fault.kind == "slow":
             whole = reply.encode()
             for index in range(len(whole)):
+                if writer.is_closing():
+                    raise Cut("by the client, which did not wait")
                 writer.write(whole[index : index + 1])
                 await asyncio.sleep(fault.seconds / len(whole))
         elif fault.kind == "reorder" and reply.status == 200:

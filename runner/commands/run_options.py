@@ -1,0 +1,155 @@
+"""What a run may be told: which part of a spec, how it is done, and how it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from charrun.commands.loading import Loaded, load
+from charrun.commands.words import character_ids, model_ids, scale_names, stage_ids
+from charrun.errors import UsageProblem
+from charrun.spec.words import suggest
+
+if TYPE_CHECKING:
+    from charrun.pipeline.selection import Selection
+
+PLAIN_VARIABLE = "CHARRUN_PLAIN"
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def selection_options(command: _Command) -> _Command:
+    """`--character --model --scale --after --from --until --only --force`."""
+    options = [
+        click.option(
+            "--character",
+            "characters",
+            multiple=True,
+            metavar="ID",
+            shell_complete=character_ids,
+            help="Only this character's cells.",
+        ),
+        click.option(
+            "--model",
+            "models",
+            multiple=True,
+            metavar="ID",
+            shell_complete=model_ids,
+            help="Only the cells of this models entry.",
+        ),
+        click.option(
+            "--scale",
+            "scales",
+            multiple=True,
+            metavar="NAME",
+            shell_complete=scale_names,
+            help="Only this scale, listed or not.",
+        ),
+        click.option(
+            "--after",
+            metavar="SCALE",
+            default="",
+            shell_complete=scale_names,
+            help="Only cells whose evaluation passed at SCALE.",
+        ),
+        click.option(
+            "--from",
+            "first",
+            metavar="ID",
+            default="",
+            shell_complete=stage_ids,
+            help="Begin with this stage; earlier ones are done.",
+        ),
+        click.option(
+            "--until", "last", metavar="ID", default="", shell_complete=stage_ids, help="End with this stage."
+        ),
+        click.option(
+            "--only", metavar="ID", default="", shell_complete=stage_ids, help="This stage alone: --from ID --until ID."
+        ),
+        click.option(
+            "--force",
+            "forced",
+            multiple=True,
+            metavar="ID",
+            shell_complete=stage_ids,
+            help="Make this stage anew though it is done.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def manner_options(command: _Command) -> _Command:
+    """How a run is done and told: `--jobs --wait --patience --yes --json --plain --verbose --quiet`."""
+    options = [
+        click.option(
+            "-j", "--jobs", type=click.IntRange(1), default=4, show_default=True, help="Cells that run at once."
+        ),
+        click.option(
+            "--wait", is_flag=True, help="Wait for what another process writes, instead of ending with exit code 7."
+        ),
+        click.option(
+            "--patience",
+            type=click.FloatRange(0, min_open=True),
+            default=120,
+            show_default=True,
+            metavar="MINUTES",
+            help="End, resumable, when the engine has answered nothing for so long.",
+        ),
+        click.option("-y", "--yes", is_flag=True, help="Do not ask before a run on a hosted engine."),
+        click.option(
+            "--json", "as_json", is_flag=True, help="Events as JSON, one a line, instead of what a person reads."
+        ),
+        click.option("--plain", is_flag=True, envvar=PLAIN_VARIABLE, help="Lines instead of bars and tables."),
+        click.option("-v", "--verbose", is_flag=True, help="Tell every optimiser step too."),
+        click.option("-q", "--quiet", is_flag=True, help="Tell only what fails, and the results."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def selection_of(
+    characters: Sequence[str],
+    models: Sequence[str],
+    scales: Sequence[str],
+    after: str,
+    first: str,
+    last: str,
+    only: str,
+    forced: Sequence[str],
+) -> Selection:
+    """What `selection_options` gave.
+
+    Raises:
+        UsageError: `--only` beside `--from` or `--until`.
+    """
+    from charrun.pipeline.selection import Selection
+
+    if only and (first or last):
+        raise click.UsageError("--only cannot be used with --from or --until")
+    return Selection(tuple(characters), tuple(models), tuple(scales), only or first, only or last, tuple(forced), after)
+
+
+def load_selected(path: str, sets: Sequence[str], selection: Selection, *, plugins: bool, trust: bool) -> Loaded:
+    """The spec; a scale that the options name and the spec does not list takes the place of those that it lists.
+
+    Raises:
+        SpecError: With every problem.
+        PluginError: Two plugins register the same name, or a stage file may not run.
+        UsageProblem: There is no such scale.
+    """
+    loaded = load(path, sets, plugins=plugins, trust=trust)
+    listed = {scale.name: scale for scale in loaded.spec.scales}
+    if set(selection.scales) <= set(listed):
+        return loaded
+    known = {**loaded.registry.scales, **listed}
+    for name in selection.scales:
+        if name not in known:
+            raise UsageProblem(f"--scale {name}: there is no such scale", suggest(name, known, "scales"))
+    scales = tuple(known[name] for name in dict.fromkeys(selection.scales))
+    # The spec's own scales stay known by name: --after may name one.
+    return Loaded(replace(loaded.spec, scales=scales), replace(loaded.registry, scales=known))
