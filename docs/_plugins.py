@@ -21,6 +21,7 @@ from charrun.stage import Estimate, Stage
 
 HERE = Path(__file__).parent
 PAGE = HERE / "plugins.md"
+_WIDTH = 120
 
 
 def page() -> str:
@@ -108,9 +109,29 @@ def _public(described: type) -> Iterator[tuple[str, Any]]:
 
 def _function(function: Callable[..., Any]) -> str:
     """Signature and docstring."""
+    return f"```python\n{_signature(function)}: ...\n```\n\n{_prose(function)}"
+
+
+def _signature(function: Callable[..., Any]) -> str:
+    """As ruff would lay it out."""
     keyword = "async def" if inspect.iscoroutinefunction(function) else "def"
-    signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(function)))  # annotations are texts
-    return f"```python\n{keyword} {function.__name__}{signature}: ...\n```\n\n{_prose(function)}"
+    told = inspect.signature(function)
+    parameters = [_plain(str(parameter)) for parameter in told.parameters.values()]
+    kinds = [parameter.kind for parameter in told.parameters.values()]
+    if inspect.Parameter.KEYWORD_ONLY in kinds:
+        parameters.insert(kinds.index(inspect.Parameter.KEYWORD_ONLY), "*")
+    if inspect.Parameter.POSITIONAL_ONLY in kinds:
+        parameters.insert(kinds.count(inspect.Parameter.POSITIONAL_ONLY), "/")
+    begin, end = f"{keyword} {function.__name__}(", f") -> {told.return_annotation}"
+    for joined in (", ".join(parameters), f"\n    {', '.join(parameters)}\n"):
+        if max(map(len, f"{begin}{joined}{end}: ...".splitlines())) <= _WIDTH:
+            return f"{begin}{joined}{end}"
+    return begin + "".join(f"\n    {parameter}," for parameter in parameters) + f"\n{end}"
+
+
+def _plain(parameter: str) -> str:
+    """A parameter without the quotes around its annotation, which is a text, and with double ones elsewhere."""
+    return re.sub(r": '([^']*)'", r": \1", parameter).replace("'", '"')
 
 
 def _context() -> str:

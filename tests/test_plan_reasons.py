@@ -26,6 +26,7 @@ from charrun.plugins.engine_local import LocalEngine
 from charrun.plugins.prompts import PromptsStage
 from charrun.report.plan import print_plan
 from charrun.service.engine import EngineRequest
+from charrun.store.files import read_json
 from charrun.store.tickets import Ticket
 from charrun.store.training import Saved, TrainingLog
 
@@ -505,11 +506,13 @@ def printed(choice: Choice, cell: PlannedCell, plain: bool) -> str:
 
 
 def test_a_plan_reads_each_description_once(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    from charrun.pipeline import history
-
     read: list[Path] = []
-    reading = history.read_json
-    monkeypatch.setattr(history, "read_json", lambda path: [read.append(path), reading(path)][1])
+
+    def reading(path: Path) -> dict[str, Any] | None:
+        read.append(path)
+        return read_json(path)
+
+    monkeypatch.setattr("charrun.pipeline.history.read_json", reading)
     choice, registry = project.choice("seed=[8, 9, 10, 11]")
     planned = plan(plan_cells(choice, registry, project.runs))
     assert len(planned) == 4 and len(read) == len(set(read)) <= 4

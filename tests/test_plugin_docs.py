@@ -80,7 +80,7 @@ def test_everything_that_the_context_offers_has_its_signature() -> None:
         if isinstance(found, property):
             assert re.search(rf"^\| `{name}` \| `.+` \| .+ \|$", section, re.MULTILINE), name
         else:
-            (told,) = re.findall(rf"^(?:async )?def {name}\((.*)\) -> .*: \.\.\.$", section, re.MULTILINE)
+            (told,) = re.findall(rf"^(?:async )?def {name}\(([^`]*?)\) -> .*: \.\.\.$", section, re.MULTILINE)
             for parameter in inspect.signature(found).parameters:
                 assert re.search(rf"\b{parameter}\b", told), (name, parameter)
 

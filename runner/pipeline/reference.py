@@ -24,29 +24,30 @@ _AHEAD = 4
 
 
 class Reference:
-    """Stored log-probs, in nats, by the tokens and the mask of a row."""
+    """Stored log-probs, in nats, by the adapter's name and the tokens and the mask of a row."""
 
-    def __init__(self, log: ReferenceLog) -> None:
+    def __init__(self, log: ReferenceLog, adapter: str) -> None:
         self._log = log
+        self._adapter = adapter
 
     def sum(self, row: TrainedRow) -> float:
         """Sum over the row's trained tokens."""
-        return self._log.sum(row_key(row))
+        return self._log.sum(row_key(self._adapter, row))
 
     def values(self, row: TrainedRow) -> Sequence[float]:
         """One a trained token, shape [n]."""
-        return self._log.values(row_key(row))
+        return self._log.values(row_key(self._adapter, row))
 
 
-def row_key(row: TrainedRow) -> str:
-    """What a row's stored log-probs are found by."""
-    return digest([list(row.tokens), [int(on) for on in row.trained]])
+def row_key(adapter: str, row: TrainedRow) -> str:
+    """What a row's stored log-probs are found by: adapters of one stage may begin with different weights."""
+    return digest([adapter, list(row.tokens), [int(on) for on in row.trained]])
 
 
 async def stored_reference(run: StageRun, adapter: Adapter, rows: Sequence[TrainedRow]) -> Reference:
     """See `StageContext.reference`."""
     log = run.work.reference
-    missing = {key: row for row in rows if (key := row_key(row)) not in log}
+    missing = {key: row for row in rows if (key := row_key(adapter.name, row)) not in log}
     if missing:
         client = adapter.client if adapter.next_step == 0 else await adapter.fresh()
         run.progress(done=len(rows) - len(missing))
@@ -59,7 +60,7 @@ async def stored_reference(run: StageRun, adapter: Adapter, rows: Sequence[Train
     else:
         run.progress(done=len(rows))
     log.sync()
-    return Reference(log)
+    return Reference(log, adapter.name)
 
 
 _Chunk = list[tuple[str, TrainedRow]]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.plan import PlannedCell, PlannedStage
 from charrun.report.columns import fit
-from charrun.report.text import safe
+from charrun.report.text import counted, safe
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,7 +41,7 @@ def total(planned: Sequence[PlannedCell]) -> str:
     parts = [f"{number} {state}" for state, number in count.items() if number]
     requests = sum(stage.requests for stage in stages)
     cells = f"{len(planned)} cell{'s' if len(planned) != 1 else ''}"
-    return f"{cells}, {len(stages)} stages: {', '.join(parts)}; {requests:,} requests"
+    return f"{cells}, {len(stages)} stages: {', '.join(parts)}; {counted({'requests': requests})}"
 
 
 def _print_cell(console: Console, cell: PlannedCell, plain: bool) -> None:
@@ -67,5 +67,6 @@ def _print_cell(console: Console, cell: PlannedCell, plain: bool) -> None:
 
 
 def _line(stage: PlannedStage) -> str:
-    counts = f", {stage.rows:,} rows, {stage.requests:,} requests" if stage.state == "to do" else ""
+    numbers = counted({"rows": stage.rows, "requests": stage.requests})
+    counts = f", {numbers}" if stage.state == "to do" else ""
     return f"{stage.id}: {stage.state} ({safe(stage.reason)}){counts}"
