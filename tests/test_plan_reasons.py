@@ -1,196 +1,25 @@
-"""`charrun plan` says why: what changed, what follows from it, and nothing else."""
+"""`charrun plan` says what changed where the fingerprint is another, what follows from it, and nothing else."""
 
 from __future__ import annotations
 
 import io
 import json
 import shutil
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import charrun
+from planned_project import Project, made
 from rich.console import Console
 
-from charrun.commands.loading import load
-from charrun.errors import StageFailed
-from charrun.pipeline.choice import Choice, choose
-from charrun.pipeline.plan import LOST, PlannedCell, PlannedStage, plan
+from charrun.pipeline.choice import Choice
+from charrun.pipeline.plan import PlannedCell, PlannedStage, plan
 from charrun.pipeline.reasons import Now, differences
-from charrun.pipeline.run import plan_cells, run_choice
-from charrun.pipeline.selection import Selection
-from charrun.plugins.engine_local import LocalEngine
+from charrun.pipeline.run import plan_cells
 from charrun.plugins.prompts import PromptsStage
 from charrun.report.plan import print_plan
-from charrun.service.engine import EngineRequest
 from charrun.store.files import read_json
-from charrun.store.tickets import Ticket
-from charrun.store.training import Saved, TrainingLog
-
-SPEC = """
-version: 1
-name: small
-seed: 7
-engine: local
-plugins: [./stages.py]
-characters: [./who.yaml]
-models: [{teacher: charrun/demo-teacher, student: charrun/demo-student}]
-scales: [{name: tiny, pairs: 4, samples_per_prompt: 1, reflections: 10, interactions: 1, turns: 2}]
-stages: [prompts, first, second, third]
-"""
-WHO = """
-id: who
-name: Who
-description: somebody
-traits: [{trait: I am brief., questions: [Why?, How?]}]
-"""
-STAGES = """
-from pathlib import Path
-
-from charrun import Stage, StageFailed, hookimpl
-
-class First(Stage):
-    name = "first"
-    summary = "counts prompts"
-    consumes = ("prompts",)
-    produces = ("count",)
-    character_fields = ()
-    options_schema = {
-        "type": "object",
-        "properties": {
-            "factor": {"type": "number", "default": 1, "description": "What it multiplies with."},
-            "form": {
-                "type": "object",
-                "default": {},
-                "description": "How it is told.",
-                "properties": {"digits": {"type": "integer", "default": 2}},
-                "additionalProperties": False,
-            },
-            "workers": {"type": "integer", "default": 1, "description": "At once.", "x-charrun-identity": False},
-        },
-        "additionalProperties": False,
-    }
-
-    async def run(self, ctx):
-        if not ctx.options["workers"]:
-            raise StageFailed("nobody works")
-        ctx.write("side.json", {"n": 1})
-        ctx.publish("count", [{"n": len(await ctx.rows("prompts")) * ctx.options["factor"]}])
-
-class Second(Stage):
-    name = "second"
-    summary = "names them"
-    consumes = ("count",)
-    produces = ("named",)
-    roles = ("teacher",)
-    templates = {"note": Path(__file__).with_name("note.j2")}
-
-    async def run(self, ctx):
-        ctx.publish("named", [{"n": row["n"], "who": ctx.character.name} for row in await ctx.rows("count")])
-
-class Third(Stage):
-    name = "third"
-    summary = "stands apart"
-    consumes = ("prompts",)
-    produces = ("apart",)
-    character_fields = ()
-    identity = "rows"
-
-    async def run(self, ctx):
-        ctx.publish("apart", [{"n": 0} for row in await ctx.rows("prompts")])
-
-class Trained(Stage):
-    name = "trained"
-    summary = "trains nothing"
-    optional = ("checkpoint",)
-    produces = ("checkpoint",)
-    character_fields = ()
-
-    async def run(self, ctx):
-        names = {name: f"tinker://{ctx.folder.name}/weights/{name}" for name in ("state", "sampler")}
-        ctx.publish("checkpoint", [{**names, "fingerprint": ctx.folder.name}])
-
-class Judged(Stage):
-    name = "judged"
-    summary = "judges nothing"
-    consumes = ("checkpoint",)
-    produces = ("judgement",)
-    character_fields = ()
-
-    async def run(self, ctx):
-        ctx.publish("judgement", [{"good": True}])
-
-@hookimpl
-def charrun_register_stages():
-    return [First, Second, Third, Trained, Judged]
-"""
-FILES = {"spec.yaml": SPEC, "who.yaml": WHO, "stages.py": STAGES, "note.j2": "A note.\n"}
-TICKETS_TELL = pytest.mark.skipif(
-    "made" not in {field.name for field in fields(Ticket)}, reason="tickets do not say what they were made for"
-)
-
-
-class Forgetting(LocalEngine):
-    """An engine that lost the checkpoints whose path holds a text."""
-
-    def __init__(self, lost: str) -> None:
-        self._lost = lost
-
-    def holds(self, paths: Sequence[str], request: EngineRequest) -> Mapping[str, bool]:
-        return {path: self._lost not in path for path in paths}
-
-
-class Project:
-    """A spec in a folder, run in this process; its stages need no engine."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.runs = folder / "runs"
-        self.spec = folder / "spec.yaml"
-        self.owner = ""
-
-    def choice(self, *sets: str) -> tuple[Choice, Any]:
-        loaded = load(str(self.spec), sets, trust=True)
-        registry = loaded.registry
-        if self.owner:  # as if an installed plugin had brought the stages along
-            origins = {key: self.owner if key[1] == "first" else told for key, told in registry.origins.items()}
-            registry = replace(registry, origins=origins, code={})
-        return choose(loaded.spec, registry), registry
-
-    def run(self, *sets: str, **selected: Any) -> None:
-        choice, registry = self.choice(*sets)
-        run_choice(choice, registry, self.runs, selection=Selection(**selected))
-
-    def plan(self, *sets: str, lost: str = "", **selected: Any) -> dict[str, PlannedStage]:
-        choice, registry = self.choice(*sets)
-        if lost:
-            choice = replace(choice, engine=Forgetting(lost))
-        (cell,) = plan(plan_cells(choice, registry, self.runs, Selection(**selected)))
-        return {stage.id: stage for stage in cell.stages}
-
-    def reasons(self, *sets: str, **selected: Any) -> dict[str, str]:
-        """The reason of each stage that is to do."""
-        return {id: each.reason for id, each in self.plan(*sets, **selected).items() if each.state == "to do"}
-
-    def edit(self, name: str, old: str, new: str) -> None:
-        text = (self.folder / name).read_text()
-        assert old in text
-        (self.folder / name).write_text(text.replace(old, new))
-
-    def store(self, pattern: str) -> Path:
-        (path,) = (self.runs / "store").glob(pattern)
-        return path
-
-
-def made(folder: Path, spec: str = SPEC) -> Project:
-    for name, text in {**FILES, "spec.yaml": spec}.items():
-        (folder / name).write_text(text)
-    project = Project(folder)
-    project.run()
-    return project
 
 
 @pytest.fixture(scope="module")
@@ -203,9 +32,6 @@ def project(finished: Path, tmp_path: Path) -> Project:
     """A copy of the finished run."""
     shutil.copytree(finished, tmp_path / "copy")
     return Project(tmp_path / "copy")
-
-
-# -- another fingerprint --------------------------------------------------------------------------------------------
 
 
 def test_a_finished_run_has_nothing_to_do_and_a_first_one_was_never_made(project: Project, tmp_path: Path) -> None:
@@ -360,119 +186,6 @@ def test_work_of_another_cell_or_spec_is_compared_with_too(project: Project) -> 
 )  # fmt: skip
 def test_each_difference_is_told_in_words(before: Any, now: Any, about: Now, told: str) -> None:
     assert list(differences(before, now, about)) == [told]
-
-
-# -- the same fingerprint -------------------------------------------------------------------------------------------
-
-
-def test_damage_is_named_and_mended(project: Project) -> None:
-    project.store("first-*/side.json").write_text("{}")
-    assert project.reasons() == {"first": "its outputs are damaged: side.json", "second": "after first"}
-    (rows,) = project.store("first-*").glob("count-*.jsonl")
-    rows.unlink()
-    assert project.reasons()["first"] == f"its outputs are damaged: {rows.name}, side.json"
-    project.run()
-    assert project.reasons() == {}
-    ticket = project.store("third-*/done/*.json")
-    ticket.write_text(ticket.read_text().replace('"seconds"', '"secondS"'))
-    assert project.reasons() == {"third": f"its outputs are damaged: done/{ticket.name}"}
-
-
-def test_a_forced_stage_and_what_follows_it_are_to_do(project: Project) -> None:
-    assert project.reasons(forced=("first",)) == {"first": "forced", "second": "after first"}
-
-
-@TICKETS_TELL
-def test_another_scale_is_told_with_both_numbers_and_what_is_there(project: Project) -> None:
-    (project.store("third-*") / "items.jsonl").write_text("one\ntwo\n")
-    assert project.reasons("scales.0.pairs=6", "scales.0.samples_per_prompt=2") == {
-        "prompts": "scale: pairs 4 -> 6, samples per prompt 1 -> 2",
-        "first": "after prompts",
-        "second": "after first",
-        "third": "after prompts",
-    }
-    project.run("scales.0.pairs=6", last="prompts")
-    planned = project.plan("scales.0.pairs=6")
-    assert planned["third"].reason == "scale: pairs 4 -> 6, 2 responses are in the store"
-    assert planned["third"].changes == ("scale: pairs 4 -> 6",)
-    assert planned["first"].reason == "other prompts than before"
-
-
-@TICKETS_TELL
-def test_other_rows_are_named_where_each_is_keyed_by_its_own_request(project: Project) -> None:
-    more = project.folder / "more.jsonl"
-    more.write_text("".join(json.dumps({"prompt": f"What is {n}?"}) + "\n" for n in range(9)))
-    sources = f"stages.prompts.with.sources=[{more}]"
-    assert project.reasons(sources)["prompts"].startswith('option sources: ["constitution", "general"] -> ["/')
-    project.run(sources, last="prompts")
-    other = "other prompts than before"
-    assert project.reasons(sources) == {"first": other, "second": "after first", "third": other}
-    project.run(sources)
-    more.write_text(more.read_text().replace("What", "Where"))
-    assert project.reasons(sources)["prompts"] == "what else it reads changed, such as a file"
-
-
-def test_an_interrupted_stage_tells_what_is_kept_of_it(project: Project) -> None:
-    ticket = project.store("third-*/done/*.json")
-    ticket.unlink()
-    assert project.reasons() == {"third": "interrupted"}
-    folder = ticket.parent.parent
-    (folder / "items.jsonl").write_text("one\n")
-    assert project.reasons() == {"third": "interrupted: 1 response is in the store"}
-    shared = project.runs / "store/answers-0123456789abcdef"
-    shared.mkdir()
-    (shared / "scores.jsonl").write_text(f'{{"work":"{folder.name}/{ticket.stem}"}}\n{{"work":"other/one"}}\n')
-    assert project.reasons() == {"third": "interrupted: 2 responses are in the store"}
-    log = TrainingLog(folder)
-    log.saved("adapter", Saved(12, "tinker://a/weights/b", time.time() + 60))
-    log.close()
-    assert project.reasons() == {"third": "interrupted: 2 responses are in the store, 12 optimiser steps are saved"}
-
-
-def test_a_stage_that_failed_tells_its_error(project: Project) -> None:
-    for folder in (project.runs / "store").glob("first-*"):
-        shutil.rmtree(folder)
-    with pytest.raises(StageFailed, match="nobody works"):
-        project.run("stages.first.with.workers=0")
-    (project.store("first-*") / "items.jsonl").write_text("one\ntwo\n")
-    assert project.reasons("stages.first.with.workers=0") == {
-        "first": "failed: nobody works; 2 responses are in the store",
-        "second": "after first",
-    }
-
-
-@TICKETS_TELL
-def test_what_another_version_made_stays_done_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr("charrun.pipeline.identity.__version__", "0.0.9")
-        for name, text in FILES.items():
-            (tmp_path / name).write_text(text)
-        project = Project(tmp_path)
-        project.owner = "my-plugin 1.0"
-        project.run()
-        assert project.plan()["first"].reason == "in the store"
-    project.owner = "my-plugin 1.1"
-    planned = project.plan()
-    assert {stage.state for stage in planned.values()} == {"done"}
-    assert planned["prompts"].reason == "in the store, made by charrun 0.0.9"
-    assert planned["first"].reason == "in the store, made by charrun 0.0.9 and my-plugin 1.0"
-
-
-def test_a_lost_checkpoint_is_to_do_where_something_that_is_to_do_consumes_it(tmp_path: Path) -> None:
-    stages = "[{uses: trained, id: one}, {uses: trained, id: two}, judged]"
-    project = made(tmp_path, SPEC.replace("[prompts, first, second, third]", stages))
-    one, two = (project.plan(), project.store("judged-*"))
-    assert one.keys() == {"one", "two", "judged"} and two.is_dir()
-    assert project.reasons(lost="weights") == {}  # nothing asks for them
-    assert project.reasons(lost="weights", forced=("judged",)) == {"one": LOST, "two": LOST, "judged": "forced"}
-    choice, registry = project.choice()
-    (cell,) = plan_cells(choice, registry, project.runs)
-    first = cell.stages[0]
-    assert first.peek() is not None
-    planned = project.plan(lost=first.folder.name, forced=("judged",))
-    assert planned["one"].state == "done"
-    assert planned["one"].reason == f"in the store; {LOST}, which judged may ask for"
-    assert planned["two"].reason == "in the store"
 
 
 # -- how it is told -------------------------------------------------------------------------------------------------

@@ -186,6 +186,7 @@ class Careless(Stage):
     consumes: ClassVar[tuple[str, ...]] = ("prompts", "Prompts")
     optional: ClassVar[tuple[str, ...]] = ("prompts",)
     trains: ClassVar[tuple[str, ...]] = ("student",)
+    identity: ClassVar[Literal["rows", "lineage", "content"]] = "rows"
     character_fields: ClassVar[tuple[str, ...]] = ("voice",)
     options_schema: ClassVar[dict[str, Any]] = {
         "type": "object",
@@ -207,6 +208,7 @@ def test_the_contract_names_everything_that_is_wrong_at_once() -> None:
         "consumes: 'Prompts' is no slug",
         "optional: prompts is consumed anyway",
         "trains: student is not among the roles",
+        "identity: 'rows' lets a training on other rows be taken for this one; say 'content'",
         "character_fields: voice is none of name, traits, questions",
         "options_schema: say additionalProperties: False, or a misspelled option is taken in silence",
         "option 'bare': it has no description",

@@ -10,11 +10,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from conftest import RunningEngine as Engine
 
+from charrun import StageContext, assistant, user
 from charrun.plugins.dpo import DpoStage
 from charrun.plugins.sft import SftStage
 from charrun.stage import Stage
@@ -169,6 +170,37 @@ def test_a_resumed_training_takes_its_reference_from_the_store_and_never_from_re
     assert mended.asked["optim_step"] == 2  # it went on from step 6
     assert mended.asked["forward"] == 1 and path.read_bytes() == stored  # of fresh weights, to the bit
     same(dpo, whole, mended)
+
+
+class TwoReferences(Stage):
+    """The same rows under two adapters that begin with different weights."""
+
+    name: ClassVar[str] = "two-references"
+    summary: ClassVar[str] = "two references of the same rows"
+    consumes: ClassVar[tuple[str, ...]] = ("pairs", "checkpoint")
+    produces: ClassVar[tuple[str, ...]] = ("references",)
+    roles: ClassVar[tuple[str, ...]] = ("student",)
+    trains: ClassVar[tuple[str, ...]] = ("student",)
+    character_fields: ClassVar[tuple[str, ...]] = ()
+
+    async def run(self, ctx: StageContext) -> None:
+        (checkpoint,) = await ctx.rows("checkpoint")
+        fresh = await ctx.new_adapter("student", 8, "fresh")
+        trained = await ctx.continue_adapter("student", checkpoint, "trained")
+        pairs = await ctx.rows("pairs")
+        rows = [row for pair in pairs for row in fresh.chat.rows([user(pair["prompt"]), assistant(pair["chosen"])])]
+        for adapter in (fresh, trained):
+            await ctx.reference(adapter, rows)
+        found = [[(await ctx.reference(adapter, rows)).sum(row) for row in rows] for adapter in (fresh, trained)]
+        ctx.publish("references", [{"fresh": one, "trained": other} for one, other in zip(*found, strict=True)])
+
+
+def test_adapters_of_one_stage_have_references_of_their_own(dpo: Training, whole: StageOutcome) -> None:
+    given = {"pairs": PAIRS, "checkpoint": [dpo.checkpoint(whole)]}
+    engine = RunningEngine(dpo.engine.base_url, dpo.engine.api_key)
+    outcome = run_stage(TwoReferences, given=given, scale=SCALE, models=MODELS, engine=engine)
+    assert outcome.asked["forward"] == 2
+    assert all(row["trained"] > row["fresh"] for row in outcome.rows["references"]), "it was trained on them"
 
 
 def test_intermediate_checkpoints_expire_and_final_ones_never_do(

@@ -40,7 +40,7 @@ class Run:
         cells: Its cells, in the spec's order.
         error: Why it failed.
         hint: What to do next, where the journal tells.
-        command: The command that began or continued it last, where a store folder's note tells.
+        command: The command that began or continued it last, where the journal tells.
         damage: What of it cannot be read, in one line; empty where all can.
         selection: The part of the spec that it was begun or continued with last.
         spec_path: The spec file of that time; empty where the journal does not tell.
