@@ -115,9 +115,19 @@ def _distinct(texts: _Texts) -> tuple[Row, ...]:
 @lru_cache(maxsize=64)
 def _ranked(texts: _Texts, seed: int) -> Pool:
     """Distinct prompts in the order of a seeded hash of their own text: what else is in the pool moves none of them."""
-    rows = sorted(_distinct(texts), key=lambda row: seed_from(seed, "prompts", row["prompt"]))
-    named = tuple({**row, "id": digest(row["prompt"])[:12]} for row in rows)
+    rows = sorted(_distinct(texts), key=lambda row: _rank(seed, row["prompt"]))
+    named = tuple({**row, "id": _id(row["prompt"])} for row in rows)
     return Pool(named, digest([row["id"] for row in named]))
+
+
+@lru_cache(maxsize=1 << 16)  # characters share most prompts
+def _rank(seed: int, text: str) -> int:
+    return seed_from(seed, "prompts", text)
+
+
+@lru_cache(maxsize=1 << 16)
+def _id(text: str) -> str:
+    return digest(text)[:12]
 
 
 def _read(ctx: StageContext, source: str) -> Sequence[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -14,12 +13,7 @@ from planned_project import FILES, SPEC, Project, made
 from charrun.errors import StageFailed
 from charrun.pipeline.plan import LOST
 from charrun.pipeline.run import plan_cells
-from charrun.store.tickets import Ticket
 from charrun.store.training import Saved, TrainingLog
-
-TICKETS_TELL = pytest.mark.skipif(
-    "made" not in {field.name for field in fields(Ticket)}, reason="tickets do not say what they were made for"
-)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +45,6 @@ def test_a_forced_stage_and_what_follows_it_are_to_do(project: Project) -> None:
     assert project.reasons(forced=("first",)) == {"first": "forced", "second": "after first"}
 
 
-@TICKETS_TELL
 def test_another_scale_is_told_with_both_numbers_and_what_is_there(project: Project) -> None:
     (project.store("third-*") / "items.jsonl").write_text("one\ntwo\n")
     assert project.reasons("scales.0.pairs=6", "scales.0.samples_per_prompt=2") == {
@@ -67,7 +60,6 @@ def test_another_scale_is_told_with_both_numbers_and_what_is_there(project: Proj
     assert planned["first"].reason == "other prompts than before"
 
 
-@TICKETS_TELL
 def test_other_rows_are_named_where_each_is_keyed_by_its_own_request(project: Project) -> None:
     more = project.folder / "more.jsonl"
     more.write_text("".join(json.dumps({"prompt": f"What is {n}?"}) + "\n" for n in range(9)))
@@ -110,7 +102,6 @@ def test_a_stage_that_failed_tells_its_error(project: Project) -> None:
     }
 
 
-@TICKETS_TELL
 def test_what_another_version_made_stays_done_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("charrun.pipeline.identity.__version__", "0.0.9")

@@ -145,7 +145,7 @@ def _nearest_ticket(run: StageRun) -> tuple[str, ...]:
 
 
 def _compared(ticket: Ticket, run: StageRun) -> tuple[str, ...]:
-    made: Mapping[str, Any] = getattr(ticket, "made", {})
+    made = ticket.made
     if not made:
         return ()
     now = numbers(run.cell.scale)

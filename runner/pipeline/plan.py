@@ -129,7 +129,7 @@ def _checkpoints(run: StageRun) -> list[tuple[StageRun, bool]]:
 
 def _makers(run: StageRun) -> list[str]:
     """Which other version of charrun, or of the stage's plugin, made what is done."""
-    by, now = getattr(run, "made", {}).get("by", {}), maker(run)
+    by, now = run.made.get("by", {}), maker(run)
     others = [f"charrun {found}" for found in [by.get("charrun")] if found and found != now["charrun"]]
     others += [found for found in [by.get("plugin")] if found and found != now.get("plugin")]
     return [f"made by {' and '.join(others)}"] if others else []

@@ -16,7 +16,7 @@ from charrun.faults import reached
 from charrun.pipeline.adapters import discard
 from charrun.pipeline.context import StageContext
 from charrun.pipeline.defects import running
-from charrun.pipeline.identity import content, describe, numbered, numbers, with_inputs
+from charrun.pipeline.identity import content, describe, how_made, numbered, numbers, with_inputs
 from charrun.pipeline.results import StageResult
 from charrun.pipeline.work import Work
 from charrun.service.ledger import Usage
@@ -57,6 +57,7 @@ class StageRun:
         folder: Its store folder,
         ticket: the ticket of this number of rows from these inputs,
         consumed: and the digests of the rows that it consumes: all known with the fingerprint.
+        made: Of outputs that are done, for which scale, from which rows and by which versions.
     """
 
     def __init__(self, cell: Cell, item: StageItem, stage: Stage, earlier: tuple[StageRun, ...]) -> None:
@@ -71,6 +72,7 @@ class StageRun:
         self.folder = Path()
         self.ticket = Path()
         self.consumed: dict[str, str] = {}
+        self.made: Mapping[str, Any] = {}
         self.result: StageResult | None = None
         self._ticket: Ticket | None = None
         self._earlier = earlier
@@ -253,7 +255,7 @@ class StageRun:
                     asked = {run.item.id: run.extra for _, run in self.inputs() if run.extra}
                     intermediates = [each.state for each in work.trained]
                     past = self._ticket if self.extra else None
-                    done = work.finish(self.stage.produces, content, seconds, asked, past)
+                    done = work.finish(self.stage.produces, content, seconds, asked, past, how_made(self))
                     reached("outputs.after")
             finally:
                 await work.close()
@@ -299,6 +301,7 @@ class StageRun:
 
     def _take(self, entry: Ticket, *, cached: bool) -> Outputs:
         self._ticket = entry
+        self.made = entry.made
         self.result = StageResult(
             id=self.item.id,
             seconds=entry.seconds,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from charrun.errors import StageFailed
 from charrun.pipeline.answers import Answers
@@ -143,6 +143,7 @@ class Work:
         seconds: float,
         asked: Mapping[str, int],
         past: Ticket | None,
+        made: Mapping[str, Any],
     ) -> Ticket:
         """Publish the rows and write the ticket.
 
@@ -152,6 +153,7 @@ class Work:
             seconds: Wall time of this work.
             asked: Rows asked of earlier stages beyond their scale's number, by stage id.
             past: The work that this one extends.
+            made: For which scale, from which rows and by which versions.
 
         Raises:
             StageFailed: A kind was not published.
@@ -172,6 +174,7 @@ class Work:
             seconds=round(seconds + (past.seconds if past else 0.0), 3),
             usage=usage.to_dict(),
             shared=common,
+            made=dict(made),
         )
         write_ticket(self.ticket, ticket)
         return ticket

@@ -73,6 +73,7 @@ class Ticket:
         seconds: Wall time of the work.
         usage: Counts of requests, tokens and steps by name.
         shared: Further store folders whose records it uses.
+        made: For which scale, from which rows and by which versions it was done, for `charrun plan`.
     """
 
     outputs: Outputs
@@ -82,6 +83,7 @@ class Ticket:
     seconds: float = 0.0
     usage: Mapping[str, int] = field(default_factory=dict)
     shared: Sequence[str] = ()
+    made: Mapping[str, Any] = field(default_factory=dict)
 
     def damage(self, folder: Path) -> list[str]:
         """Paths of its files that are missing or damaged; what later work in the folder wrote again is neither."""
