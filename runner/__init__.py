@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from charrun.pipeline.requests import Answer
     from charrun.pipeline.training import batches_of, train_steps
     from charrun.service.engine import Connection, Engine, EngineRequest, StoredCheckpoint
-    from charrun.service.ledger import Usage
     from charrun.service.models import local_folder
     from charrun.service.service import RoleSampler, Sampler, Service, explained
     from charrun.spec import Character, ModelRef, Scale, Trait, retired_models
     from charrun.stage import Estimate, Row, Stage
     from charrun.store.canonical import digest, seed_from
+    from charrun.usage import Usage
 
 __version__ = "0.1.0"
 
@@ -42,7 +42,7 @@ _HOMES = {
     "charrun.pipeline.lockfile": ("versions",),
     "charrun.pipeline.training": ("batches_of", "train_steps"),
     "charrun.service.engine": ("Connection", "Engine", "EngineRequest", "StoredCheckpoint"),
-    "charrun.service.ledger": ("Usage",),
+    "charrun.usage": ("Usage",),
     "charrun.service.models": ("local_folder",),
     "charrun.service.service": ("RoleSampler", "Sampler", "Service", "explained"),
     "charrun.spec": ("Character", "ModelRef", "Scale", "Trait", "retired_models"),

@@ -16,6 +16,7 @@ from charrun.store.files import write_rows
 from charrun.store.items import ItemStore, Record, Score
 from charrun.store.tickets import Artifact, Ticket, publish, read_ticket, write_ticket
 from charrun.store.training import ReferenceLog, Saved, TrainingLog
+from charrun.usage import Usage
 
 
 def record(key: str, start: int, texts: list[str], work: str = "w") -> Record:
@@ -82,12 +83,7 @@ def test_a_stored_response_is_found_by_its_requests_key_and_sample_index(tmp_pat
     assert list(again.missing("k", 8, 16)) == [(2, 2), (5, 3)]
     assert list(again.missing("new", 20, 16)) == [(0, 16), (16, 4)]
     assert again.score("s") == -1.5
-    assert vars(again.usage("w")) == {
-        "requests": 3,
-        "prefill_tokens": 6,
-        "sampled_tokens": 6,
-        "scored_tokens": 9,
-    }
+    assert again.usage("w") == Usage(requests=3, prefill_tokens=6, sampled_tokens=6, scored_tokens=9)
     again.close()
 
 

@@ -17,12 +17,12 @@ from run_copies import Call, caller, copy_of, events_of, write_events
 
 from charrun.pipeline.verify import verify
 from charrun.plugin_manager import load_registry
+from charrun.store.checked import Checked
 from charrun.store.files import make_folder, write_atomic, write_json
 from charrun.store.lines import sealed
 from charrun.store.run import RunFolder
 from charrun.store.runs import find_run
 from charrun.store.tickets import Ticket, read_ticket, write_ticket
-from charrun.store.verify import Verified
 from charrun.store.verify_folder import verify_folder
 
 SPEC = SPECS / "pirate-smoke.yaml"
@@ -47,7 +47,7 @@ def runs(smoke: FinishedRun, tmp_path: Path) -> Path:
     return Path(shutil.copytree(smoke.runs_dir, tmp_path / "runs"))
 
 
-def verified(runs_dir: Path) -> Verified:
+def verified(runs_dir: Path) -> Checked:
     return verify(find_run(runs_dir), load_registry(third_party=False))[0]
 
 
@@ -208,7 +208,7 @@ def test_what_later_work_of_a_folder_wrote_again_is_not_damage(tmp_path: Path) -
         sha256 = write_atomic(folder / "gates.json", ticket.stem)
         write_ticket(ticket, Ticket({}, files={"gates.json": sha256}))
     assert [read(ticket).damage(folder) for ticket in tickets] == [[], []]
-    found = Verified()
+    found = Checked()
     verify_folder(folder, (), found, written=False)
     assert found.damage == [] and folder / "gates.json" in found.covered
     flip(folder / "gates.json")
@@ -312,18 +312,23 @@ def test_what_needs_no_engine_is_made_again_and_named(
     assert not (runs_dir / "engine").exists()
 
 
+@pytest.mark.parametrize("harm", [flip, cut])
 @pytest.mark.parametrize("pattern", ["run.json", "cell-*.json", "lock.json", "journal.jsonl"])
-def test_files_of_a_run_are_rebuilt_or_left_out(pattern: str, smoke: FinishedRun, tmp_path: Path, invoke: Call) -> None:
+def test_files_of_a_run_are_named_and_rebuilt_or_left_out(
+    pattern: str, harm: Callable[[Path], None], smoke: FinishedRun, tmp_path: Path, invoke: Call
+) -> None:
     runs_dir = copy_of(smoke, tmp_path)
     before = outputs(runs_dir)
     path = a_file(runs_dir, f"pirate-smoke/1/{pattern}")
-    flip(path)
+    harm(path)
     outcome = invoke(SPEC, "--runs-dir", runs_dir, "--plain")
     assert outcome.code == 0
+    (told,) = [line for line in outcome.out.splitlines() if str(path) in line]
+    assert "damaged: " in told or "ends within a line: " in told
     left = {each.file for each in verified(runs_dir).damage if each.file.parent == path.parent}
     if pattern == "journal.jsonl":
-        assert left == {path}  # it only grows
-        assert "journal.jsonl:" in invoke("status", "--runs-dir", runs_dir).out
+        assert left == ({path} if harm is flip else set())  # a torn end is cut off, and else it only grows
+        assert harm is cut or "journal.jsonl:" in invoke("status", "--runs-dir", runs_dir).out
     else:
         assert left == set()
         assert outputs(runs_dir) == before

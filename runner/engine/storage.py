@@ -67,11 +67,13 @@ def meta_of(folder: Path) -> dict[str, Any]:
         OSError: There is none, or it can't be read.
         ValueError: It is damaged.
     """
-    meta = json.loads((folder / META).read_text(encoding="utf-8"))
+    text = (folder / META).read_bytes().decode()
+    meta = json.loads(text)
     if not isinstance(meta, dict):
         raise ValueError("it is no object")
-    if meta.get("version") != 1 and meta.pop("sum", None) != _sum(meta):
+    if meta.get("version") != 1 and text != meta_text(meta):
         raise ValueError("its checksum does not fit")
+    meta.pop("sum", None)
     return meta
 
 

@@ -12,7 +12,7 @@ from charrun.store.files import read_json
 from charrun.store.replay import mapping_of, text_of
 from charrun.store.runs import Run
 
-KIND = "checkpoint"
+CHECKPOINT = "checkpoint"
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,17 @@ def checkpoints_of(run: Run) -> list[RunCheckpoint]:
     found = []
     for cell in run.cells:
         for stage in cell.stages:
-            if KIND not in stage.outputs or stage.folder is None:
+            if CHECKPOINT not in stage.outputs or stage.folder is None:
                 continue
             described = read_json(stage.folder / "stage.json")
             models = mapping_of(described, "models") if isinstance(described, dict) else {}
-            for row in stage.outputs[KIND].read() or [None]:
+            for row in stage.outputs[CHECKPOINT].read() or [None]:
                 try:
                     base_model, sampler = str(row["base_model"]), str(row["sampler"])
                 except (TypeError, KeyError) as error:
                     raise EnvironmentProblem(
-                        f"{stage.outputs[KIND].file} is missing or damaged", "run the spec again: it is made again"
+                        f"{stage.outputs[CHECKPOINT].file} is missing or damaged",
+                        "run the spec again: it is made again",
                     ) from error
                 found.append(RunCheckpoint(cell.name, stage.id, base_model, sampler, models))
     return found

@@ -16,11 +16,11 @@ from charrun.pipeline.reference import Reference, stored_reference
 from charrun.pipeline.requests import Answer, Requests
 from charrun.pipeline.results import StageResult
 from charrun.pipeline.together import gather
-from charrun.service.ledger import Usage
 from charrun.service.service import RoleSampler
 from charrun.spec import Character, ModelRef, Scale
 from charrun.store.canonical import canonical, digest, seed_from
 from charrun.store.files import indented, make_folder
+from charrun.usage import Usage
 
 if TYPE_CHECKING:
     from charrun.pipeline.stage_run import StageRun

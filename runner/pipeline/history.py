@@ -19,7 +19,7 @@ from charrun.plugin_loading import OWN
 from charrun.store.canonical import digest
 from charrun.store.cells import StageView
 from charrun.store.files import read_json
-from charrun.store.items import RECORDS
+from charrun.store.items import ANSWERS, RECORDS
 from charrun.store.replay import FAILED, RUNNING
 from charrun.store.runs import read_run
 from charrun.store.tickets import Ticket, read_ticket, tickets
@@ -33,7 +33,6 @@ _FOLDERS = 40
 """Folders of a stage that are compared, the newest first, where no earlier run of the spec tells which it was."""
 _RUNS = 8
 """Earlier runs of the spec that are read, the newest first."""
-_SHARED = "answers-*"
 _LONGEST = 80
 
 
@@ -156,7 +155,7 @@ def _left(folder: Path, store: Path) -> Iterator[str]:
     """What of unfinished work is kept."""
     stored = sum(_lines(folder / name) for name in RECORDS)
     mark = f'"work":"{folder.name}/'.encode()
-    stored += sum(_lines(shared / name, mark) for shared in store.glob(_SHARED) for name in RECORDS)
+    stored += sum(_lines(shared / name, mark) for shared in store.glob(f"{ANSWERS}*") for name in RECORDS)
     if stored:
         yield f"{stored:,} {'responses are' if stored > 1 else 'response is'} in the store"
     kept = [each for _, each in recorded(folder / TRAINING) if not each.expires or each.expires > time.time()]

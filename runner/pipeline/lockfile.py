@@ -26,13 +26,13 @@ from charrun.spec import ModelRef, shipped_schema
 from charrun.spec.facts import price_book_date
 from charrun.store.canonical import canonical, digest
 from charrun.store.files import make_folder, read_json
+from charrun.store.run import LOCK
 
 if TYPE_CHECKING:
     from charrun.pipeline.shared import Shared
     from charrun.service.service import Service
 
 LOCK_VERSION = 1
-LOCK = "lock.json"
 PACKAGES = ("charrun", "tinker", "torch", "transformers", "peft", "tokenizers", "numpy")
 SCHEMAS = ("spec", "character", "scale")
 _IDENTITY = ("name", "identity", "chat")

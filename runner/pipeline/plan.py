@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from charrun.pipeline.cell import Cell
+from charrun.pipeline.checkpoints import CHECKPOINT
 from charrun.pipeline.context import StageContext
 from charrun.pipeline.defects import asking
 from charrun.pipeline.history import History
 from charrun.pipeline.identity import maker, numbers, with_inputs
-from charrun.pipeline.stage_run import CHECKPOINT, StageRun
+from charrun.pipeline.stage_run import StageRun
 from charrun.store.canonical import digest
 
 State = Literal["done", "shared", "to do", "missing"]

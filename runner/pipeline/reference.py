@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from charrun.chat import TrainedRow
 from charrun.pipeline.adapters import Adapter
-from charrun.service.ledger import Usage
 from charrun.service.service import explained
 from charrun.store.canonical import digest
 from charrun.store.training import ReferenceLog
+from charrun.usage import Usage
 
 if TYPE_CHECKING:
     import tinker

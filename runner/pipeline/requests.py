@@ -15,7 +15,7 @@ from charrun.pipeline.answers import Answers
 from charrun.pipeline.together import gather
 from charrun.service.service import RoleSampler, explained
 from charrun.store.canonical import digest, seed_from
-from charrun.store.items import ItemStore, Record, Score
+from charrun.store.items import ANSWERS, ItemStore, Record, Score
 
 if TYPE_CHECKING:
     from charrun.pipeline.stage_run import StageRun
@@ -110,7 +110,7 @@ class Requests:
 
     async def _answers(self, sampler: RoleSampler, shared: bool) -> Answers:
         work = self._run.work
-        return await work.common(f"answers-{sampler.fingerprint[:16]}") if shared else work.answers
+        return await work.common(f"{ANSWERS}{sampler.fingerprint[:16]}") if shared else work.answers
 
     async def _score(
         self, items: ItemStore, sampler: RoleSampler, key: str, tokens: list[int], completion: Sequence[int]

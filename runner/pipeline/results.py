@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from charrun.errors import StageFailed
-from charrun.service.ledger import Usage
+from charrun.usage import Usage
 
 
 @dataclass(frozen=True)

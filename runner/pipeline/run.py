@@ -42,8 +42,10 @@ from charrun.pipeline.together import gather
 from charrun.plugin_manager import Registry
 from charrun.service.pulse import pulse
 from charrun.store.files import make_folder
-from charrun.store.run import RunFolder
+from charrun.store.run import JOURNAL, LOCK, SNAPSHOT, RunFolder
+from charrun.store.runs import read_run
 from charrun.store.snapshot import write_snapshot
+from charrun.store.verify import verify_own
 
 JOBS = 4
 """Cells that run at once, unless told otherwise."""
@@ -128,6 +130,7 @@ async def _run(shared: Shared, choice: Choice, selection: Selection, manner: Man
     cells = _cells(shared, selection)
     started = time.monotonic()
     run = shared.folder.name
+    damaged = _damage_of(shared.folder)
     shared.record(
         "run_started",
         spec=shared.folder.spec_digest,
@@ -143,7 +146,7 @@ async def _run(shared: Shared, choice: Choice, selection: Selection, manner: Man
     shared.observers.tell(
         events.RunStarted(run, shared.folder.folder, shared.engine.name, dict(choice.stand_ins), names)
     )
-    for told in shared.folder.mended:
+    for told in (*shared.folder.mended, *damaged):
         shared.message(None, told)
     status = "errored"
     try:
@@ -169,6 +172,15 @@ async def _run(shared: Shared, choice: Choice, selection: Selection, manner: Man
     return _result_of(shared, results)
 
 
+def _damage_of(run: RunFolder) -> list[str]:
+    """What is damaged of an earlier run's own files, one sentence each; none of it is used."""
+    if not any((run.folder / name).exists() for name in (JOURNAL, SNAPSHOT)):
+        return []
+    with contextlib.suppress(OSError):
+        return [str(each) for each in verify_own(read_run(run.folder)).damage]
+    return []
+
+
 def _arguments() -> list[str]:
     """What this process was told on the command line, if it is charrun's own; so that a run can say how to go on."""
     return sys.argv[1:] if Path(sys.argv[0]).name in ("charrun", "__main__.py") else []
@@ -180,7 +192,7 @@ def _tell_failure(shared: Shared, error: str, code: int) -> None:
 
 async def _run_cells(shared: Shared, cells: Sequence[Cell], jobs: int) -> list[CellResult]:
     """All cells, so many at once. A stage that fails ends its own cell; anything else ends the run."""
-    shared.folder.write("lock.json", lock_entries(shared))
+    shared.folder.write(LOCK, lock_entries(shared))
     failures: list[tuple[Cell, StageFailed]] = []
 
     async def one(cell: Cell) -> CellResult | None:

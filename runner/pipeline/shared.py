@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charrun import events
-from charrun.errors import EnvironmentProblem, Interrupted, Locked, StageFailed
+from charrun.errors import Interrupted, Locked, StageFailed
 from charrun.pipeline.answers import SharedAnswers
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.defects import asking
@@ -26,7 +26,7 @@ from charrun.service.pulse import pulse
 from charrun.service.service import Service
 from charrun.spec import Character, load_character
 from charrun.store.canonical import folder_digest
-from charrun.store.files import full
+from charrun.store.files import disk_problem
 from charrun.store.lock import FolderLock
 from charrun.store.run import LOCK, RunFolder
 
@@ -199,11 +199,7 @@ class Shared:
         try:
             self.folder.record(event, **place, **fields)
         except OSError as error:
-            remedy = "make room" if full(error) else "see to it"
-            raise EnvironmentProblem(
-                f"cannot write {self.folder.folder}: {error.strerror or error}",
-                f"what is recorded stays; {remedy} and run the same command again",
-            ) from error
+            raise disk_problem(f"cannot write {self.folder.folder}", error) from error
 
     def message(self, stage: StageRun | None, text: str) -> None:
         """One line for the person who watches, and for the journal."""

@@ -5,45 +5,34 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charrun import events
-from charrun.errors import EnvironmentProblem, Interrupted, StageFailed
+from charrun.errors import Interrupted, StageFailed
 from charrun.faults import reached
 from charrun.pipeline.adapters import discard
+from charrun.pipeline.checkpoints import CHECKPOINT
 from charrun.pipeline.context import StageContext
 from charrun.pipeline.defects import running
 from charrun.pipeline.identity import content, describe, how_made, numbered, numbers, with_inputs
 from charrun.pipeline.results import StageResult
 from charrun.pipeline.work import Work
-from charrun.service.ledger import Usage
 from charrun.spec import StageItem
 from charrun.store.canonical import digest
-from charrun.store.files import full, make_folder, set_aside, write_json
+from charrun.store.files import disk_problem, make_folder, set_aside, write_json
 from charrun.store.items import RECORDS, USAGE
 from charrun.store.tickets import DONE, Outputs, Ticket, described, read_ticket
 from charrun.store.training import REFERENCE, TRAINING
+from charrun.usage import Usage
 
 if TYPE_CHECKING:
     from charrun.pipeline.cell import Cell
     from charrun.stage import Row, Stage
 
-CHECKPOINT = "checkpoint"
 _LENGTH = 16
 _SET_ASIDE = (DONE, *RECORDS, TRAINING, REFERENCE, USAGE)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a stage's outputs belong: its store folder, and the ticket of this number of rows from these inputs."""
-
-    described: dict[str, Any]
-    fingerprint: str
-    folder: Path
-    ticket: Path
 
 
 class StageRun:
@@ -138,7 +127,8 @@ class StageRun:
             inputs = {(kind, run.item.id): run.peek() for kind, run in self.inputs()}
             known = {place: outputs for place, outputs in inputs.items() if outputs is not None}
             if len(known) == len(inputs) and not self.forced:
-                self._outputs = self._read(self._locate(known).ticket)
+                self._locate(known)
+                self._outputs = self._read()
             self._absent = self._outputs is None
         return self._outputs
 
@@ -197,55 +187,52 @@ class StageRun:
 
     # -- making ---------------------------------------------------------------------------------------------------
 
-    def _locate(self, inputs: Mapping[tuple[str, str], Outputs]) -> _Place:
+    def _locate(self, inputs: Mapping[tuple[str, str], Outputs]) -> dict[str, Any]:
+        """Find fingerprint, folder and ticket; returns what the fingerprint is made of."""
         rows = {name: inputs[kind, run.item.id][kind].content for name, kind, run in numbered(self)}
         described = with_inputs(self, self.described, rows)
         self.fingerprint = digest(described)
         self.folder = self.cell.shared.store / f"{self.item.uses}-{self.fingerprint[:_LENGTH]}"
         ticket = digest([numbers(self.cell.scale), self.extra, rows])[:_LENGTH]
         self.consumed, self.ticket = rows, self.folder / DONE / f"{ticket}.json"
-        return _Place(described, self.fingerprint, self.folder, self.ticket)
+        return described
 
     async def _make(self) -> Outputs:
         shared = self.cell.shared
-        inputs = {(kind, run.item.id): await run.ensure() for kind, run in self.inputs()}
-        place = self._locate(inputs)
-        async with shared.turn(place.folder):  # cells that share this work take turns: one makes, all read
-            forced = self.forced and shared.force(place.folder)
-            if not forced and (found := self._found(place.ticket)) is not None:
+        described = self._locate({(kind, run.item.id): await run.ensure() for kind, run in self.inputs()})
+        folder, ticket = self.folder, self.ticket
+        async with shared.turn(folder):  # cells that share this work take turns: one makes, all read
+            forced = self.forced and shared.force(folder)
+            if not forced and (found := self._found()) is not None:
                 return found
             if self.left_out and not self.extra:
                 raise StageFailed(f"{self.item.id} is not done, and --from leaves it out", "run it first")
             shared.go_on()
-            shared.raise_failure(place.ticket)
+            shared.raise_failure(ticket)
             try:
-                make_folder(place.ticket.parent)
-                async with shared.writing(place.folder):
-                    if not forced and (found := self._found(place.ticket)) is not None:
+                make_folder(ticket.parent)
+                async with shared.writing(folder):
+                    if not forced and (found := self._found()) is not None:
                         return found  # another process has made it while this one waited
                     if forced:
-                        set_aside(place.folder, _SET_ASIDE)
-                        make_folder(place.ticket.parent)
-                    self._void(place.ticket)
-                    write_json(place.folder / "stage.json", place.described)
-                    return await self._do(place.ticket)
+                        set_aside(folder, _SET_ASIDE)
+                        make_folder(ticket.parent)
+                    self._void()
+                    write_json(folder / "stage.json", described)
+                    return await self._do()
             except StageFailed as error:
-                shared.failures[place.ticket] = error
+                shared.failures[ticket] = error
                 raise
             except OSError as error:
-                remedy = "make room" if full(error) else "see to it"
-                raise EnvironmentProblem(
-                    f"{self.item.id}: {error.strerror or error}: {error.filename or place.folder}",
-                    f"what is recorded stays; {remedy} and run the same command again",
-                ) from error
+                raise disk_problem(f"{self.item.id}: {error.filename or folder}", error) from error
 
-    async def _do(self, ticket: Path) -> Outputs:
+    async def _do(self) -> Outputs:
         shared = self.cell.shared
         shared.record("stage_started", self, folder=self.folder.name, extra=self.extra)
         self._done = self._total = 0
         started = time.monotonic()
         try:
-            work = self._work = Work(shared, self.item.id, ticket, lambda text: shared.message(self, text))
+            work = self._work = Work(shared, self.item.id, self.ticket, lambda text: shared.message(self, text))
             self.tell(events.StageStarted(*self.place, self.item.uses, self.stage.summary))
             try:
                 with running(type(self.stage), self.item.id, self.folder):
@@ -264,11 +251,14 @@ class StageRun:
             self._tell_failure(error)
             raise
         outputs = self._take(done, cached=False)
-        told = {"outputs": described(done.outputs), "usage": done.usage, "shared": list(done.shared)}
-        shared.record("stage_finished", self, seconds=done.seconds, cached=False, **told)
-        self.tell(self._finished())
+        self._tell_end(done, cached=False)
         await discard(self, intermediates)
         return outputs
+
+    def _tell_end(self, done: Ticket, **how: Any) -> None:
+        told = {"outputs": described(done.outputs), "usage": done.usage, "shared": list(done.shared)}
+        self.cell.shared.record("stage_finished", self, seconds=done.seconds, **how, **told)
+        self.tell(self._finished())
 
     def _tell_failure(self, error: BaseException) -> None:
         stopped = isinstance(error, asyncio.CancelledError | Interrupted)
@@ -276,21 +266,18 @@ class StageRun:
         self.cell.shared.record("stage_failed", self, error=told, interrupted=stopped)
         self.tell(events.StageFailed(*self.place, "stopped before it was done" if stopped else told))
 
-    def _found(self, ticket: Path) -> Outputs | None:
+    def _found(self) -> Outputs | None:
         """Outputs that are done, told to those who watch."""
-        entry = read_ticket(ticket)
-        outputs = self._read(ticket, entry)
-        if outputs is None or entry is None or self._is_lost(outputs):
+        outputs = self._read()
+        if outputs is None or self._is_lost(outputs):
             return None
-        told = {"outputs": described(outputs), "usage": entry.usage, "shared": list(entry.shared)}
-        self.cell.shared.record(
-            "stage_finished", self, folder=self.folder.name, seconds=entry.seconds, cached=True, **told
-        )
-        self.tell(self._finished())
+        assert self._ticket is not None
+        self._tell_end(self._ticket, folder=self.folder.name, cached=True)
         return outputs
 
-    def _read(self, ticket: Path, entry: Ticket | None = None) -> Outputs | None:
-        entry = entry or read_ticket(ticket)
+    def _read(self) -> Outputs | None:
+        """Outputs that are done."""
+        entry = read_ticket(self.ticket)
         if entry is None or not set(self.stage.produces) <= set(entry.outputs) or entry.damage(self.folder):
             return None
         for _, run in self.inputs():  # later stages saw the rows that this one had asked earlier ones for
@@ -311,18 +298,18 @@ class StageRun:
         )
         return entry.outputs
 
-    def _void(self, ticket: Path) -> None:
+    def _void(self) -> None:
         """Name what is damaged of work that was done, and set its ticket aside: it is made again."""
-        entry = read_ticket(ticket)
+        entry = read_ticket(self.ticket)
         if entry is None:
-            if ticket.exists():
-                self.cell.shared.message(self, f"{ticket} is damaged: {self.item.id} is made again")
+            if self.ticket.exists():
+                self.cell.shared.message(self, f"{self.ticket} is damaged: {self.item.id} is made again")
             return
         for path in entry.damage(self.folder):
             self.cell.shared.message(self, f"{path} is missing or damaged and is made again")
         for path in entry.shortened(self.folder):
             self.cell.shared.message(self, f"{path} is shorter than it was: what is missing is asked for again")
-        set_aside(ticket.parent, [ticket.name])
+        set_aside(self.ticket.parent, [self.ticket.name])
 
     async def _lost_of(self, rows: Sequence[Row]) -> set[str]:
         """Paths among checkpoints that the engine no longer holds."""

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from charrun.errors import CharrunError
-from charrun.pipeline.checkpoints import engine_options
+from charrun.pipeline.checkpoints import CHECKPOINT, engine_options
 from charrun.pipeline.defects import asking
 from charrun.plugin_manager import Registry
 from charrun.service.engine import EngineRequest
 from charrun.store.cells import StageView
+from charrun.store.checked import Checked
 from charrun.store.runs import Run
-from charrun.store.verify import Verified, verify_run
+from charrun.store.verify import verify_run
 
-KIND = "checkpoint"
 _THEN = "trained again by the next run whose stages still need it"
 
 
-def verify(run: Run, registry: Registry) -> tuple[Verified, str]:
+def verify(run: Run, registry: Registry) -> tuple[Checked, str]:
     """Check every file of a run; nothing is changed, locked or started.
 
     Returns:
@@ -49,9 +49,9 @@ def verify(run: Run, registry: Registry) -> tuple[Verified, str]:
 
 def _published(run: Run) -> list[str]:
     """Paths of the checkpoints that a run's stages have published; of damaged files none."""
-    rows = [row for cell in run.cells for stage in cell.stages if KIND in stage.outputs for row in _rows(stage)]
+    rows = [row for cell in run.cells for stage in cell.stages if CHECKPOINT in stage.outputs for row in _rows(stage)]
     return list(dict.fromkeys(str(row[key]) for row in rows for key in ("state", "sampler") if key in row))
 
 
 def _rows(stage: StageView) -> list[dict[str, Any]]:
-    return [row for row in stage.outputs[KIND].read() or () if isinstance(row, dict)]
+    return [row for row in stage.outputs[CHECKPOINT].read() or () if isinstance(row, dict)]

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from charrun.errors import StageFailed
 from charrun.pipeline.answers import Answers
-from charrun.service.ledger import Usage
 from charrun.store.files import make_folder, sync_file, sync_folder, write_atomic
 from charrun.store.items import RECORDS, USAGE, ItemStore
 from charrun.store.lines import AppendFile, read_lines
 from charrun.store.tickets import Ticket, publish, write_ticket
 from charrun.store.training import REFERENCE, TRAINING, ReferenceLog, Saved, TrainingLog
+from charrun.usage import Usage
 
 if TYPE_CHECKING:
     from charrun.pipeline.shared import Shared
@@ -113,7 +113,7 @@ class Work:
         total = Usage()
         total.add(self._usage)
         for answers in [*([self._answers] if self._answers else []), *self._common.values()]:
-            total.add(Usage(**vars(answers.items.usage(self.name))))
+            total.add(answers.items.usage(self.name))
         return total
 
     # -- outputs --------------------------------------------------------------------------------------------------

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from charrun.report.text import safe
+from charrun.store.checked import Checked
 from charrun.store.runs import Run
-from charrun.store.verify import Verified
 
 _MOST_LINES = 5
 
 
-def verified_lines(run: Run, found: Verified, unseen: str) -> list[str]:
+def verified_lines(run: Run, found: Checked, unseen: str) -> list[str]:
     """What is damaged, one thing a line, and how many files are sound."""
     lines = []
     counts = Counter(each.file for each in found.damage)
@@ -33,7 +33,7 @@ def verified_lines(run: Run, found: Verified, unseen: str) -> list[str]:
     return [*lines, f"{run.id}: {len(set(found.covered) | files):,} {several} in {safe(str(run.runs_dir))}, {sound}"]
 
 
-def verified_document(run: Run, found: Verified, unseen: str) -> dict[str, Any]:
+def verified_document(run: Run, found: Checked, unseen: str) -> dict[str, Any]:
     """What `charrun verify --json` prints."""
     return {
         "run": run.id,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from charrun.store.files import read_rows
 from charrun.store.items import RECORDS
 from charrun.store.replay import (
     CACHED,
@@ -41,12 +40,7 @@ class Output:
 
     def read(self) -> list[Any] | None:
         """The rows; None where the file is missing or damaged."""
-        try:
-            data = self.file.read_bytes()
-            sound = hashlib.sha256(data).hexdigest() == self.sha256
-            return [json.loads(line) for line in data.splitlines()] if sound else None
-        except (OSError, ValueError):
-            return None
+        return read_rows(self.file, self.sha256)
 
 
 @dataclass(frozen=True)

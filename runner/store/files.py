@@ -18,7 +18,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,17 @@ _LENGTH = 16
 _BLOCK = 1 << 20
 
 
-def full(error: OSError) -> bool:
-    """Whether an error says that there is no room."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+def disk_problem(told: str, error: OSError) -> EnvironmentProblem:
+    """A write that failed, as a person is told of it.
+
+    Args:
+        told: What failed, the system's own words aside.
+        error: What the system says.
+    """
+    remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "see to it"
+    return EnvironmentProblem(
+        f"{told}: {error.strerror or error}", f"what is recorded stays; {remedy} and run the same command again"
+    )
 
 
 def make_folder(folder: Path) -> Path:
@@ -120,8 +128,12 @@ def write_rows(path: Path, rows: Iterable[Any]) -> str:
 
 def write_json(path: Path, value: dict[str, Any]) -> str:
     """Write an object as indented JSON with its checksum, whole or not at all."""
-    kept = json.loads(hide(canonical(value)))
-    return write_atomic(path, indented({**kept, _SUM: digest(kept)[:_LENGTH]}))
+    return write_atomic(path, summed(json.loads(hide(canonical(value)))))
+
+
+def summed(value: dict[str, Any]) -> str:
+    """The text that `write_json` writes for an object without secrets."""
+    return indented({**value, _SUM: digest(value)[:_LENGTH]})
 
 
 def indented(value: Any) -> str:
@@ -151,9 +163,11 @@ def file_digest(path: Path) -> str | None:
     return state.hexdigest()
 
 
-def read_rows(path: Path) -> Iterator[Any]:
-    """Rows of a JSON-lines file; a torn last line is not a row."""
-    with path.open("rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                yield json.loads(line)
+def read_rows(path: Path, sha256: str) -> list[Any] | None:
+    """What `write_rows` wrote; None where the file is missing, or its bytes are not those of this SHA-256."""
+    try:
+        data = path.read_bytes()
+        whole = hashlib.sha256(data).hexdigest() == sha256
+        return [json.loads(line) for line in data.splitlines()] if whole else None
+    except (OSError, ValueError):
+        return None

@@ -20,9 +20,12 @@ from typing import Any, TypedDict
 from charrun.faults import reached
 from charrun.store.files import make_folder
 from charrun.store.lines import AppendFile, read_lines
+from charrun.usage import Usage
 
 ITEMS, SCORES = "items.jsonl", "scores.jsonl"
 RECORDS = (ITEMS, SCORES)
+ANSWERS = "answers-"
+"""What the names of store folders begin with whose responses depend on no character."""
 USAGE = "usage.jsonl"
 """Tokens that went through neither."""
 _KEPT_RECORDS = 512
@@ -82,16 +85,6 @@ class _Place:
     count: int
     offset: int
     length: int
-
-
-@dataclass
-class Usage:
-    """What the records of one piece of work add up to."""
-
-    requests: int = 0
-    prefill_tokens: int = 0
-    sampled_tokens: int = 0
-    scored_tokens: int = 0
 
 
 class ItemStore:

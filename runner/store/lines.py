@@ -25,7 +25,7 @@ from charrun.errors import EnvironmentProblem
 from charrun.secrets import hide
 from charrun.store import sync
 from charrun.store.canonical import canonical
-from charrun.store.files import full, sync_folder
+from charrun.store.files import disk_problem, sync_folder
 
 _LENGTH = 16
 _HEAD = b',"sum":"'
@@ -207,8 +207,4 @@ def cut_torn_line(handle: int) -> int:
 
 
 def _cannot_write(path: Path, error: OSError) -> EnvironmentProblem:
-    remedy = "make room" if full(error) else "see to it"
-    return EnvironmentProblem(
-        f"cannot write {path}: {error.strerror or error}",
-        f"what is recorded stays; {remedy} and run the same command again",
-    )
+    return disk_problem(f"cannot write {path}", error)

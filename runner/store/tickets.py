@@ -10,8 +10,6 @@ Contract:
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,7 +18,7 @@ from typing import Any
 
 from charrun.errors import EnvironmentProblem
 from charrun.store.canonical import digest_rows
-from charrun.store.files import file_digest, read_json, write_json, write_rows
+from charrun.store.files import file_digest, read_json, read_rows, write_json, write_rows
 
 DONE = "done"
 """Folder of a store folder's tickets."""
@@ -49,13 +47,12 @@ class Artifact:
         Raises:
             EnvironmentProblem: The file is missing or damaged.
         """
-        try:
-            data = self.path.read_bytes()
-        except OSError as error:
-            raise _damaged(self.path) from error
-        if hashlib.sha256(data).hexdigest() != self.sha256:
-            raise _damaged(self.path)
-        return [json.loads(line) for line in data.splitlines()]
+        rows = read_rows(self.path, self.sha256)
+        if rows is None:
+            raise EnvironmentProblem(
+                f"{self.path} is missing or damaged", "run the same command again: it is made again"
+            )
+        return rows
 
 
 Outputs = Mapping[str, Artifact]
@@ -160,7 +157,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return -1
-
-
-def _damaged(path: Path) -> EnvironmentProblem:
-    return EnvironmentProblem(f"{path} is missing or damaged", "run the same command again: it is made again")

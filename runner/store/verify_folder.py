@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from charrun.store.cells import Output
+from charrun.store.checked import Checked
 from charrun.store.files import ASIDE, file_digest
 from charrun.store.items import ITEMS, SCORES, USAGE
 from charrun.store.lock import HOLDER, LOCK
 from charrun.store.tickets import DONE, Ticket, read_ticket
 from charrun.store.training import REFERENCE, TRAINING
-from charrun.store.verify import Verified
 
 STAGE = "stage.json"
 _LINES = {
@@ -26,7 +26,7 @@ _MADE_AGAIN = "made again from what is recorded"
 _PUBLISHED = re.compile(r".+-(?P<digest>[0-9a-f]{16})\.jsonl")
 
 
-def verify_folder(folder: Path, outputs: Iterable[Output], found: Verified, *, written: bool) -> None:
+def verify_folder(folder: Path, outputs: Iterable[Output], found: Checked, *, written: bool) -> None:
     """Check a store folder.
 
     Args:
@@ -62,7 +62,7 @@ def verify_folder(folder: Path, outputs: Iterable[Output], found: Verified, *, w
 
 
 def _check_named(
-    folder: Path, done: Iterable[Ticket], outputs: Iterable[Output], rest: Iterable[Path], found: Verified
+    folder: Path, done: Iterable[Ticket], outputs: Iterable[Output], rest: Iterable[Path], found: Checked
 ) -> None:
     """Files that tickets, the journal, or their own names hold to a digest."""
     wanted: dict[Path, set[str]] = {}

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from charrun.errors import StageFailed
-from charrun.service.ledger import Usage
 from charrun.stage import Row, Stage
 from charrun.store.canonical import digest
+from charrun.usage import Usage
 
 if TYPE_CHECKING:
     from charrun.pipeline.context import StageContext

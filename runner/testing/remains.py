@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from charrun.store.files import read_rows
 from charrun.store.items import RECORDS
 from charrun.store.lines import read_lines
 from charrun.store.tickets import DONE, read_ticket, tickets
-from charrun.store.training import REFERENCE, TRAINING, Saved
+from charrun.store.training import REFERENCE, TRAINING, recorded
 
 
 def written(folder: Path) -> dict[str, list[Any]]:
     """Rows of the JSON-lines files that a stage's work has written beside its outputs, by path."""
     names = {name for ticket in map(read_ticket, tickets(folder)) if ticket for name in ticket.files}
-    return {name: list(read_rows(folder / name)) for name in sorted(names) if name.endswith(".jsonl")}
+    return {name: [*map(json.loads, (folder / name).open("rb"))] for name in sorted(names) if name.endswith(".jsonl")}
 
 
 def forget_tickets(folder: Path) -> None:
@@ -42,19 +42,13 @@ def count(folder: Path) -> int:
     return sum(1 for name in RECORDS for _ in read_lines(folder / name))
 
 
-def _saved(folder: Path) -> list[tuple[str, Saved]]:
-    """The recorded checkpoints of a stage's trainings, oldest first."""
-    told = [line.value for line in read_lines(folder / TRAINING)]
-    return [(entry["training"], Saved(**entry["saved"])) for entry in told if entry["saved"]]
-
-
 def saved_steps(folder: Path) -> int:
     """Optimiser steps that the newest checkpoint of each training holds, together."""
-    return sum({name: saved.next_step for name, saved in _saved(folder)}.values())
+    return sum({name: saved.next_step for name, saved in recorded(folder / TRAINING)}.values())
 
 
 def has_ended(folder: Path) -> bool:
     """Whether each training that is recorded ended with a checkpoint that stays."""
-    newest = dict(_saved(folder))
+    newest = dict(recorded(folder / TRAINING))
     begun = {line.value["training"] for line in read_lines(folder / TRAINING)}
     return bool(begun) and all(name in newest and newest[name].is_final for name in begun)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from charrun.service.ledger import Usage
 from charrun.stage import Row, Stage
 from charrun.store.run import RunFolder
 from charrun.store.runs import read_run
@@ -19,6 +18,7 @@ from charrun.testing.around import KEEPER, Kept, giving, keeping
 from charrun.testing.asked import counted
 from charrun.testing.engines import DEMO_MODELS, AttachedEngine, RunningEngine
 from charrun.testing.pipeline import Watch, registry_with, resolved, run
+from charrun.usage import Usage
 
 Given = Mapping[str, Sequence[Row]]
 Named = str | Path | Mapping[str, Any]
