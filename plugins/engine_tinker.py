@@ -66,7 +66,7 @@ class TinkerEngine(Engine):
         """Page through the account's checkpoints, after one look whether anything answers."""
         import tinker
 
-        from charrun import explained
+        from charrun import explained, result_of
 
         base_url = request.options.get("base_url")
         key = self._credentials()
@@ -75,7 +75,7 @@ class TinkerEngine(Engine):
         with explained():
             rest = tinker.RestClient(base_url=base_url, api_key=key)
             while True:
-                page = rest.list_user_checkpoints(limit=_PAGE, offset=len(found)).result().checkpoints
+                page = result_of(rest.list_user_checkpoints(limit=_PAGE, offset=len(found))).checkpoints
                 fresh = {each.tinker_path: _stored(each) for each in page if each.tinker_path not in found}
                 if not fresh:
                     return list(found.values())
@@ -85,12 +85,12 @@ class TinkerEngine(Engine):
         """Ask the service to delete them."""
         import tinker
 
-        from charrun import explained
+        from charrun import explained, result_of
 
         rest = tinker.RestClient(base_url=request.options.get("base_url"))
         for path in paths:
             with explained(), contextlib.suppress(tinker.NotFoundError):
-                rest.delete_checkpoint_from_tinker_path(path).result()
+                result_of(rest.delete_checkpoint_from_tinker_path(path))
 
     def _credentials(self) -> str | None:
         from tinker import TinkerError
@@ -129,10 +129,10 @@ class TinkerEngine(Engine):
     def _check_models(self, request: EngineRequest, base_url: Any, key: str | None) -> None:
         import tinker
 
-        from charrun import explained, retired_models
+        from charrun import explained, result_of, retired_models
 
         with explained():
-            served = tinker.RestClient(base_url=base_url, api_key=key).get_server_capabilities().result()
+            served = result_of(tinker.RestClient(base_url=base_url, api_key=key).get_server_capabilities())
         names = {model.model_name for model in served.supported_models}
         lacking = [model for model in request.models if model not in names]
         if not lacking:

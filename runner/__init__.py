@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from charrun.pipeline.training import batches_of, train_steps
     from charrun.service.engine import Connection, Engine, EngineRequest, StoredCheckpoint
     from charrun.service.models import local_folder
-    from charrun.service.service import RoleSampler, Sampler, Service, explained
+    from charrun.service.service import RoleSampler, Sampler, Service, explained, result_of
     from charrun.spec import Character, ModelRef, Scale, Trait, retired_models
     from charrun.stage import Estimate, Row, Stage
     from charrun.store.canonical import digest, seed_from
@@ -44,7 +44,7 @@ _HOMES = {
     "charrun.service.engine": ("Connection", "Engine", "EngineRequest", "StoredCheckpoint"),
     "charrun.usage": ("Usage",),
     "charrun.service.models": ("local_folder",),
-    "charrun.service.service": ("RoleSampler", "Sampler", "Service", "explained"),
+    "charrun.service.service": ("RoleSampler", "Sampler", "Service", "explained", "result_of"),
     "charrun.spec": ("Character", "ModelRef", "Scale", "Trait", "retired_models"),
     "charrun.stage": ("Estimate", "Row", "Stage"),
     "charrun.store.canonical": ("digest", "seed_from"),
@@ -86,6 +86,7 @@ __all__ = [
     "explained",
     "hookimpl",
     "local_folder",
+    "result_of",
     "retired_models",
     "seed_from",
     "system",

@@ -40,7 +40,7 @@ from charrun.pipeline.selection import Selection
 from charrun.pipeline.shared import Shared
 from charrun.pipeline.together import gather
 from charrun.plugin_manager import Registry
-from charrun.service.pulse import pulse
+from charrun.service.pulse import PATIENCE_SECONDS, pulse
 from charrun.store.files import make_folder
 from charrun.store.run import JOURNAL, LOCK, SNAPSHOT, RunFolder
 from charrun.store.runs import read_run
@@ -49,12 +49,8 @@ from charrun.store.verify import verify_own
 
 JOBS = 4
 """Cells that run at once, unless told otherwise."""
-PATIENCE_SECONDS = 2 * 3600.0
-"""As long as the SDK itself waits for the progress of samples."""
 SUMMARY_ROWS = 16
 _WATCH_SECONDS = 0.5
-_LAST_ANSWERS_SECONDS = 5.0
-"""After the service refused a request for want of credit: answers to earlier ones are still stored."""
 _T = TypeVar("_T")
 
 
@@ -238,6 +234,7 @@ async def _run_cell(cell: Cell) -> CellResult:
 async def _while_engine_lives(shared: Shared, work: Coroutine[Any, Any, _T], patience: float) -> _T:
     """Await the work, but no longer than the engine lives and answers: the SDK would ask a dead one for hours."""
     task = asyncio.ensure_future(work)
+    pulse.patience = patience
     try:
         while True:
             done, _ = await asyncio.wait({task}, timeout=_WATCH_SECONDS)
@@ -248,17 +245,8 @@ async def _while_engine_lives(shared: Shared, work: Coroutine[Any, Any, _T], pat
                 raise EnvironmentProblem(
                     f"the engine is gone: {reason}", "what is recorded stays; run the same command again"
                 )
-            silent = pulse.silent_seconds()
-            if pulse.unpaid and silent > _LAST_ANSWERS_SECONDS:
-                raise EnvironmentProblem(
-                    f"the service wants to be paid: {pulse.unpaid}",
-                    "what is recorded stays; add credit, then run the same command again",
-                )
-            if silent > patience:
-                raise EnvironmentProblem(
-                    f"the engine has answered none of {pulse.waiting:,} requests for {duration_of(silent)}",
-                    "what is recorded stays; run the same command again, with a longer --patience if it was only slow",
-                )
+            if (trouble := pulse.trouble()) is not None:
+                raise trouble
     finally:
         if not task.done():
             task.cancel()
@@ -291,8 +279,3 @@ async def _interruptible(work: Coroutine[Any, Any, _T], shared: Shared, watchers
         if shared.stopping:
             raise Interrupted("interrupted", "run the same command again to continue") from None
         raise
-
-
-def duration_of(seconds: float) -> str:
-    """Minutes, or seconds where it is less than two of them."""
-    return f"{seconds / 60:,.0f} minutes" if seconds >= 120 else f"{seconds:.0f} seconds"

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from charrun.errors import EnvironmentProblem, Interrupted
+from charrun.service.pulse import pulse
 
 _WATCH_SECONDS = 0.5
 _PATIENCE_SECONDS = 2.0
@@ -44,7 +45,7 @@ class Waiting:
         Raises:
             GivenUp: Ctrl-C; the work is cancelled.
             Interrupted: Ctrl-C again, before the work was given up.
-            EnvironmentProblem: The engine is gone.
+            EnvironmentProblem: The engine is gone, answers nothing, or wants to be paid.
         """
         return self._runner.run(_watched(work, failure))
 
@@ -68,6 +69,8 @@ async def _watched(work: Coroutine[Any, Any, _T], failure: Callable[[], str | No
                 raise Interrupted("interrupted")
             if not task.done() and (reason := failure()):
                 raise EnvironmentProblem(f"the engine is gone: {reason}", "run the same command again")
+            if not task.done() and (trouble := pulse.trouble()) is not None:
+                raise trouble
         return task.result()
     except asyncio.CancelledError:
         raise GivenUp("interrupted") from None

@@ -7,6 +7,15 @@ import logging
 import time
 from collections.abc import Iterator
 
+from charrun.errors import EnvironmentProblem
+
+PATIENCE_SECONDS = 2 * 3600.0
+"""As long as the SDK itself waits for the progress of samples."""
+SHORT_PATIENCE_SECONDS = 300.0
+"""For questions that cost nothing, outside a run: as long as the SDK itself asks again."""
+_LAST_ANSWERS_SECONDS = 5.0
+"""After the service refused a request for want of credit: answers to earlier ones are still stored."""
+
 
 class Pulse:
     """Counts of this process.
@@ -14,11 +23,13 @@ class Pulse:
     Attributes:
         waiting: Requests that are sent, or about to be, and not answered.
         unpaid: What the service says of billing while it refuses requests; empty while it takes them.
+        patience: Seconds without any answer while requests wait, after which the engine counts as gone.
     """
 
     def __init__(self) -> None:
         self.waiting = 0
         self.unpaid = ""
+        self.patience = SHORT_PATIENCE_SECONDS
         self._last = time.monotonic()
 
     @contextlib.contextmanager
@@ -29,7 +40,7 @@ class Pulse:
         self.waiting += 1
         try:
             yield
-            self.unpaid = ""  # somebody may have paid; where nobody has, the SDK says so again a minute later
+            self.unpaid = ""  # somebody may have paid; where nobody has, the next refusal says so again
         finally:
             self.waiting -= 1
             self._last = time.monotonic()
@@ -38,27 +49,58 @@ class Pulse:
         """For how long requests have been waiting without any answer, on a clock that is never set."""
         return time.monotonic() - self._last if self.waiting else 0.0
 
+    def trouble(self) -> EnvironmentProblem | None:
+        """What a person should know instead of waiting on, if anything."""
+        silent = self.silent_seconds()
+        if self.unpaid and silent > _LAST_ANSWERS_SECONDS:
+            return unpaid(self.unpaid)
+        if silent > self.patience:
+            return EnvironmentProblem(
+                f"the engine has answered none of {self.waiting:,} requests for {_duration(silent)}",
+                "what is recorded stays; run the same command again, with a longer --patience if it was only slow",
+            )
+        return None
+
 
 pulse = Pulse()
 
 
-class BillingNews(logging.Filter):
-    """Takes from the SDK's log that the service wants to be paid: the SDK itself would ask in silence for an hour."""
+def unpaid(told: str) -> EnvironmentProblem:
+    """The service wants to be paid."""
+    return EnvironmentProblem(
+        f"the service wants to be paid: {told}",
+        "what is recorded stays; add credit, then run the same command again",
+    )
+
+
+def _duration(seconds: float) -> str:
+    """Minutes, or seconds where it is less than two of them."""
+    return f"{seconds / 60:,.0f} minutes" if seconds >= 120 else f"{seconds:.0f} seconds"
+
+
+class News(logging.Filter):
+    """Takes from the SDK's log what the run tells, and that the service wants to be paid.
+
+    The SDK itself would ask such a service in silence for an hour.
+    """
 
     PAUSED = "The job is paused due to billing status. Error: "
-    LOGGER = "tinker.lib.internal_client_holder"
+    FAILED = "Request failed with non-retryable error: "
+    LOGGERS = ("tinker.lib.internal_client_holder", "tinker.lib.retry_handler")
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Keep the message for the run, which tells it."""
+        """Keep a message for the run; the others are printed."""
         text = record.getMessage()
-        if not text.startswith(self.PAUSED):
-            return True
-        pulse.unpaid = text.removeprefix(self.PAUSED)
-        return False
+        if text.startswith(self.PAUSED):
+            pulse.unpaid = text.removeprefix(self.PAUSED)
+        return not text.startswith((self.PAUSED, self.FAILED))
 
 
 def listen() -> None:
-    """Hear of billing from now on."""
-    logger = logging.getLogger(BillingNews.LOGGER)
-    if not any(isinstance(each, BillingNews) for each in logger.filters):
-        logger.addFilter(BillingNews())
+    """Hear of billing from now on, of every refusal: the SDK tells of one in a minute."""
+    from tinker.lib import internal_client_holder
+
+    internal_client_holder.BILLING_EXCEPTION_LOGGING_INTERVAL_SEC = 0
+    for logger in map(logging.getLogger, News.LOGGERS):
+        if not any(isinstance(each, News) for each in logger.filters):
+            logger.addFilter(News())

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from charrun.chat import Chat, load_tokenizer
 from charrun.errors import CharrunError, EnvironmentProblem, StageFailed
 from charrun.secrets import hide_message, learn
 from charrun.service.engine import Connection
 from charrun.service.models import local_folder
-from charrun.service.pulse import listen, pulse
+from charrun.service.pulse import listen, pulse, unpaid
 
 if TYPE_CHECKING:
     import tinker
     from tinker import types
+
+_LOOK_SECONDS = 0.5
+_AGAIN = "what is recorded stays; run the same command again"
+_NO_RESULT = "Error retrieving result: "
+"""What the SDK's ValueErrors of an answer that it cannot use begin with."""
+_T = TypeVar("_T")
 
 
 class Sampler(Protocol):
@@ -57,25 +65,32 @@ class RoleSampler:
 
 
 class Service:
-    """One SDK session with an engine."""
+    """One SDK session with an engine; `open` begins it."""
+
+    _client: tinker.ServiceClient
+    _rest: tinker.RestClient
 
     def __init__(self, connection: Connection, metadata: Mapping[str, str]) -> None:
-        os.environ.setdefault("TINKER_TELEMETRY", "0")
-        import tinker
-
-        listen()
         self.connection = connection
         self._address: dict[str, Any] = {"base_url": connection.base_url, "api_key": connection.api_key}
-        self._client = tinker.ServiceClient(user_metadata=dict(metadata), **self._address)
-        self._rest = tinker.RestClient(**self._address)
+        self._metadata = dict(metadata)
+        self._is_open = False
         self._chats: dict[str, Chat] = {}
         self._samplers: dict[str, Sampler] = {}
         self._served: dict[str, types.SupportedModel] = {}
         self._opening = asyncio.Lock()
 
     async def open(self) -> None:
-        """Ask what the engine serves."""
+        """Begin the session, and ask what the engine serves."""
+        os.environ.setdefault("TINKER_TELEMETRY", "0")
+        import tinker
+
         with explained():
+            # Its constructor waits for the session: not here, where somebody may press Ctrl-C meanwhile.
+            begin = partial(tinker.ServiceClient, user_metadata=self._metadata, **self._address)
+            self._client = await _in_thread(begin)
+            self._is_open = True
+            self._rest = tinker.RestClient(**self._address)
             found = await self._rest.get_server_capabilities()
         self._served = {model.model_name: model for model in found.supported_models if model.model_name}
 
@@ -176,6 +191,8 @@ class Service:
 
     async def close(self, status: str = "success") -> None:
         """End the session at the engine; an engine that is gone already is no error."""
+        if not self._is_open:
+            return
         # Requests that an interruption gave up fail within the SDK now, and nobody is left to hear of it.
         logging.getLogger("asyncio").addFilter(_is_news)
         with contextlib.suppress(Exception):
@@ -207,7 +224,9 @@ class Service:
 def explained() -> Iterator[None]:
     """Turn the SDK's errors into charrun's own, with what to do next."""
     import tinker
+    from tinker.lib.retryable_exception import RetryableException
 
+    listen()
     _hear_credentials()
     try:
         with pulse.beat():
@@ -216,6 +235,59 @@ def explained() -> Iterator[None]:
         raise
     except tinker.TinkerError as error:
         raise _in_words(error) from error
+    except RetryableException as error:  # a training's: the SDK itself asks again only for samples
+        raise StageFailed(f"the engine has lost an answer: {hide_message(str(error))}", _AGAIN) from error
+    except (AttributeError, ValueError) as error:
+        # SDK 0.38 wraps what was wrong with an answer, and stumbles over a 402 to its very first request.
+        reason = error.__cause__ or error.__context__
+        if isinstance(reason, tinker.TinkerError):
+            raise _in_words(reason) from error
+        if str(error).startswith(_NO_RESULT):
+            raise StageFailed(f"the engine failed: {hide_message(str(error))}", _AGAIN) from error
+        raise
+
+
+def result_of(future: tinker.APIFuture[_T]) -> _T:
+    """The SDK's answer, for an engine's methods, which block; to be used within `explained()`.
+
+    The SDK itself would ask for an hour a service that wants to be paid, and for minutes one that answers nothing.
+
+    Raises:
+        EnvironmentProblem: The service wants to be paid, or answers nothing for five minutes or a run's `--patience`.
+        TinkerError: The request failed.
+    """
+    waiting = future.future()
+    while not concurrent.futures.wait([waiting], timeout=_LOOK_SECONDS).done:
+        if (trouble := pulse.trouble()) is not None:
+            waiting.cancel()
+            raise trouble
+    return waiting.result()
+
+
+async def _in_thread(work: Callable[[], _T]) -> _T:
+    """What a call returns that blocks: in a thread that nobody waits for at the end."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[_T] = loop.create_future()
+
+    def settle(result: _T | None, error: BaseException | None) -> None:
+        if answer.done():
+            return
+        if error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        result, failed = None, None
+        try:
+            result = work()
+        except BaseException as error:
+            failed = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, result, failed)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await answer
 
 
 @cache
@@ -238,18 +310,17 @@ def _in_words(error: tinker.TinkerError) -> CharrunError:
     import tinker
 
     told = hide_message(str(error))
-    again = "what is recorded stays; run the same command again"
     if isinstance(error, tinker.AuthenticationError):
         return EnvironmentProblem("the engine refuses the key", "set TINKER_API_KEY, or run: tinker auth login")
     if isinstance(error, tinker.PermissionDeniedError):
         return EnvironmentProblem(f"the engine refuses access: {told}", "check the key, its project and the address")
     if isinstance(error, tinker.BillingError):
-        return EnvironmentProblem(f"billing: {told}", "add credit, then run the same command again")
+        return unpaid(told)
     if isinstance(error, tinker.APIConnectionError):
-        return EnvironmentProblem(f"the engine can't be reached: {told}", again)
+        return EnvironmentProblem(f"the engine can't be reached: {told}", _AGAIN)
     if isinstance(error, tinker.NotFoundError | tinker.BadRequestError | tinker.UnprocessableEntityError):
-        return StageFailed(f"the engine refuses a request: {told}")
-    return StageFailed(f"the engine failed: {told}", again)
+        return StageFailed(f"the engine refuses a request: {told}", _AGAIN)
+    return StageFailed(f"the engine failed: {told}", _AGAIN)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -43,7 +43,14 @@ class Matrix:
         return "\n".join([*head, *lines])
 
     def write(self) -> None:
-        """Put the table into the page."""
+        """Put the table into the page; rows of faults that were not tried this time stay."""
         text = PAGE.read_text(encoding="utf-8")
-        before, after = text[: text.index(BEGIN)], text[text.index(END) :]
+        before, table, after = (
+            text[: text.index(BEGIN)],
+            text[text.index(BEGIN) : text.index(END)],
+            text[text.index(END) :],
+        )
+        for line in table.splitlines()[3:]:
+            what, *counts = (cell.strip() for cell in line.strip("|").split("|"))
+            self.rows.setdefault(what, Row(*(int(count.replace(",", "")) for count in counts)))
         PAGE.write_text(f"{before}{BEGIN}\n{self.table()}\n{after}", encoding="utf-8")

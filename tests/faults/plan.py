@@ -12,6 +12,8 @@ Kind = Literal["status", "drop", "reset", "reset-mid-body", "slow", "never", "si
 
 SAMPLE, RETRIEVE, STEP = "/api/v1/asample", "/api/v1/retrieve_future", "/api/v1/optim_step"
 PASS, SAVE, SAVE_SAMPLER = "/api/v1/forward_backward", "/api/v1/save_weights", "/api/v1/save_weights_for_sampler"
+SESSION, CAPABILITIES = "/api/v1/create_session", "/api/v1/get_server_capabilities"
+CONFIG = "/api/v1/client/config"
 LOAD, CREATE_SAMPLER = "/api/v1/load_weights", "/api/v1/create_sampling_session"
 FOR_EVER = 10**9
 

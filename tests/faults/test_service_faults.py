@@ -9,6 +9,8 @@ import pytest
 from faults.lab import Lab
 from faults.matrix import Matrix
 from faults.plan import (
+    CAPABILITIES,
+    CONFIG,
     CREATE_SAMPLER,
     FOR_EVER,
     LOAD,
@@ -16,6 +18,7 @@ from faults.plan import (
     RETRIEVE,
     SAMPLE,
     SAVE,
+    SESSION,
     STEP,
     Fault,
 )
@@ -51,8 +54,32 @@ PASSING: dict[str, tuple[Fault, ...]] = {
     "duplicated answers": (Fault(RETRIEVE, "duplicate", nth=1, times=6), Fault(SAMPLE, "duplicate", nth=1, times=3)),
     "402 that is paid soon": (Fault(SAMPLE, "status", nth=3, status=402),),
 }
+UNPAID = "the service wants to be paid: Error code: 402"
 STAYING: dict[str, tuple[tuple[Fault, ...], str, tuple[str, ...]]] = {
-    "402": ((Fault(SAMPLE, "status", nth=3, times=FOR_EVER, status=402),), "the service wants to be paid: ", ()),
+    "402": ((Fault(SAMPLE, "status", nth=3, times=FOR_EVER, status=402),), UNPAID, ()),
+    "402 on the first request": ((Fault(CONFIG, "status", times=FOR_EVER, status=402),), UNPAID, ()),
+    "402 before a session": ((Fault(CAPABILITIES, "status", times=FOR_EVER, status=402),), UNPAID, ()),
+    "402 on a session": ((Fault(SESSION, "status", times=FOR_EVER, status=402),), UNPAID, ()),
+    "402 on a step": ((Fault(STEP, "status", nth=2, times=FOR_EVER, status=402),), UNPAID, ()),
+    "402 on a save": ((Fault(SAVE, "status", nth=1, times=FOR_EVER, status=402),), UNPAID, ()),
+    "402 on a future": ((Fault(RETRIEVE, "status", nth=2, times=FOR_EVER, status=402),), UNPAID, ()),
+    "403 on a session": ((Fault(SESSION, "status", status=403),), "the engine refuses access: ", ()),
+    "410 on a step's future": (
+        (Fault(RETRIEVE, "status", nth=2, status=410, request_type="OptimStep"),),
+        "the engine has lost an answer: ",
+        (),
+    ),
+    "410 on a save's future": (
+        (Fault(RETRIEVE, "status", nth=1, status=410, request_type="SaveWeights"),),
+        "the engine has lost an answer: ",
+        (),
+    ),
+    "404 on a future": (
+        (Fault(RETRIEVE, "status", nth=3, status=404, request_type="Sample"),),
+        "the engine refuses a request: ",
+        (),
+    ),
+    "400 on a sample": ((Fault(SAMPLE, "status", nth=3, status=400),), "the engine refuses a request: ", ()),
     "a sample's future that never completes": (
         (Fault(RETRIEVE, "never", nth=3, times=FOR_EVER),),
         "the engine has answered none of ",
@@ -107,6 +134,7 @@ def stays(lab: Lab, name: str, matrix: Matrix) -> None:
     assert ended.code in (1, 5) and "Traceback" not in ended.text, ended.text
     (told,) = [line for line in ended.err.splitlines() if line.startswith("error: ")]
     assert sentence in told
+    assert "non-retryable" not in ended.err and "defect" not in ended.err
     before = {f"{row['key']}:{row['start']}" for row in trial.rows()}
     trial.stored.append(before)
     lab.proxy.plan = type(lab.proxy.plan)()
