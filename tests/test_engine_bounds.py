@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -57,6 +57,32 @@ def test_the_number_of_sessions_runs_and_samplers_is_bounded(small: EngineProces
     assert "user_metadata holds more" in post(small, "create_session", large).json()["error"]
     more = [post(small, "create_session", {"tags": [], "user_metadata": {}, "sdk_version": "0"}) for _ in range(5)]
     assert {each.status_code for each in more} >= {400} and "open sessions" in more[-1].json()["error"]
+
+
+def test_whoever_needs_room_gets_that_of_vanished_clients(
+    tmp_path: Path, until: Callable[[Callable[[], bool]], None]
+) -> None:
+    """Runners that are killed and begun again, one after the other, must never fill an engine for those after them."""
+    with start(tmp_path, max_sessions=3, max_runs=2, session_seconds=600.0, pressed_seconds=1.0) as engine:
+        lora = {"base_model": NAME, "lora_config": {"rank": 4}, "model_seq_id": 0}
+        living, *vanished = [open_session(engine) for _ in range(3)]
+        for session in (living, vanished[0]):
+            assert post(engine, "create_model", {**lora, "session_id": session}).status_code == 200
+        for attempt in range(3):
+
+            def has_room() -> bool:
+                assert post(engine, "session_heartbeat", {"session_id": living}).status_code == 200
+                body = {"tags": [], "user_metadata": {}, "sdk_version": "0"}
+                answer = post(engine, "create_session", body)
+                if answer.status_code != 200:
+                    assert "3 open sessions" in answer.json()["error"]
+                    return False
+                made = post(engine, "create_model", {**lora, "session_id": answer.json()["session_id"]})
+                return made.status_code == 200
+
+            until(has_room)
+            assert attempt or post(engine, "session_heartbeat", {"session_id": vanished[0]}).status_code == 410
+        assert post(engine, "session_heartbeat", {"session_id": living}).status_code == 200
 
 
 def test_the_session_of_a_vanished_client_is_closed(small: EngineProcess) -> None:

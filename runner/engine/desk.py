@@ -81,9 +81,10 @@ class Desk:
         session.samplers.clear()
         session.dropped.clear()
 
-    def close_silent_sessions(self) -> None:
-        """Ends the sessions whose clients are gone."""
-        for session in self.sessions.silent():
+    def close_silent_sessions(self, *, pressed: bool = False) -> None:
+        """Ends the sessions whose clients are gone, sooner where another client needs their room."""
+        seconds = self.settings.pressed_seconds if pressed else self.settings.session_seconds
+        for session in self.sessions.silent(seconds):
             logger.info("session %s gave no sign of life", session.id)
             self.close_session(session)
 

@@ -53,6 +53,8 @@ def routes(desk: Desk) -> list[Route]:
 
     async def create_session(request: Request) -> Response:
         message = await read(request, types.CreateSessionRequest)
+        if desk.sessions.is_full:
+            desk.close_silent_sessions(pressed=True)
         session = desk.sessions.create(message.user_metadata or {}, message.display_name)
         return JSONResponse({"type": "create_session", "session_id": session.id})
 

@@ -128,6 +128,8 @@ class TrainingActions:
         known = self._desk.office.get(f"{run.id}:open")
         if known is not None:
             return known.answer
+        if self._desk.sessions.runs_are_full:
+            self._desk.close_silent_sessions(pressed=True)
         self._desk.sessions.add_run(session, number, run)
         ticket = self._desk.office.create(f"{run.id}:open")
 

@@ -40,6 +40,8 @@ class EngineSettings:
         max_runs: Training runs that may be open at once, over all sessions.
         max_samplers: Samplers that one session may have.
         session_seconds: After so long without a sign of life (the SDK gives one each 10 seconds) a session is closed.
+        pressed_seconds: The same where another client needs its room: of runners that were killed, one after the
+            other, none should have to wait for the earlier ones' sessions.
         drain_seconds: How long requests in flight are waited for when the server is told to stop.
     """
 
@@ -62,6 +64,7 @@ class EngineSettings:
     max_runs: int = 64
     max_samplers: int = 4096
     session_seconds: float = 600.0
+    pressed_seconds: float = 30.0
     drain_seconds: float = 0.0
 
     @property

@@ -152,7 +152,7 @@ class Sessions:
         """
         check_metadata({"name": display_name, **user_metadata})
         over = [session for session in self._sessions.values() if session.finished]
-        if len(self._sessions) - len(over) >= self._settings.max_sessions:
+        if self.is_full:
             raise RequestRefused(
                 f"This engine holds {self._settings.max_sessions} open sessions, as many as it may; close a "
                 "ServiceClient that is done."
@@ -164,6 +164,16 @@ class Sessions:
         logger.info("session %s opened%s", session.id, f": {display_name}" if display_name else "")
         return session
 
+    @property
+    def runs_are_full(self) -> bool:
+        """Whether there are as many training runs as there may be."""
+        return sum(len(each.runs) for each in self._sessions.values()) >= self._settings.max_runs
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many open sessions as there may be."""
+        return sum(not each.finished for each in self._sessions.values()) >= self._settings.max_sessions
+
     def add_run(self, session: Session, number: int, run: RunState) -> None:
         """Makes a training run part of its session.
 
@@ -171,7 +181,7 @@ class Sessions:
             RequestRefused: There are too many, or too much is attached.
         """
         check_metadata(run.user_metadata)
-        if sum(len(each.runs) for each in self._sessions.values()) >= self._settings.max_runs:
+        if self.runs_are_full:
             raise RequestRefused(
                 f"This engine holds {self._settings.max_runs} training runs, as many as it may; close a ServiceClient "
                 "whose runs are done, which ends them."
@@ -194,9 +204,9 @@ class Sessions:
     def all(self) -> list[Session]:
         return list(self._sessions.values())
 
-    def silent(self) -> list[Session]:
-        """Open sessions that gave no sign of life for so long that their clients must be gone."""
-        since = time.monotonic() - self._settings.session_seconds
+    def silent(self, seconds: float) -> list[Session]:
+        """Open sessions that gave no sign of life for so long."""
+        since = time.monotonic() - seconds
         return [session for session in self._sessions.values() if not session.finished and session.heard < since]
 
     def get(self, session_id: str) -> Session:

@@ -90,7 +90,7 @@ class Trial:
     def published(self) -> dict[str, bytes]:
         """Every published file, by its place in the store; of checkpoints what does not depend on their paths."""
         found: dict[str, bytes] = {}
-        for path in (self.runs / "store").glob("*/*.jsonl"):
+        for path in (self.runs / "store").glob("*/[!.]*.jsonl"):
             kind = path.name.rpartition("-")[0]
             stage = path.parent.name.rpartition("-")[0]
             if kind == "checkpoint":
