@@ -102,6 +102,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     "stages": (Example("stages"), Example("stages dpo")),
     "plugins": (Example("plugins"),),
     "characters": (Example("characters"), Example("characters pirate", "masked")),
+    "prices": (Example("prices qwen3"),),
     "new": (Example("new character robin"), Example("new spec robin-mini --character robin.yaml")),
     "doctor": (Example("doctor", "never"),),
     "completion": (Example("completion fish"),),

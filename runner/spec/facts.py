@@ -26,13 +26,14 @@ class Retired:
 
 
 @cache
-def _table() -> Mapping[str, Any]:
+def model_table() -> Mapping[str, Any]:
+    """What charrun knows of models by name: `specs/models.toml`."""
     return tomllib.loads(files("charrun.specs").joinpath("models.toml").read_text(encoding="utf-8"))
 
 
 @cache
 def _facts() -> tuple[Mapping[str, Retired], tuple[tuple[re.Pattern[str], Thinking], ...]]:
-    table = _table()
+    table = model_table()
     retired = {name: Retired(**entry) for name, entry in table["retired"].items()}
     thinking = tuple((re.compile(entry["name"]), entry["thinks"]) for entry in table["thinking"])
     return retired, thinking
@@ -40,7 +41,7 @@ def _facts() -> tuple[Mapping[str, Retired], tuple[tuple[re.Pattern[str], Thinki
 
 def price_book_date() -> str:
     """The day on which what is known of models was last looked up, as YYYY-MM-DD."""
-    return str(_table()["date"])
+    return str(model_table()["date"])
 
 
 def retired_models() -> dict[str, Retired]:

@@ -1,0 +1,159 @@
+"""What models cost at the hosted service: the book that ships with charrun, and a newer list where one was fetched."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from charrun.home import home
+from charrun.spec.facts import Retired, model_table, retired_models
+
+FIGURES = ("prefill", "cached_prefill", "sample", "train")
+"""What is paid for, in the order of tables."""
+CACHED_SHARE = 0.2
+"""Cached prefill to prefill, by Tinker's documentation (2026)."""
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Price:
+    """One model's prices, in US dollars per million tokens.
+
+    Attributes:
+        prefill: Prompt tokens that go through the model.
+        cached_prefill: Prompt tokens that the service has in its cache.
+        sample: Sampled tokens.
+        train: Tokens through a training pass; None where no source says.
+        derived: Which of these follow by a rule from the others.
+        source: Where the figures are from.
+        date: On which day they were that, as YYYY-MM-DD.
+    """
+
+    prefill: float
+    cached_prefill: float
+    sample: float
+    train: float | None
+    derived: tuple[str, ...]
+    source: str
+    date: str
+
+    def figures(self) -> dict[str, float | None]:
+        """The prices by name."""
+        return {name: getattr(self, name) for name in FIGURES}
+
+
+@dataclass(frozen=True)
+class PricedModel:
+    """A model of the book.
+
+    Attributes:
+        name: As the service calls it.
+        price: None where no source says.
+        context: Longest prompt plus answer in tokens, where known.
+        retired: Since when it is not served any more, and what is; None where it is served.
+        unlisted: Since when a fetched list lacks it, as YYYY-MM-DD; empty where it does not.
+    """
+
+    name: str
+    price: Price | None
+    context: int | None
+    retired: Retired | None = None
+    unlisted: str = ""
+
+
+@dataclass(frozen=True)
+class PriceBook:
+    """All models whose prices or retirement are known.
+
+    Attributes:
+        models: By name, in the book's order.
+        date: The day of the newest figure.
+        fetched: The day on which a list was fetched that is laid over the shipped book; empty where none was.
+    """
+
+    models: Mapping[str, PricedModel]
+    date: str
+    fetched: str = ""
+
+    def price(self, name: str) -> Price | None:
+        """A model's price, if it is known."""
+        found = self.models.get(name)
+        return found.price if found else None
+
+
+def fetched_file() -> Path:
+    """`$XDG_CONFIG_HOME/charrun/prices.json`, by default under `~/.config`: what `charrun prices --refresh` wrote."""
+    place = os.environ.get("XDG_CONFIG_HOME", "")
+    return (Path(place) if os.path.isabs(place) else home() / ".config") / "charrun" / "prices.json"
+
+
+def shipped_book() -> PriceBook:
+    """The book that ships with this version."""
+    table = model_table()
+    retired = retired_models()
+    models = {
+        name: PricedModel(name, _price(entry, table), entry.get("context")) for name, entry in table["models"].items()
+    }
+    for name, since in retired.items():
+        models[name] = replace(models.get(name, PricedModel(name, None, None)), retired=since)
+    return PriceBook(models, max(each.price.date for each in models.values() if each.price))
+
+
+def price_book(fetched: Path | None = None) -> PriceBook:
+    """The shipped book with the list laid over it that was fetched last, where one was and can be read.
+
+    Args:
+        fetched: The fetched list's file; by default `fetched_file()`.
+    """
+    book = shipped_book()
+    try:
+        kept = json.loads((fetched or fetched_file()).read_text(encoding="utf-8"))
+        listed = {name: _listed(name, entry) for name, entry in kept["models"].items()}
+        return laid_over(book, listed, str(kept["date"])) if kept["version"] == _VERSION else book
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return book
+
+
+def laid_over(book: PriceBook, listed: Mapping[str, PricedModel], date: str) -> PriceBook:
+    """A book with a newer list laid over it: what is listed is served, and what is not is told as not listed."""
+    rest = {
+        name: each if each.retired else replace(each, unlisted=each.unlisted or date)
+        for name, each in book.models.items()
+        if name not in listed
+    }
+    return PriceBook({**listed, **rest}, date, date)
+
+
+def fetched_text(listed: Mapping[str, PricedModel], date: str) -> str:
+    """The text of the file that `price_book` reads."""
+    models = {name: {"context": each.context, **_plain(each.price)} for name, each in listed.items()}
+    return json.dumps({"version": _VERSION, "date": date, "models": models}, indent=2) + "\n"
+
+
+def _plain(price: Price | None) -> dict[str, Any]:
+    return {} if price is None else asdict(price)
+
+
+def _listed(name: str, entry: Mapping[str, Any]) -> PricedModel:
+    if "prefill" not in entry:
+        return PricedModel(name, None, entry["context"])
+    fields = {**entry, "derived": tuple(entry["derived"])}
+    context = fields.pop("context")
+    return PricedModel(name, Price(**fields), context)
+
+
+def _price(entry: Mapping[str, Any], table: Mapping[str, Any]) -> Price:
+    source = table["sources"][entry["source"]]
+    return Price(
+        prefill=entry["prefill"],
+        cached_prefill=entry["cached_prefill"],
+        sample=entry["sample"],
+        train=entry.get("train"),
+        derived=tuple(entry.get("derived", ())),
+        source=source["what"],
+        date=source["date"],
+    )
