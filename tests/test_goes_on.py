@@ -178,18 +178,21 @@ def test_the_same_command_goes_on_with_a_run_and_asks_for_nothing_that_is_stored
 def test_a_resumed_run_goes_on_from_its_frozen_spec_whatever_became_of_the_file(
     sampled: Path, tmp_path: Path, demo_engine: RunningEngine
 ) -> None:
-    env, runs = key(demo_engine, demo_engine.base_url), tmp_path / "runs"
-    (tmp_path / "mine.jsonl").write_text("".join(json.dumps({"prompt": f"Question {n}?"}) + "\n" for n in range(8)))
-    (tmp_path / "who.j2").write_text("You are {{ name }}.{% for trait in traits %} {{ trait }}{% endfor %}")
-    (tmp_path / "stages.py").write_text(STAGES)
+    """It extends another in another folder, whose options and templates name files that lie there."""
+    env, runs, base = key(demo_engine, demo_engine.base_url), tmp_path / "runs", tmp_path / "base"
+    base.mkdir()
+    (base / "mine.jsonl").write_text("".join(json.dumps({"prompt": f"Question {n}?"}) + "\n" for n in range(8)))
+    (base / "who.j2").write_text("You are {{ name }}.{% for trait in traits %} {{ trait }}{% endfor %}")
+    (base / "stages.py").write_text(STAGES)
     text = SAMPLED.replace("[prompts,", "[first, {uses: prompts, with: {sources: [./mine.jsonl]}},")
-    sampled.write_text(text + "templates: {character: ./who.j2}\nplugins: [./stages.py]\n")
+    (base / "base.yaml").write_text(text + "templates: {character: ./who.j2}\nplugins: [./stages.py]\n")
+    sampled.write_text("extends: ./base/base.yaml\nname: tiny\n")
     command = (sampled, "--runs-dir", runs, "--yes", "--trust", "--until", "student")
     whole = charrun(sampled, "--runs-dir", tmp_path / "whole", "--yes", "--trust", "--until", "student", env=env)
     assert whole.code == 0, whole.text
     killed = charrun(*command, env={**env, "CHARRUN_FAULT": "row.after:3"})
     assert killed.code == -signal.SIGKILL
-    for name in ("tiny.yaml", "who.j2", "stages.py"):
+    for name in ("tiny.yaml", "base/base.yaml", "base/who.j2", "base/stages.py"):
         (tmp_path / name).unlink()
     resumed = charrun("resume", "tiny/1", "--runs-dir", runs, "--yes", env=env)
     assert resumed.code == 0, resumed.text

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from charrun.errors import EnvironmentProblem
 from charrun.secrets import HIDDEN
+from charrun.spec import Spec
 from charrun.store.canonical import canonical
 from charrun.store.files import file_digest, make_folder, read_json, write_atomic
 from charrun.store.run import SPEC, RunFolder
@@ -26,12 +27,18 @@ class Frozen:
         path: Where the spec was written; relative paths among stages' options are relative to its folder.
         stand_ins: What stood in for which named model.
         allowed: Digests of the stage files that ran before, and may run again.
+        folders: By stage item, the folders of its options' paths that are not relative to that folder.
     """
 
     data: dict[str, Any]
     path: Path
     stand_ins: Mapping[str, str]
     allowed: frozenset[str]
+    folders: Mapping[str, Mapping[str, Path]]
+
+    def placed(self, spec: Spec) -> Spec:
+        """The spec that was read from the document, with its files where they were."""
+        return replace(spec, stages=tuple(replace(i, folders=self.folders.get(i.id, {})) for i in spec.stages))
 
 
 def keep_sources(folder: RunFolder, plugins: Mapping[str, Path]) -> None:
@@ -46,6 +53,12 @@ def keep_sources(folder: RunFolder, plugins: Mapping[str, Path]) -> None:
         if file_digest(kept) != sha256:
             make_folder(kept.parent)
             write_atomic(kept, path.read_text(encoding="utf-8"))
+
+
+def folders_of(spec: Spec) -> dict[str, dict[str, str]]:
+    """What is to be remembered of where a spec's files lie: by stage item, paths that are not beside the spec."""
+    beside = {item.id: item.folders_beside(spec.path.parent) for item in spec.stages}
+    return {id: {text: str(place.absolute()) for text, place in found.items()} for id, found in beside.items() if found}
 
 
 def thaw(run: Run) -> Frozen:
@@ -82,7 +95,8 @@ def thaw(run: Run) -> Frozen:
     if value["plugins"]:
         data["plugins"] = [_plugin(run.folder, plugin) for plugin in value["plugins"]]
     allowed = frozenset(plugin["sha256"] for plugin in value["plugins"])
-    return Frozen(data, Path(run.spec_path or run.folder / SPEC), stand_ins, allowed)
+    folders = {id: {text: Path(place) for text, place in found.items()} for id, found in run.folders.items()}
+    return Frozen(data, Path(run.spec_path or run.folder / SPEC), stand_ins, allowed, folders)
 
 
 def _model(ref: Mapping[str, Any]) -> Any:

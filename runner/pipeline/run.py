@@ -32,7 +32,7 @@ from charrun import events
 from charrun.errors import EXIT_INTERRUPTED, CharrunError, EnvironmentProblem, Interrupted, StageFailed
 from charrun.pipeline.cell import Cell
 from charrun.pipeline.choice import Choice
-from charrun.pipeline.frozen import keep_sources
+from charrun.pipeline.frozen import folders_of, keep_sources
 from charrun.pipeline.lockfile import lock_entries
 from charrun.pipeline.observers import Observers, nobody
 from charrun.pipeline.results import CellResult, CellsFailed, RunResult
@@ -132,6 +132,7 @@ async def _run(shared: Shared, choice: Choice, selection: Selection, manner: Man
         spec=shared.folder.spec_digest,
         selection=selection.to_dict(),
         spec_path=str(choice.spec.path.absolute()),
+        folders=folders_of(choice.spec),
         engine=shared.engine.name,
         stand_ins=dict(choice.stand_ins),
         pid=os.getpid(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import product
@@ -121,6 +121,7 @@ class StageItem:
         options: All of its options, defaults filled in.
         needs: Ids of earlier items that it takes its input from.
         node: Where it is written, or where it was last changed.
+        folders: Of an item that is not read from where it was written, the folders of paths among its options.
     """
 
     id: str
@@ -128,6 +129,7 @@ class StageItem:
     options: Mapping[str, Any]
     needs: tuple[str, ...]
     node: Node = field(compare=False, repr=False)
+    folders: Mapping[str, Path] = field(default_factory=dict, compare=False)
 
     def problem(self, code: str, message: str, severity: Severity = "error") -> Problem:
         """A problem with this item, at its place."""
@@ -139,23 +141,35 @@ class StageItem:
         Returns:
             `None` if no option of this item is written so, as in a default or a stand-in's options.
         """
+        if written in self.folders:
+            return self.folders[written]
+        return next((folder for text, folder in self._texts() if text == written), None)
+
+    def folders_beside(self, folder: Path) -> dict[str, Path]:
+        """Of each text among the options that is written in another folder than this, its folder."""
+        found: dict[str, Path] = {}
+        for text, place in self._texts():
+            found.setdefault(text, place)
+        return {text: place for text, place in found.items() if place.absolute() != folder.absolute()}
+
+    def _texts(self) -> Iterator[tuple[str, Path]]:
         options = self.node.value.get("with") if isinstance(self.node.value, dict) else None
-        found = _written(options[1], written) if options else None
-        if found is None:
-            return None
-        return found.source.path.parent if found.source.path else Path()
+        yield from _written(options[1]) if options else ()
 
 
-def _written(node: Node, text: str) -> Node | None:
-    """The first value in `node` that is this text."""
+def _written(node: Node) -> Iterator[tuple[str, Path]]:
+    """Every text in `node`, in order, with the folder of the file that it is written in."""
     match node.value:
         case dict() as entries:
             inner = [value for _, value in entries.values()]
         case list() as items:
             inner = items
         case value:
-            return node if value == text else None
-    return next((found for child in inner if (found := _written(child, text))), None)
+            if isinstance(value, str):
+                yield value, node.source.path.parent if node.source.path else Path()
+            return
+    for child in inner:
+        yield from _written(child)
 
 
 @dataclass(frozen=True)

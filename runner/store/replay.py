@@ -64,6 +64,7 @@ class RunTrace:
         pid: The process that began or continued it last.
         selection: The part of the spec that it was begun or continued with last.
         spec_path: The spec file of that time.
+        folders: By stage item, the folders of its options' paths that are not beside that file.
     """
 
     status: str = STOPPED
@@ -79,6 +80,7 @@ class RunTrace:
     command: str = ""
     selection: Mapping[str, Any] = field(default_factory=dict)
     spec_path: str = ""
+    folders: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 class Replay:
@@ -133,6 +135,11 @@ def _begin(run: RunTrace, event: Event, time: float) -> None:
     named = [c for c in cells if isinstance(c, str)] if isinstance(cells, list) else []
     run.cells = tuple(dict.fromkeys([*run.cells, *named]))
     run.selection, run.spec_path = mapping_of(event, "selection"), text_of(event, "spec_path")
+    run.folders = {
+        id: {text: place for text, place in found.items() if isinstance(place, str)}
+        for id, found in mapping_of(event, "folders").items()
+        if isinstance(found, dict)
+    }
     pid = event.get("pid")
     run.pid = pid if isinstance(pid, int) else 0
     argv = event.get("argv")

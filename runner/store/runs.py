@@ -44,6 +44,7 @@ class Run:
         damage: What of it cannot be read, in one line; empty where all can.
         selection: The part of the spec that it was begun or continued with last.
         spec_path: The spec file of that time; empty where the journal does not tell.
+        folders: By stage item, the folders of its options' paths that are not beside that file.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Run:
     damage: str = ""
     selection: Mapping[str, Any] = field(default_factory=dict)
     spec_path: str = ""
+    folders: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -170,6 +172,7 @@ def read_run(folder: Path, journal: Journal | None = None) -> Run:
         command=trace.command,
         selection=trace.selection,
         spec_path=trace.spec_path,
+        folders=trace.folders,
         damage=journal.damage or ("" if whole else "spec.json is missing or damaged"),
     )
 
