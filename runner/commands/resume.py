@@ -8,8 +8,8 @@ import click
 
 from charrun.commands.loading import load_document, open_registry
 from charrun.commands.options import no_plugins_option, runs_dir_option
-from charrun.commands.run import Way, go, shown
-from charrun.commands.run_options import manner_options
+from charrun.commands.run import go
+from charrun.commands.run_options import Way, way_options
 from charrun.commands.words import run_names
 
 
@@ -17,19 +17,12 @@ from charrun.commands.words import run_names
 @click.argument("run", default="", shell_complete=run_names)
 @runs_dir_option
 @no_plugins_option
-@manner_options
+@way_options
 def resume(
     run: str,
     runs_dir: Path,
     plugins: bool,
-    jobs: int,
-    wait: bool,
-    patience: float,
-    yes: bool,
-    as_json: bool,
-    plain: bool,
-    verbose: bool,
-    quiet: bool,
+    way: Way,
 ) -> None:
     """Go on with RUN from its frozen spec, whatever became of the file.
 
@@ -44,13 +37,11 @@ def resume(
     from charrun.store.run import SPEC, RunFolder
     from charrun.store.runs import find_run
 
-    show = shown(as_json, plain, verbose, quiet)
     found = find_run(runs_dir, run)
     frozen = thaw(found)
     document = read_text(emit(frozen.data), frozen.path, str(found.folder / SPEC))
     loaded = load_document(open_registry(plugins), document, lambda file: file.digest in frozen.allowed)
     spec = frozen.placed(loaded.spec)
     choice = Choice(loaded.registry.engines[spec.engine.uses](), spec, frozen.stand_ins)
-    way = Way(jobs, wait, patience, yes)
     selection = Selection.from_dict(found.selection)
-    go(loaded, choice, found.runs_dir, selection, show, way, RunFolder(found.folder))
+    go(loaded, choice, found.runs_dir, selection, way, RunFolder(found.folder))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,7 @@ import click
 
 from charrun.commands.loading import Loaded
 from charrun.commands.options import locked_option, plugin_options, runs_dir_option, set_option
-from charrun.commands.run_options import load_selected, manner_options, selection_of, selection_options
-from charrun.commands.run_shown import Events, Person
+from charrun.commands.run_options import Way, load_selected, selection_of, selection_options, way_options
 from charrun.commands.words import spec_files
 from charrun.errors import EnvironmentProblem, render_problems
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 @locked_option
 @runs_dir_option
 @plugin_options
-@manner_options
+@way_options
 def run(
     spec: str,
     sets: Sequence[str],
@@ -38,14 +37,7 @@ def run(
     runs_dir: Path,
     plugins: bool,
     trust: bool,
-    jobs: int,
-    wait: bool,
-    patience: float,
-    yes: bool,
-    as_json: bool,
-    plain: bool,
-    verbose: bool,
-    quiet: bool,
+    way: Way,
     **selected: Any,
 ) -> None:
     """Run SPEC, or continue its run.
@@ -55,7 +47,6 @@ def run(
     """
     from charrun.pipeline.choice import choose
 
-    show = shown(as_json, plain, verbose, quiet)
     selection = selection_of(**selected)
     loaded = load_selected(spec, sets, selection, plugins=plugins, trust=trust)
     choice = choose(loaded.spec, loaded.registry)
@@ -63,28 +54,7 @@ def run(
         from charrun.commands.lock import require_locked
 
         require_locked(spec, sets, loaded, choice)
-    go(loaded, choice, runs_dir, selection, show, Way(jobs, wait, patience, yes))
-
-
-@dataclass(frozen=True)
-class Way:
-    """How a command was told to run: cells at once, waiting for others, minutes of patience, no question."""
-
-    jobs: int
-    wait: bool
-    patience: float
-    yes: bool
-
-
-def shown(as_json: bool, plain: bool, verbose: bool, quiet: bool) -> Events | Person:
-    """Who is told what happens.
-
-    Raises:
-        UsageError: Options that exclude each other.
-    """
-    if verbose and quiet:
-        raise click.UsageError("--verbose and --quiet exclude each other")
-    return Events(verbose) if as_json else Person(plain, 0 if quiet else 2 if verbose else 1)
+    go(loaded, choice, runs_dir, selection, way)
 
 
 def go(
@@ -92,18 +62,15 @@ def go(
     choice: Choice,
     runs_dir: Path,
     selection: Selection,
-    show: Events | Person,
     way: Way,
     folder: RunFolder | None = None,
 ) -> None:
     """Look, ask, run, and show what was made; `folder` is a run that is continued as it is."""
-    selection = _prepare(loaded, choice, runs_dir, selection, show, way.yes)
-    _go(loaded, choice, runs_dir, selection, show, way, folder)
+    selection = _prepare(loaded, choice, runs_dir, selection, way)
+    _go(loaded, choice, runs_dir, selection, way, folder)
 
 
-def _prepare(
-    loaded: Loaded, choice: Choice, runs_dir: Path, selection: Selection, show: Events | Person, yes: bool
-) -> Selection:
+def _prepare(loaded: Loaded, choice: Choice, runs_dir: Path, selection: Selection, way: Way) -> Selection:
     """Everything before the first write: stages' own checks, `--after`, and the question."""
     from charrun.pipeline.checks import check_cells, passed_cells
     from charrun.pipeline.run import plan_cells
@@ -117,9 +84,9 @@ def _prepare(
         for line in left:
             click.echo(line, err=True)
         selection = replace(selection, names=tuple(cell.name for cell in cells))
-    show.begin(choice, cells)
+    way.show.begin(choice, cells)
     if choice.engine.hosted:
-        _confirm(yes)
+        _confirm(way.yes)
     return selection
 
 
@@ -128,7 +95,6 @@ def _go(
     choice: Choice,
     runs_dir: Path,
     selection: Selection,
-    show: Events | Person,
     way: Way,
     folder: RunFolder | None,
 ) -> None:
@@ -139,7 +105,7 @@ def _go(
 
     failed: CellsFailed | None = None
     manner = Manner(way.jobs, way.wait, way.patience * 60)
-    with show.watching() as watcher:
+    with way.show.watching() as watcher:
         try:
             result = run_choice(choice, loaded.registry, runs_dir, [watcher], selection, manner, folder)
         except CellsFailed as error:  # what the others have made is shown nevertheless
@@ -148,7 +114,7 @@ def _go(
         report = result.folder / "report.md"
         if not selection.is_part or not report.exists():  # a part's results do not take the place of the whole's
             write_atomic(report, report_markdown(result))
-        show.end(result)
+        way.show.end(result)
     if failed:
         raise failed
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from charrun.commands.loading import Loaded, load
+from charrun.commands.run_shown import Events, Person
 from charrun.commands.words import character_ids, model_ids, scale_names, stage_ids
 from charrun.errors import UsageProblem
 from charrun.spec.words import suggest
@@ -82,8 +84,41 @@ def selection_options(command: _Command) -> _Command:
     return command
 
 
-def manner_options(command: _Command) -> _Command:
-    """How a run is done and told: `--jobs --wait --patience --yes --json --plain --verbose --quiet`."""
+@dataclass(frozen=True)
+class Way:
+    """How a command was told to run.
+
+    Attributes:
+        jobs: Cells that run at once.
+        wait: Whether to wait for what another process writes.
+        patience: Minutes without any answer of the engine, after which it counts as gone.
+        yes: Whether not to ask before a run on a hosted engine.
+        show: Who is told what happens.
+    """
+
+    jobs: int
+    wait: bool
+    patience: float
+    yes: bool
+    show: Events | Person
+
+    @classmethod
+    def of(cls, as_json: bool, plain: bool, verbose: bool, quiet: bool, **how: Any) -> Way:
+        """What the options say.
+
+        Raises:
+            UsageError: Options that exclude each other.
+        """
+        if verbose and quiet:
+            raise click.UsageError("--verbose and --quiet exclude each other")
+        return cls(show=Events(verbose) if as_json else Person(plain, 0 if quiet else 2 if verbose else 1), **how)
+
+
+def way_options(command: Callable[..., None]) -> Callable[..., None]:
+    """How a run is done and told, as the parameter `way`.
+
+    `--jobs --wait --patience --yes --json --plain --verbose --quiet`.
+    """
     options = [
         click.option(
             "-j", "--jobs", type=click.IntRange(1), default=4, show_default=True, help="Cells that run at once."
@@ -107,9 +142,17 @@ def manner_options(command: _Command) -> _Command:
         click.option("-v", "--verbose", is_flag=True, help="Tell every optimiser step too."),
         click.option("-q", "--quiet", is_flag=True, help="Tell only what fails, and the results."),
     ]
+    names = ("jobs", "wait", "patience", "yes", "as_json", "plain", "verbose", "quiet")
+
+    @wraps(command)
+    def told(**given: Any) -> None:
+        way = Way.of(**{name: given.pop(name) for name in names})
+        command(way=way, **given)
+
+    found: Callable[..., None] = told
     for option in reversed(options):
-        command = option(command)
-    return command
+        found = option(found)
+    return found
 
 
 def selection_of(

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
+import pytest
+
+Case = TypeVar("Case")
 PAGE = Path(__file__).parents[2] / "docs" / "durability.md"
 BEGIN, END = "<!-- faults:begin -->", "<!-- faults:end -->"
+
+
+def tiers(whole: Iterable[Case], quick: Iterable[Case], sample: Iterable[Case]) -> list[Any]:
+    """Cases for `pytest -m faults`, some of them in every run of the tests, and a sample of them in CI's slow tier."""
+    marked: list[tuple[Case, str, Any]] = [(case, " quick", ()) for case in quick]
+    marked += [(case, " sample", pytest.mark.slow) for case in sample]
+    marked += [(case, "", pytest.mark.faults) for case in whole]
+    return [pytest.param(case, marks=marks, id=f"{_name(case)}{tier}") for case, tier, marks in marked]
+
+
+def _name(case: object) -> str:
+    return "-".join(map(str, case)) if isinstance(case, tuple) else str(case)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import Literal
 
 import pytest
 from faults.lab import STAGES, Lab, Trial
-from faults.matrix import Matrix
+from faults.matrix import Matrix, tiers
 
 FILES = ("journal.before", "journal.after", "file.written", "file.renamed", "outputs.before", "outputs.after")
 SAMPLES = ("row.before", "row.after")
@@ -34,6 +34,9 @@ CASES += [(stage, f"{point}:2") for stage, point in POINTS if point in SECOND_TI
 QUICK = [("student", "row.after:1"), ("dpo", "save.submitted:1")]
 SAMPLE = random.Random(7).sample(CASES, 14)
 Who = Literal["runner", "engine", "both"]
+KILLS: dict[Who, int] = {"runner": 20, "engine": 10, "both": 10}
+RANDOM = [(who, kills, seed) for who, kills in KILLS.items() for seed in range(5)]
+"""Who is killed, how often in one test, and from which seed."""
 
 
 def killed_at(lab: Lab, stage: str, fault: str, matrix: Matrix) -> None:
@@ -98,39 +101,11 @@ def hit(lab: Lab, trial: Trial, who: Who, runner: object) -> None:
     assert "Traceback" not in ended.text, ended.text
 
 
-@pytest.mark.parametrize(("stage", "fault"), QUICK)
-def test_a_run_that_is_killed_at_a_point_loses_nothing_quick(stage: str, fault: str, lab: Lab, matrix: Matrix) -> None:
-    killed_at(lab, stage, fault, matrix)
+@pytest.mark.parametrize("case", tiers(CASES, QUICK, SAMPLE))
+def test_a_run_that_is_killed_at_a_point_loses_nothing(case: tuple[str, str], lab: Lab, matrix: Matrix) -> None:
+    killed_at(lab, *case, matrix)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("stage", "fault"), SAMPLE)
-def test_a_run_that_is_killed_at_a_point_loses_nothing_sample(stage: str, fault: str, lab: Lab, matrix: Matrix) -> None:
-    killed_at(lab, stage, fault, matrix)
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize(("stage", "fault"), CASES)
-def test_a_run_that_is_killed_at_a_point_loses_nothing(stage: str, fault: str, lab: Lab, matrix: Matrix) -> None:
-    killed_at(lab, stage, fault, matrix)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("who", ["runner", "engine", "both"])
-def test_a_run_that_is_killed_at_random_loses_nothing_sample(who: Who, lab: Lab, matrix: Matrix) -> None:
-    killed_at_random(lab, who, 2, 1, matrix)
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize(
-    ("who", "kills", "seed"),
-    [
-        *(("runner", 20, n) for n in range(5)),
-        *(("engine", 10, n) for n in range(5)),
-        *(("both", 10, n) for n in range(5)),
-    ],
-)
-def test_a_run_that_is_killed_at_random_loses_nothing(
-    who: Who, kills: int, seed: int, lab: Lab, matrix: Matrix
-) -> None:
-    killed_at_random(lab, who, kills, seed, matrix)
+@pytest.mark.parametrize("case", tiers(RANDOM, (), [(who, 2, 9) for who in ("runner", "engine", "both")]))
+def test_a_run_that_is_killed_at_random_loses_nothing(case: tuple[Who, int, int], lab: Lab, matrix: Matrix) -> None:
+    killed_at_random(lab, *case, matrix)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from faults.lab import Lab
-from faults.matrix import Matrix
+from faults.matrix import Matrix, tiers
 from faults.plan import (
     CAPABILITIES,
     CONFIG,
@@ -144,30 +144,11 @@ def stays(lab: Lab, name: str, matrix: Matrix) -> None:
     matrix.count("a fault of the service that stays", 1, 1, trial.rows_lost(), 0)
 
 
-@pytest.mark.parametrize("name", QUICK)
-def test_a_fault_that_passes_ends_in_a_finished_run_quick(name: str, lab: Lab, matrix: Matrix) -> None:
-    passes(lab, name, matrix)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SAMPLED_PASSING)
-def test_a_fault_that_passes_ends_in_a_finished_run_sample(name: str, lab: Lab, matrix: Matrix) -> None:
-    passes(lab, name, matrix)
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize("name", PASSING)
+@pytest.mark.parametrize("name", tiers(PASSING, QUICK, SAMPLED_PASSING))
 def test_a_fault_that_passes_ends_in_a_finished_run_with_an_exact_ledger(name: str, lab: Lab, matrix: Matrix) -> None:
     passes(lab, name, matrix)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SAMPLED_STAYING)
-def test_a_fault_that_stays_ends_in_one_sentence_sample(name: str, lab: Lab, matrix: Matrix) -> None:
-    stays(lab, name, matrix)
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize("name", STAYING)
+@pytest.mark.parametrize("name", tiers(STAYING, (), SAMPLED_STAYING))
 def test_a_fault_that_stays_ends_in_one_sentence_and_can_be_gone_on_from(name: str, lab: Lab, matrix: Matrix) -> None:
     stays(lab, name, matrix)
