@@ -17,6 +17,7 @@ import pytest
 if TYPE_CHECKING:
     import httpx
     import tinker
+    from faults.proxy import Proxy
 
 REPOSITORY = Path(__file__).parent.parent
 SPECS = REPOSITORY / "specs"
@@ -151,3 +152,33 @@ def until() -> Callable[[Callable[[], bool]], None]:
             time.sleep(0.005)
 
     return wait
+
+
+@pytest.fixture(scope="module")
+def proxy(demo_engine: RunningEngine) -> Iterator[Proxy]:
+    """A proxy before the shared engine that injects faults."""
+    from faults.proxy import Proxy
+
+    with Proxy(demo_engine.base_url) as running:
+        yield running
+
+
+@pytest.fixture
+def sampled(tmp_path: Path) -> Path:
+    """A spec that samples a little."""
+    from small_runs import SAMPLED
+
+    path = tmp_path / "tiny.yaml"
+    path.write_text(SAMPLED)
+    return path
+
+
+@pytest.fixture
+def offline(tmp_path: Path) -> Path:
+    """A spec whose stages need no engine."""
+    from small_runs import OFFLINE, STAGES
+
+    (tmp_path / "stages.py").write_text(STAGES)
+    path = tmp_path / "offline.yaml"
+    path.write_text(OFFLINE.format(characters="pirate"))
+    return path
