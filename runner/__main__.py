@@ -1,6 +1,6 @@
 """`python -m charrun` is the command `charrun`."""
 
-from charrun.cli import main
+from charrun.cli import run
 
 if __name__ == "__main__":
-    main()
+    run()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import importlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -149,6 +152,25 @@ def main(args: Sequence[str] | None = None) -> None:
     with guarded_streams():
         code = _ended(args)
     sys.exit(code)
+
+
+def run() -> None:
+    """The command as a process of its own: `main`, and no waiting for threads that never end.
+
+    The SDK's threads go on until the process is gone. One that comes back from compiled code while the interpreter is
+    being taken down aborts the process, once in about a thousand ends, and its exit code is lost.
+    """
+    try:
+        main()
+    except SystemExit as ended:
+        if not any(thread.daemon for thread in threading.enumerate()):
+            raise
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or nobody reads it any more
+                stream.flush()
+        os._exit(code)
 
 
 def _ended(args: Sequence[str] | None) -> int:

@@ -236,3 +236,19 @@ def on_a_terminal(*words: str, **variables: str) -> str:
     os.close(parent)
     assert process.wait(timeout=60) == 0
     return text.decode()
+
+
+def test_the_process_ends_with_its_code_whatever_its_threads_do() -> None:
+    """The SDK's threads never end; one that is in compiled code must not be met by an interpreter that is gone."""
+    script = (
+        "import atexit, sys, threading, time\n"
+        "threading.Thread(target=lambda: [time.sleep(0) for _ in iter(int, 1)], daemon=True).start()\n"
+        "atexit.register(lambda: print('put away'))\n"
+        "from charrun.cli import run\n"
+        "sys.argv = ['charrun', *sys.argv[1:]]\n"
+        "run()\n"
+    )
+    for words, code in ((["--version"], 0), (["nonsense"], 2)):
+        done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True)
+        assert done.returncode == code and "put away" in done.stdout
+        assert "charrun, version" in done.stdout or "No such command" in done.stderr
