@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import tinker
 
 _REACH_SECONDS = 10
+_HEALTH = "/api/v1/healthz"
 _PAGE = 100
 _CURRENT_SPEC = "specs/pirate-mini-current.yaml"
 
@@ -115,9 +116,13 @@ class TinkerEngine(Engine):
         import http.client
         import urllib.error
         import urllib.request
+        from urllib.parse import urlsplit
 
         try:
-            urllib.request.urlopen(f"{address.rstrip('/')}/api/v1/healthz", timeout=_REACH_SECONDS).close()
+            # The SDK sends user and password of an address as a header; here a refusal is an answer as well.
+            parts = urlsplit(address)
+            place = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=f"{parts.path.rstrip('/')}{_HEALTH}")
+            urllib.request.urlopen(place.geturl(), timeout=_REACH_SECONDS).close()
         except urllib.error.HTTPError:
             return  # something answers
         except (OSError, ValueError, http.client.HTTPException) as error:

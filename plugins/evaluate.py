@@ -104,7 +104,7 @@ class EvaluateStage(Stage):
         try:
             self._scored_as(ctx)
         except SpecError as error:
-            found.append(f"scored_as: {error.problems[0].message}")
+            found.append(f"scored_as: {ctx.options['scored_as']}: {error.problems[0].message}")
         return found
 
     def further_inputs(self, ctx: StageContext) -> Any:

@@ -6,10 +6,10 @@ The names below are the public API, for stage plugins and programs. They are imp
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as typing's, which takes its time: Ctrl-C is heard from `charrun.__main__` on
 if TYPE_CHECKING:
+    from typing import Any
+
     from charrun.chat import Chat, Message, TrainedRow, assistant, system, user
     from charrun.engine.process import EngineProcess
     from charrun.errors import CharrunError, EnvironmentProblem, Problem, SpecError, StageFailed
@@ -99,6 +99,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'charrun' has no attribute '{name}'")
+    import importlib
+
     value = getattr(importlib.import_module(_HOME_OF[name]), name)
     globals()[name] = value
     return value

@@ -6,6 +6,7 @@ code; a traceback means a defect in charrun.
 
 from __future__ import annotations
 
+import errno
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -160,3 +161,16 @@ class Interrupted(CharrunError):
     """Ctrl-C or SIGTERM; what was recorded stays and the same command continues."""
 
     exit_code = EXIT_INTERRUPTED
+
+
+def disk_problem(told: str, error: OSError) -> EnvironmentProblem:
+    """A write that failed, as a person is told of it.
+
+    Args:
+        told: What failed, the system's own words aside.
+        error: What the system says.
+    """
+    remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "see to it"
+    return EnvironmentProblem(
+        f"{told}: {error.strerror or error}", f"what is recorded stays; {remedy} and run the same command again"
+    )

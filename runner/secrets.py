@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import html
 import json
 import math
 import os
@@ -187,8 +188,10 @@ def _forms(value: str) -> Iterator[str]:
     yield value
     yield json.dumps(value)[1:-1]
     yield json.dumps(value, ensure_ascii=False)[1:-1]
-    encoded = [quote(value, safe=""), quote(value), quote_plus(value), "".join(f"%{b:02X}" for b in value.encode())]
-    for form in encoded:
+    yield html.escape(value)
+    yield html.escape(value, quote=False)
+    once = [quote(value, safe=""), quote(value), quote_plus(value), "".join(f"%{b:02X}" for b in value.encode())]
+    for form in [*once, *(quote(form, safe="") for form in once)]:  # an address may be quoted within another
         yield form
         yield re.sub(r"%[0-9A-F]{2}", lambda match: match[0].lower(), form)
     if len(value) >= _SHORTEST:

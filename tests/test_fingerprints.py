@@ -204,6 +204,7 @@ CHANGES: dict[str, tuple[Callable[[Lab], object], set[str]]] = {
     "Spec.stages": (lambda lab: lab.set(stages=lab.spec.stages[:-1]), set()),
     "StageItem.id": (lambda lab: lab.item("teacher", id="mentor"), set()),
     "StageItem.needs": (lambda lab: lab.item("reflection", needs=("dpo",)), set()),
+    "StageItem.folders": (lambda lab: lab.item("teacher", folders={"x.txt": Path("/elsewhere")}), set()),
     "StageItem.node": (lambda lab: lab.item("teacher", node=replace(lab.spec.stages[0].node, value="teacher")), set()),
     "Spec.stand_ins": (lambda lab: lab.set(stand_ins=None), set()),
     "Spec.exclude": (lambda lab: lab.set(exclude=(Exclusion(characters=frozenset({"grump"})),)), set()),

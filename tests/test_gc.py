@@ -102,7 +102,7 @@ def test_a_folder_that_only_a_snapshot_names_is_kept(runs: Path, gc: Call) -> No
     assert {name for name in everything if not name.startswith("answers-")} <= store_folders(runs)
 
 
-@pytest.mark.parametrize("harm", ["line", "missing", "unreadable"])
+@pytest.mark.parametrize("harm", ["line", "missing", "unreadable", "empty", "cut"])
 def test_a_run_whose_journal_cannot_be_read_keeps_everything(harm: str, runs: Path, gc: Call) -> None:
     second = second_run(runs, "prompts")
     write_json(second / "run.json", {"run": "pirate-smoke/2"})
@@ -114,6 +114,10 @@ def test_a_run_whose_journal_cannot_be_read_keeps_everything(harm: str, runs: Pa
         journal.write_bytes(text.replace(b"prompts", b"promptz", 1))
     elif harm == "unreadable":
         journal.mkdir()
+    elif harm == "empty":
+        journal.touch()
+    elif harm == "cut":
+        journal.write_bytes(text[:-9])
     before = state(runs)
     for args in (["--yes"], ["--dry-run"], ["--yes", "--json"]):
         outcome = gc(*args)

@@ -61,11 +61,33 @@ def test_a_resumed_run_goes_on_from_its_frozen_spec_whatever_became_of_the_file(
     assert "pairs" not in {event.get("stage") for event in events(runs, "tiny/1")}  # the same part of the spec
 
 
+def test_a_character_that_an_option_names_lies_beside_the_file_that_says_so(sampled: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    shutil.copy(SPECS / "characters" / "gardener.yaml", base / "other.yaml")
+    text = SAMPLED.replace("pairs]", "pairs, dpo, {uses: evaluate, with: {scored_as: ./other.yaml}}]")
+    (base / "base.yaml").write_text(text)
+    sampled.write_text("extends: ./base/base.yaml\nname: tiny\n")
+    planned = charrun("plan", sampled, "--runs-dir", tmp_path / "runs")
+    assert planned.code == 0, planned.text
+    (base / "other.yaml").unlink()
+    refused = charrun("plan", sampled, "--runs-dir", tmp_path / "runs")
+    assert refused.code == 3 and "RUN001 scored_as: ./other.yaml: no such file" in refused.err, refused.text
+
+
 def test_a_run_whose_frozen_spec_is_gone_says_what_to_do(offline: Path, tmp_path: Path) -> None:
     assert charrun(offline, "--runs-dir", tmp_path / "runs", "--trust").code == 0
     (tmp_path / "runs/offline/1/spec.json").write_text("{")
     refused = charrun("resume", "--runs-dir", tmp_path / "runs")
     assert (refused.code, "is missing or damaged\n  run the spec itself again" in refused.err) == (5, True)
+    other = tmp_path / "other.yaml"
+    other.write_text(offline.read_text().replace("seed: 7", "seed: 8"))
+    assert charrun(other, "--runs-dir", tmp_path / "others", "--trust").code == 0
+    frozen = (tmp_path / "others/offline/1/spec.json").read_bytes()
+    (tmp_path / "runs/offline/1/spec.json").write_bytes(frozen)  # sound, and another run's
+    refused = charrun("resume", "--runs-dir", tmp_path / "runs")
+    assert (refused.code, "is not the spec that the run was begun with" in refused.err) == (5, True)
+    (tmp_path / "runs/offline/1/spec.json").write_text("{")
     again = charrun(offline, "--runs-dir", tmp_path / "runs", "--trust")
     assert again.code == 0 and "spec.json was missing or damaged and is written anew" in again.out
     assert charrun("resume", "--runs-dir", tmp_path / "runs").code == 0

@@ -45,6 +45,18 @@ def test_a_run_on_a_service_shows_what_it_will_do_and_trains_there(tmp_path: Pat
     assert list((tmp_path / "runs/store").glob("export-*/adapter/adapter_model.safetensors"))
 
 
+def test_an_address_may_hold_user_and_password(tmp_path: Path, demo_engine: RunningEngine) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(SPEC.format(stages="[prompts, teacher]"))
+    address = demo_engine.base_url.replace("://", "://somebody:pa55w0rd-of-theirs@")
+    env = {**environment(demo_engine), "TINKER_BASE_URL": address}
+    outcome = charrun(spec, "--runs-dir", tmp_path / "runs", "--yes", env=env)
+    assert outcome.code == 0 and "pa55w0rd" not in outcome.text, outcome.text
+    assert list((tmp_path / "runs/store").glob("teacher-*/chosen-*.jsonl"))
+    dead = charrun(spec, "--runs-dir", tmp_path / "dead", "--yes", env={**env, "TINKER_BASE_URL": "http://a:b@[::1"})
+    assert dead.code == 5 and "nothing answers at" in dead.err, dead.text
+
+
 @pytest.mark.slow
 def test_rows_of_stand_ins_and_of_a_service_never_mix(tmp_path: Path, demo_engine: RunningEngine) -> None:
     spec = tmp_path / "spec.yaml"

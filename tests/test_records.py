@@ -249,6 +249,17 @@ def test_a_missing_or_damaged_file_makes_the_ticket_void_and_the_file_is_named(t
     assert ticket.shortened(tmp_path) == [str(tmp_path / "items.jsonl")]
 
 
+def test_a_ticket_that_was_written_for_other_work_is_void(tmp_path: Path) -> None:
+    path = tmp_path / "sft-0123456789abcdef" / "done" / "0123.json"
+    path.parent.mkdir(parents=True)
+    write_ticket(path, Ticket({}, seconds=1.5))
+    assert (read := read_ticket(path)) is not None and read.seconds == 1.5
+    for other in (path.with_name("4567.json"), tmp_path / "sft-fedcba9876543210" / "done" / path.name):
+        other.parent.mkdir(parents=True, exist_ok=True)
+        other.write_bytes(path.read_bytes())
+        assert read_ticket(other) is None
+
+
 def test_an_artifact_is_read_only_if_its_bytes_are_those_that_were_published(tmp_path: Path) -> None:
     artifact = publish(tmp_path, "pairs", [{"n": 1}], content)
     assert artifact.read() == [{"n": 1}]

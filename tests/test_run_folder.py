@@ -27,6 +27,15 @@ lock.acquire()
 print("held", flush=True)
 sys.stdin.read()
 """
+OPEN = """
+import sys, pathlib
+from charrun.store.run import RunFolder
+runs, go, seed = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), int(sys.argv[3])
+print("ready", flush=True)
+while not go.exists():
+    pass
+print(RunFolder.open(runs, "demo", {"seed": seed}).folder.name)
+"""
 RECORD = """
 import sys, pathlib
 from charrun.store.run import RunFolder
@@ -153,6 +162,28 @@ def test_the_runs_number_grows_only_when_the_resolved_spec_changes(tmp_path: Pat
     assert opened(tmp_path, seed=7).folder == first.folder
     assert opened(tmp_path, seed=8).folder.name == "2"
     assert opened(tmp_path, seed=7).folder == first.folder
+
+
+def test_runs_that_begin_at_once_share_a_number_only_if_they_are_of_one_spec(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    words = [(seed, copy) for seed in range(6) for copy in range(2)]
+    command = [sys.executable, "-c", OPEN, str(tmp_path / "runs"), str(go)]
+    begun = [
+        subprocess.Popen([*command, str(seed)], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
+        for seed, _ in words
+    ]
+    for process in begun:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    go.touch()
+    found = [(seed, process.communicate()[0].strip()) for (seed, _), process in zip(words, begun, strict=True)]
+    assert {number for _, number in found} == set("123456")
+    assert len(set(found)) == 6  # each seed has one
+    assert {path.name for path in (tmp_path / "runs/demo").iterdir()} == set("123456")
+
+
+def test_a_folder_whose_name_is_no_number_of_ours_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "demo" / "²").mkdir(parents=True)
+    assert opened(tmp_path).folder.name == "1"
 
 
 def test_a_damaged_frozen_spec_is_named_and_written_anew(tmp_path: Path) -> None:

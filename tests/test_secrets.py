@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import http.server
 import json
 import re
@@ -80,6 +81,8 @@ def forms(secret: str) -> dict[str, bytes]:
         "percent in lower case": re.sub("%..", lambda match: match[0].lower(), quote(secret, safe="")).encode(),
         "path": quote(secret).encode(),
         "every byte": "".join(f"%{byte:02X}" for byte in data).encode(),
+        "percent twice": quote(quote(secret, safe=""), safe="").encode(),
+        "html": html.escape(secret).encode(),
         "json": json.dumps(secret)[1:-1].encode(),
         "hex": data.hex().encode(),
     }

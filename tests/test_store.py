@@ -233,6 +233,14 @@ def test_a_write_that_fails_leaves_no_file_behind(call: str, tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_cannot_be_replaced_is_named_and_not_its_draft(tmp_path: Path) -> None:
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(OSError, match="directory") as told:
+        write_atomic(tmp_path / "a.json", "text")
+    assert told.value.filename == str(tmp_path / "a.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
 def test_what_is_set_aside_is_renamed_and_never_deleted(tmp_path: Path) -> None:
     for content in ("one", "two"):
         (tmp_path / "a.jsonl").write_text(content)

@@ -76,6 +76,21 @@ def test_a_disk_that_fills_while_rows_are_stored_loses_nothing_that_is_stored(
         assert stored(runs) >= 80 > kept
 
 
+@pytest.mark.slow
+def test_a_disk_that_fills_while_the_engine_saves_is_told_as_one(sampled: Path, tmp_path: Path) -> None:
+    sampled.write_text(SAMPLED.replace("pairs]", "pairs, {uses: dpo, with: {batch_size: 2}}]"))
+    with mounted(tmp_path / "small", "-o", "size=600k") as runs:
+        full = charrun(sampled, "--runs-dir", runs)
+        assert full.code == 5 and "Traceback" not in full.text, full.text
+        assert full.err.endswith(
+            "error: the engine cannot write: No space left on device\n"
+            "  what is recorded stays; make room and run the same command again\n"
+        )
+        subprocess.run(["mount", "-o", "remount,size=40m", str(runs)], check=True)
+        done = charrun(sampled, "--runs-dir", runs)
+        assert done.code == 0, done.text
+
+
 def test_a_folder_that_cannot_be_written_ends_a_run_in_one_sentence(offline: Path, tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "-o", "size=20m") as runs:
         subprocess.run(["mount", "-o", "remount,ro", str(runs)], check=True)

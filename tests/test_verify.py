@@ -135,6 +135,14 @@ def test_a_journal_that_lost_its_end_between_two_lines_is_named(runs: Path) -> N
     for kept in range(len(lines)):
         journal.write_bytes(b"".join(lines[:kept]))
         assert named(runs) == {journal}, kept
+    journal.write_bytes(b"")
+    (runs / "pirate-smoke" / "1" / "run.json").unlink()  # even then
+    assert named(runs) == {journal} and "is empty" in {each.what for each in verified(runs).damage}
+
+
+def test_a_journal_that_lost_an_event_is_named(runs: Path) -> None:
+    journal = runs / "pirate-smoke" / "1" / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join([*lines[:4], *lines[5:]]))
     (damage,) = verified(runs).damage
     assert (damage.file, damage.line) == (journal, 5) and "event 5 where 4 should be" in damage.what

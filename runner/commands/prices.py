@@ -57,9 +57,10 @@ def prices(names: tuple[str, ...], refresh: bool, place: str | None, as_json: bo
 
 def _refresh(place: str | None) -> list[str]:
     """Fetch a list and keep it; returns what of it was not understood."""
+    from charrun.errors import disk_problem
     from charrun.spec.price_list import PUBLISHED, fetch, read_list
     from charrun.spec.prices import fetched_file, fetched_text
-    from charrun.store.files import disk_problem, make_folder, write_atomic
+    from charrun.store.files import make_folder, write_atomic
 
     place, date = place or PUBLISHED, datetime.now(UTC).date().isoformat()
     listed, strange = read_list(fetch(place), place, date)

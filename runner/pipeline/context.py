@@ -80,8 +80,8 @@ class StageContext:
         return self._run.cell.model(role)
 
     def find_character(self, id: str) -> Character:
-        """Another character by its id, as a spec would name it."""
-        return self._run.cell.shared.find_character(id)
+        """Another character by its id, as a spec would name it; a path is relative as those that `path` takes."""
+        return self._run.cell.shared.find_character(id, self._folder_of(id))
 
     @property
     def stand_ins(self) -> Mapping[str, str]:
@@ -94,8 +94,10 @@ class StageContext:
 
     def path(self, written: str) -> Path:
         """A file that an option names, relative to the file that says so; to the working directory from `--set`."""
-        folder = self._run.item.folder_of(written) or self._run.cell.shared.spec.path.parent
-        return folder / os.path.expanduser(written)
+        return self._folder_of(written) / os.path.expanduser(written)
+
+    def _folder_of(self, written: str) -> Path:
+        return self._run.item.folder_of(written) or self._run.cell.shared.spec.path.parent
 
     def rng(self, *label: Any) -> random.Random:
         """A random generator that depends on the cell's seed and the label alone."""

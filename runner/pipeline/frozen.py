@@ -10,9 +10,9 @@ from typing import Any
 from charrun.errors import EnvironmentProblem
 from charrun.secrets import HIDDEN
 from charrun.spec import Spec
-from charrun.store.canonical import canonical
+from charrun.store.canonical import canonical, digest
 from charrun.store.files import file_digest, make_folder, read_json, write_atomic
-from charrun.store.run import SPEC, RunFolder
+from charrun.store.run import SPEC, RunFolder, specs_of
 from charrun.store.runs import Run
 
 TEMPLATES, PLUGINS = "templates", "plugins"
@@ -70,6 +70,11 @@ def thaw(run: Run) -> Frozen:
     value = read_json(run.folder / SPEC)
     if value is None:
         raise EnvironmentProblem(f"{run.folder / SPEC} is missing or damaged", "run the spec itself again")
+    begun_with = specs_of(run.folder)
+    if begun_with and digest(value) not in begun_with:
+        raise EnvironmentProblem(
+            f"{run.folder / SPEC} is not the spec that the run was begun with", "run the spec itself again"
+        )
     if HIDDEN in canonical(value):
         raise EnvironmentProblem(
             f"the spec of {run.id} held a secret, which is kept nowhere",

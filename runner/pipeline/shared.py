@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charrun import events
-from charrun.errors import Interrupted, Locked, StageFailed
+from charrun.errors import Interrupted, Locked, StageFailed, disk_problem
 from charrun.pipeline.answers import SharedAnswers
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.defects import asking
@@ -26,7 +26,6 @@ from charrun.service.pulse import pulse
 from charrun.service.service import Service
 from charrun.spec import Character, load_character
 from charrun.store.canonical import folder_digest
-from charrun.store.files import disk_problem
 from charrun.store.lock import FolderLock
 from charrun.store.run import LOCK, RunFolder
 
@@ -186,12 +185,12 @@ class Shared:
             if not self._connecting.exception():
                 await asyncio.to_thread(self._connecting.result().close)
 
-    def find_character(self, id: str) -> Character:
-        """A character of the spec, or one that a plugin registers, or one by path relative to the spec."""
+    def find_character(self, id: str, folder: Path) -> Character:
+        """A character of the spec, or one that a plugin registers, or one by path relative to a folder."""
         known = {character.id: character for character in self.spec.characters}
         if id in known:
             return known[id]
-        return load_character(self.registry.characters.get(id, self.spec.path.parent / id), id)
+        return load_character(self.registry.characters.get(id, folder / id), id)
 
     def record(self, event: str, stage: StageRun | None = None, **fields: Any) -> None:
         """Append an event to the run's journal."""

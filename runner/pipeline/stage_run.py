@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charrun import events
-from charrun.errors import Interrupted, StageFailed
+from charrun.errors import Interrupted, StageFailed, disk_problem
 from charrun.faults import reached
 from charrun.pipeline.adapters import discard
 from charrun.pipeline.checkpoints import CHECKPOINT
@@ -21,7 +21,7 @@ from charrun.pipeline.results import StageResult
 from charrun.pipeline.work import Work
 from charrun.spec import StageItem
 from charrun.store.canonical import digest
-from charrun.store.files import disk_problem, make_folder, set_aside, write_json
+from charrun.store.files import make_folder, set_aside, write_json
 from charrun.store.items import RECORDS, USAGE
 from charrun.store.tickets import DONE, Outputs, Ticket, described, read_ticket
 from charrun.store.training import REFERENCE, TRAINING
@@ -47,6 +47,7 @@ class StageRun:
         ticket: the ticket of this number of rows from these inputs,
         consumed: and the digests of the rows that it consumes: all known with the fingerprint.
         made: Of outputs that are done, for which scale, from which rows and by which versions.
+        base: Of outputs that no later stage has asked for more of, the digests of the rows by kind.
     """
 
     def __init__(self, cell: Cell, item: StageItem, stage: Stage, earlier: tuple[StageRun, ...]) -> None:
@@ -62,6 +63,7 @@ class StageRun:
         self.ticket = Path()
         self.consumed: dict[str, str] = {}
         self.made: Mapping[str, Any] = {}
+        self.base: dict[str, str] = {}
         self.result: StageResult | None = None
         self._ticket: Ticket | None = None
         self._earlier = earlier
@@ -193,7 +195,10 @@ class StageRun:
         described = with_inputs(self, self.described, rows)
         self.fingerprint = digest(described)
         self.folder = self.cell.shared.store / f"{self.item.uses}-{self.fingerprint[:_LENGTH]}"
-        ticket = digest([numbers(self.cell.scale), self.extra, rows])[:_LENGTH]
+        # What it is asked for beyond its number it may ask for in turn: named by the rows before that, the work has one
+        # name, whether its inputs have grown already or will.
+        named = {n: run.base.get(kind, rows[n]) for n, kind, run in numbered(self)} if self.extra else rows
+        ticket = digest([numbers(self.cell.scale), self.extra, named])[:_LENGTH]
         self.consumed, self.ticket = rows, self.folder / DONE / f"{ticket}.json"
         return described
 
@@ -289,6 +294,8 @@ class StageRun:
     def _take(self, entry: Ticket, *, cached: bool) -> Outputs:
         self._ticket = entry
         self.made = entry.made
+        if not self.extra:
+            self.base = {kind: artifact.content for kind, artifact in entry.outputs.items()}
         self.result = StageResult(
             id=self.item.id,
             seconds=entry.seconds,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import errno
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from charrun.chat import Chat, load_tokenizer
-from charrun.errors import CharrunError, EnvironmentProblem, StageFailed
+from charrun.errors import CharrunError, EnvironmentProblem, StageFailed, disk_problem
 from charrun.secrets import hide_message, learn
 from charrun.service.engine import Connection
 from charrun.service.models import local_folder
@@ -28,6 +30,9 @@ _LOOK_SECONDS = 0.5
 _AGAIN = "what is recorded stays; run the same command again"
 _NO_RESULT = "Error retrieving result: "
 """What the SDK's ValueErrors of an answer that it cannot use begin with."""
+_OF_THE_SDK = re.compile(r"(?: \(status \d+\)| with status \d+)? for self\.request_id=.*", re.DOTALL)
+"""How the SDK ends what it tells of an answer; its own names say nothing to people."""
+_UNWRITTEN = {os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)}
 _T = TypeVar("_T")
 
 
@@ -243,7 +248,7 @@ def explained() -> Iterator[None]:
         if isinstance(reason, tinker.TinkerError):
             raise _in_words(reason) from error
         if str(error).startswith(_NO_RESULT):
-            raise StageFailed(f"the engine failed: {hide_message(str(error))}", _AGAIN) from error
+            raise _failed(str(error).removeprefix(_NO_RESULT)) from error
         raise
 
 
@@ -309,7 +314,7 @@ def _in_words(error: tinker.TinkerError) -> CharrunError:
     """An error of the SDK's as charrun tells it; a service may quote in it what it was sent."""
     import tinker
 
-    told = hide_message(str(error))
+    told = hide_message(_OF_THE_SDK.sub("", str(error)))
     if isinstance(error, tinker.AuthenticationError):
         return EnvironmentProblem("the engine refuses the key", "set TINKER_API_KEY, or run: tinker auth login")
     if isinstance(error, tinker.PermissionDeniedError):
@@ -320,6 +325,15 @@ def _in_words(error: tinker.TinkerError) -> CharrunError:
         return EnvironmentProblem(f"the engine can't be reached: {told}", _AGAIN)
     if isinstance(error, tinker.NotFoundError | tinker.BadRequestError | tinker.UnprocessableEntityError):
         return StageFailed(f"the engine refuses a request: {told}", _AGAIN)
+    return _failed(told)
+
+
+def _failed(told: str) -> CharrunError:
+    """An engine's failure; what the system says of its disk is no defect of a stage."""
+    told = hide_message(_OF_THE_SDK.sub("", told))
+    for words, number in _UNWRITTEN.items():
+        if words in told:
+            return disk_problem("the engine cannot write", OSError(number, words))
     return StageFailed(f"the engine failed: {told}", _AGAIN)
 
 

@@ -14,7 +14,6 @@ the new file.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -32,19 +31,6 @@ ASIDE = ".tmp-"
 _SUM = "sum"
 _LENGTH = 16
 _BLOCK = 1 << 20
-
-
-def disk_problem(told: str, error: OSError) -> EnvironmentProblem:
-    """A write that failed, as a person is told of it.
-
-    Args:
-        told: What failed, the system's own words aside.
-        error: What the system says.
-    """
-    remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "see to it"
-    return EnvironmentProblem(
-        f"{told}: {error.strerror or error}", f"what is recorded stays; {remedy} and run the same command again"
-    )
 
 
 def make_folder(folder: Path) -> Path:
@@ -87,7 +73,10 @@ def write_atomic(path: Path, text: str | Iterable[str]) -> str:
             file.flush()
             os.fsync(file.fileno())
         reached("file.written")
-        os.replace(aside, path)
+        try:
+            os.replace(aside, path)
+        except OSError as error:  # told of the file that was wanted, not of its draft
+            raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         aside.unlink(missing_ok=True)
     reached("file.renamed")

@@ -29,7 +29,7 @@ from typing import Literal
 from charrun.errors import EnvironmentProblem, Locked
 from charrun.faults import reached
 from charrun.store.files import ASIDE, read_json, sync_folder
-from charrun.store.journal import folders_in, read_journal
+from charrun.store.journal import ends_whole, folders_in, read_journal
 from charrun.store.lock import HOLDER, LOCK, FolderLock
 from charrun.store.process import lives
 from charrun.store.run import JOURNAL, SNAPSHOT, SPEC
@@ -220,12 +220,14 @@ def _run_folders(runs_dir: Path) -> Iterator[Path]:
 def _referred(folder: Path) -> Iterator[str]:
     """Names of the store folders that a run's journal names."""
     path = folder / JOURNAL
-    if not path.exists():
-        if (folder / SNAPSHOT).exists() or any(folder.glob("cell-*.json")):
-            raise _unreadable(path, "it is missing")
-        return  # a run that was killed before its first event
     try:
+        if not path.exists() or (path.is_file() and not path.stat().st_size):
+            if {each.name for each in folder.iterdir() if not each.name.startswith(ASIDE)} <= {SPEC, JOURNAL}:
+                return  # killed before its first event
+            raise _unreadable(path, "it is empty" if path.exists() else "it is missing")
         journal = read_journal(path)
+        if not ends_whole(path):
+            raise _unreadable(path, "it ends within a line, and more of it may be lost")
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from error
     if journal.damage:
@@ -242,5 +244,6 @@ def _unreadable(path: Path, reason: str) -> EnvironmentProblem:
 def _unknown(what: str) -> EnvironmentProblem:
     return EnvironmentProblem(
         f"nothing is deleted, since it is not known what every run refers to: {what}",
-        "charrun verify tells more; move that run's folder away if nobody needs it, then run the same command again",
+        "charrun verify tells more; go on with the run, or move its folder away if nobody needs it, then run the same "
+        "command again",
     )

@@ -75,6 +75,17 @@ def read_journal(path: Path) -> Journal:
     return Journal(tuple(tail.read()), tail.damage)
 
 
+def ends_whole(path: Path) -> bool:
+    """Whether a journal ends with a whole line.
+
+    Raises:
+        OSError: It can't be read.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        return size > 0 and file.seek(size - 1) >= 0 and file.read(1) == b"\n"
+
+
 def folders_in(events: Iterable[Event]) -> Iterator[str]:
     """Names of the store folders that events name, each as often as it is named."""
     for event in events:

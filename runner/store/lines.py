@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from charrun.errors import EnvironmentProblem
+from charrun.errors import EnvironmentProblem, disk_problem
 from charrun.secrets import hide
 from charrun.store import sync
 from charrun.store.canonical import canonical
-from charrun.store.files import disk_problem, sync_folder
+from charrun.store.files import sync_folder
 
 _LENGTH = 16
 _HEAD = b',"sum":"'

@@ -71,25 +71,30 @@ class RunFolder:
         """
         home = make_folder(runs_dir / name)
         spec = json.loads(hide(canonical(spec)))  # as it will be kept
-        wanted = digest(spec)
         try:
-            numbers = sorted(int(p.name) for p in home.iterdir() if p.name.isdigit())
-            for number in reversed(numbers):
-                folder = home / str(number)
-                frozen = read_json(folder / SPEC)
-                if frozen is not None and digest(frozen) == wanted:
-                    return cls(folder)
-                if frozen is None and wanted in _specs_of(folder):
-                    run = cls(folder)
-                    write_json(folder / SPEC, spec)
-                    run.mended.append(f"{folder / SPEC} was missing or damaged and is written anew")
-                    return run
-            folder = make_folder(home / str((numbers[-1] if numbers else 0) + 1))
-            write_json(folder / SPEC, spec)
+            with _alone_in(home):  # two that begin at once take two numbers, or of one spec the same
+                return cls._found(home, spec)
         except OSError as error:
             raise EnvironmentProblem(
                 f"cannot write {home}: {error.strerror or error}", "choose another place with --runs-dir"
             ) from error
+
+    @classmethod
+    def _found(cls, home: Path, spec: dict[str, Any]) -> RunFolder:
+        wanted = digest(spec)
+        numbers = sorted(int(p.name) for p in home.iterdir() if p.name.isascii() and p.name.isdigit())
+        for number in reversed(numbers):
+            folder = home / str(number)
+            frozen = read_json(folder / SPEC)
+            if frozen is not None and digest(frozen) == wanted:
+                return cls(folder)
+            if frozen is None and wanted in specs_of(folder):
+                run = cls(folder)
+                write_json(folder / SPEC, spec)
+                run.mended.append(f"{folder / SPEC} was missing or damaged and is written anew")
+                return run
+        folder = make_folder(home / str((numbers[-1] if numbers else 0) + 1))
+        write_json(folder / SPEC, spec)
         return cls(folder)
 
     def record(self, event: str, **fields: Any) -> None:
@@ -141,12 +146,27 @@ class RunFolder:
         return size
 
 
-def _specs_of(folder: Path) -> set[str]:
+def specs_of(folder: Path) -> set[str]:
     """Digests of the resolved specs that a run was begun with, as its journal tells."""
     try:
         return {str(event["spec"]) for event in read_journal(folder / JOURNAL).events if event.get("spec")}
     except OSError:
         return set()
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder for a moment, as far as folders can be locked here."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows
+        yield
+        return
+    try:
+        with _alone(handle):
+            yield
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

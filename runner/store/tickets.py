@@ -6,6 +6,7 @@ Contract:
 3. A missing or damaged file makes the ticket void, and the file is named.
 4. An artifact is read only if its bytes are those that were published.
 5. Whether work is done is decided without reading rows.
+6. A ticket that was written for other work is void.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from charrun.store.files import file_digest, read_json, read_rows, write_json, w
 DONE = "done"
 """Folder of a store folder's tickets."""
 _LENGTH = 16
+_PLACE = "ticket"
 
 
 @dataclass(frozen=True)
@@ -114,13 +116,13 @@ def publish(folder: Path, kind: str, rows: Sequence[Any], content: Callable[[Any
 def write_ticket(path: Path, ticket: Ticket) -> None:
     """Make work count as done."""
     value = {**asdict(ticket), "outputs": {kind: _plain(each) for kind, each in ticket.outputs.items()}}
-    write_json(path, value)
+    write_json(path, {_PLACE: _place(path), **value})
 
 
 def read_ticket(path: Path) -> Ticket | None:
-    """A ticket; None where it is missing or damaged, so that the work is done again."""
+    """A ticket; None where it is missing, damaged or another's, so that the work is done again."""
     value = read_json(path)
-    if value is None:
+    if value is None or value.pop(_PLACE, None) != _place(path):
         return None
     try:
         folder = path.parent.parent
@@ -150,6 +152,11 @@ def _plain(artifact: Artifact) -> dict[str, Any]:
 
 def _artifact(folder: Path, out: Mapping[str, Any]) -> Artifact:
     return Artifact(folder / Path(out["file"]).name, int(out["rows"]), str(out["sha256"]), str(out["content"]))
+
+
+def _place(path: Path) -> str:
+    """What a ticket is for: its folder's name and its own."""
+    return f"{path.parent.parent.name}/{path.stem}"
 
 
 def _size(path: Path) -> int:

@@ -86,6 +86,8 @@ def _verify_journal(path: Path, found: Checked, is_running: bool) -> list[Event]
     if not path.exists():
         found.add(path, "is missing", "begun anew: what is done is found in the store")
         return []
+    if not path.stat().st_size:
+        found.add(path, "is empty", "begun anew: what is done is found in the store")
     then = "left out: what it told of a stage is told again when the same command is run"
     sound = list(found.lines(path, then, written=is_running))
     shift = 0

@@ -50,8 +50,12 @@ def verify_folder(folder: Path, outputs: Iterable[Output], found: Checked, *, wr
         elif inside == Path(STAGE):
             found.whole(path, "written anew when the stage is made again; plan and diff do without it")
         elif inside.parts[0] == DONE and path.suffix == ".json":
-            ticket = read_ticket(path) if found.whole(path, _MADE_AGAIN) is not None else None
-            done += [ticket] if ticket else []
+            if found.whole(path, _MADE_AGAIN) is None:
+                continue
+            if ticket := read_ticket(path):
+                done.append(ticket)
+            else:
+                found.add(path, "was written for other work", _MADE_AGAIN)
         else:
             rest.append(path)
     _check_named(folder, done, outputs, rest, found)

@@ -87,6 +87,10 @@ class Trial:
         paths = sorted((self.runs / "store").glob("*/items.jsonl"))
         return [json.loads(line) for p in paths for line in p.read_text().rpartition("\n")[0].splitlines()]
 
+    def journal(self) -> list[dict[str, Any]]:
+        """Events of its run."""
+        return [json.loads(line) for line in (self.runs / "tiny/1/journal.jsonl").read_text().splitlines()]
+
     def published(self) -> dict[str, bytes]:
         """Every published file, by its place in the store; of checkpoints what does not depend on their paths."""
         found: dict[str, bytes] = {}

@@ -101,6 +101,16 @@ def hit(lab: Lab, trial: Trial, who: Who, runner: object) -> None:
     assert "Traceback" not in ended.text, ended.text
 
 
+def test_a_finished_run_has_nothing_left_to_do(lab: Lab) -> None:
+    """Its evaluation had a stage ask for more rows, and that one an earlier stage, more than once."""
+    started = [line for line in lab.whole.journal() if line["event"] == "stage_started"]
+    assert any(event["extra"] for event in started)
+    lab.proxy.begin()
+    again = lab.whole.finish(tries=1)
+    assert not lab.proxy.ledger.requests, again.text
+    assert [line for line in lab.whole.journal() if line["event"] == "stage_started"] == started
+
+
 @pytest.mark.parametrize("case", tiers(CASES, QUICK, SAMPLE))
 def test_a_run_that_is_killed_at_a_point_loses_nothing(case: tuple[str, str], lab: Lab, matrix: Matrix) -> None:
     killed_at(lab, *case, matrix)
