@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from charrun import StageFailed, TrainedRow, Usage
+from charrun import StageFailed, TrainedRow
 
 if TYPE_CHECKING:
     from charrun import Adapter, RoleSampler, StageContext
@@ -110,7 +110,6 @@ async def forward_logprobs(ctx: StageContext, adapter: Adapter, rows: Sequence[T
 
     with explained():
         outputs = (await adapter.client.forward([row.datum() for row in rows], "cross_entropy")).loss_fn_outputs
-    ctx.count(Usage(scored_tokens=sum(len(row.tokens) for row in rows)))
     return [
         [float(v) for v, on in zip(output["logprobs"].data, row.trained[1:], strict=True) if on]
         for row, output in zip(rows, outputs, strict=True)
@@ -137,7 +136,6 @@ async def check_sampler(
     for row, whole, expected in zip(rows, found, logprobs, strict=True):
         values = [v for v, on in zip(whole, row.trained, strict=True) if on]
         gaps += [abs((v if v is not None else float("inf")) - e) for v, e in zip(values, expected, strict=True)]
-    ctx.count(Usage(requests=len(rows), scored_tokens=sum(len(row.tokens) for row in rows)))
     advice = "sampler and trainer disagree about the same tokens: no step was submitted"
     if ctx.exact:
         ctx.check("largest sampler-trainer log-prob gap", max(gaps), _SAMPLER_EXACT, advice)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from charrun import Estimate, Row, Stage, TrainedRow, Usage, assistant, hookimpl, user
+from charrun import Estimate, Row, Stage, TrainedRow, assistant, hookimpl, user
 from charrun.plugins._training import (
     COMMON_OPTIONS,
     adam,
@@ -101,7 +101,6 @@ class DpoStage(Stage):
             await self._check_step_zero(ctx, adapter, batches[0], reference)
 
         def on_step(step: int, metrics: dict[str, float]) -> None:
-            ctx.count(Usage(steps=1, trained_tokens=sum(len(c.tokens) + len(r.tokens) for c, r in batches[step])))
             ctx.step_done(step, len(batches), _told(metrics))
             ctx.advance()
 

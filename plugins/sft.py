@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from charrun import Estimate, Message, Row, Stage, StageFailed, TrainedRow, Usage, assistant, hookimpl, user
+from charrun import Estimate, Message, Row, Stage, StageFailed, TrainedRow, assistant, hookimpl, user
 from charrun.plugins._training import (
     COMMON_OPTIONS,
     adam,
@@ -60,9 +60,8 @@ class SftStage(Stage):
         # Rows are rendered here to be checked, and again when they are sent: many conversations are much as tokens.
         sizes = [sizes_of(audited_rows(adapter, conversation)) for conversation in conversations]
         check_lengths(adapter, [size for row in sizes for size in row])
-        every, batch_size = ctx.options["checkpoint_every"], ctx.options["batch_size"]
-        batches = batches_of(conversations, batch_size)
-        tokens = [sum(n for row in batch for n, _ in row) for batch in batches_of(sizes, batch_size)]
+        every = ctx.options["checkpoint_every"]
+        batches = batches_of(conversations, ctx.options["batch_size"])
         ctx.log(f"{len(conversations)} rows, {len(batches)} steps, {checkpoint_note(adapter.rank)}")
         ctx.total(len(batches))
         ctx.advance(adapter.next_step)
@@ -72,7 +71,6 @@ class SftStage(Stage):
             await check_sampler(ctx, sampler, first, await forward_logprobs(ctx, adapter, first))
 
         def on_step(step: int, metrics: dict[str, float]) -> None:
-            ctx.count(Usage(steps=1, trained_tokens=tokens[step]))
             ctx.step_done(step, len(batches), _told(metrics))
             ctx.advance()
 

@@ -38,6 +38,7 @@ COMMANDS = {
     "plugins": ("charrun.commands.plugins:plugins", "List the plugins; nothing of them is imported."),
     "characters": ("charrun.commands.characters:characters", "List the characters, or the traits of one."),
     "prices": ("charrun.commands.prices:prices", "Show what models cost at the hosted service."),
+    "cost": ("charrun.commands.cost:cost", "Show what RUN has used, and what that costs."),
     "runs": ("charrun.commands.runs:runs", "List runs, the latest last."),
     "status": ("charrun.commands.status:status", "Show how far a run is."),
     "logs": ("charrun.commands.logs:logs", "Show what happened in a run, and with -f what happens."),

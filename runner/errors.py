@@ -163,6 +163,12 @@ class Interrupted(CharrunError):
     exit_code = EXIT_INTERRUPTED
 
 
+class BudgetReached(Interrupted):
+    """What a request may cost does not fit the budget any more; a higher one and the same command continue."""
+
+    exit_code = EXIT_BUDGET
+
+
 def disk_problem(told: str, error: OSError) -> EnvironmentProblem:
     """A write that failed, as a person is told of it.
 

@@ -20,6 +20,8 @@ POINTS = {
     "journal.after": "an event was appended to the journal",
     "row.before": "a response has come and is about to be stored",
     "row.after": "a response is stored and was not used yet",
+    "ledger.reserved": "a request is in the ledger and was not sent yet",
+    "ledger.settled": "the end of a request is in the ledger, and nothing has used its answer yet",
     "file.written": "a file is written aside and synced, and not renamed yet",
     "file.renamed": "a file was renamed into its place, and its folder is not synced yet",
     "step.submitted": "an optimiser step is submitted, and nothing behind it",

@@ -34,7 +34,15 @@ def record(key: str, start: int, texts: list[str], work: str = "w") -> Record:
 
 
 def score(key: str, value: float) -> Score:
-    return {"key": key, "model": "m", "mean_logprob": value, "tokens": 7, "scored_tokens": 9, "work": "w"}
+    return {
+        "key": key,
+        "model": "m",
+        "mean_logprob": value,
+        "tokens": 7,
+        "prompt_tokens": 9,
+        "cache_hit_tokens": 2,
+        "work": "w",
+    }
 
 
 def texts(store: ItemStore, key: str, count: int) -> list[str | None]:
@@ -83,7 +91,7 @@ def test_a_stored_response_is_found_by_its_requests_key_and_sample_index(tmp_pat
     assert list(again.missing("k", 8, 16)) == [(2, 2), (5, 3)]
     assert list(again.missing("new", 20, 16)) == [(0, 16), (16, 4)]
     assert again.score("s") == -1.5
-    assert again.usage("w") == Usage(requests=3, prefill_tokens=6, sampled_tokens=6, scored_tokens=9)
+    assert again.usage("w") == Usage(requests=3, prefill_tokens=13, cached_tokens=5, sampled_tokens=7)
     again.close()
 
 

@@ -104,7 +104,7 @@ def _go(
     from charrun.store.files import write_atomic
 
     failed: CellsFailed | None = None
-    manner = Manner(way.jobs, way.wait, way.patience * 60)
+    manner = Manner(way.jobs, way.wait, way.patience * 60, way.budget)
     with way.show.watching() as watcher:
         try:
             result = run_choice(choice, loaded.registry, runs_dir, [watcher], selection, manner, folder)

@@ -92,6 +92,7 @@ class Way:
         jobs: Cells that run at once.
         wait: Whether to wait for what another process writes.
         patience: Minutes without any answer of the engine, after which it counts as gone.
+        budget: US dollars that the run may cost; None for what the spec says.
         yes: Whether not to ask before a run on a hosted engine.
         show: Who is told what happens.
     """
@@ -99,6 +100,7 @@ class Way:
     jobs: int
     wait: bool
     patience: float
+    budget: float | None
     yes: bool
     show: Events | Person
 
@@ -117,7 +119,7 @@ class Way:
 def way_options(command: Callable[..., None]) -> Callable[..., None]:
     """How a run is done and told, as the parameter `way`.
 
-    `--jobs --wait --patience --yes --json --plain --verbose --quiet`.
+    `--jobs --wait --patience --budget --yes --json --plain --verbose --quiet`.
     """
     options = [
         click.option(
@@ -134,6 +136,12 @@ def way_options(command: Callable[..., None]) -> Callable[..., None]:
             metavar="MINUTES",
             help="End, resumable, when the engine has answered nothing for so long.",
         ),
+        click.option(
+            "--budget",
+            type=click.FloatRange(0, min_open=True),
+            metavar="USD",
+            help="What the run may cost in all, instead of what the spec says.",
+        ),
         click.option("-y", "--yes", is_flag=True, help="Do not ask before a run on a hosted engine."),
         click.option(
             "--json", "as_json", is_flag=True, help="Events as JSON, one a line, instead of what a person reads."
@@ -142,7 +150,7 @@ def way_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("-v", "--verbose", is_flag=True, help="Tell every optimiser step too."),
         click.option("-q", "--quiet", is_flag=True, help="Tell only what fails, and the results."),
     ]
-    names = ("jobs", "wait", "patience", "yes", "as_json", "plain", "verbose", "quiet")
+    names = ("jobs", "wait", "patience", "budget", "yes", "as_json", "plain", "verbose", "quiet")
 
     @wraps(command)
     def told(**given: Any) -> None:

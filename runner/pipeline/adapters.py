@@ -124,13 +124,18 @@ class Adapters:
     ) -> Adapter:
         shared = self._run.cell.shared
         service = await shared.service()
+        context_length = service.context_length(ref.name)
+
+        async def begun() -> tinker.TrainingClient:
+            return self._run.metered_trainer(await fresh(), ref.name, context_length)
+
         about: dict[str, Any] = {
             "chat": await service.chat(ref.name, ref.chat),
             "base_model": ref.name,
             "rank": rank,
-            "context_length": service.context_length(ref.name),
+            "context_length": context_length,
             "name": name,
-            "fresh": fresh,
+            "fresh": begun,
         }
         resumable = self._run.work.training.resumable(name)
         for saved in resumable:
@@ -138,10 +143,11 @@ class Adapters:
             if client is not None:
                 what = "its last step" if saved.is_final else f"step {saved.next_step}"
                 shared.message(self._run, f"training goes on from {what}, {saved.state}")
+                client = self._run.metered_trainer(client, ref.name, context_length)
                 return Adapter(client=client, next_step=saved.next_step, saved=saved, **about)
         if resumable:
             shared.message(self._run, "the engine holds no checkpoint of this training any more: it begins anew")
-        return Adapter(client=await fresh(), next_step=0, **about)
+        return Adapter(client=await begun(), next_step=0, **about)
 
 
 async def discard(run: StageRun, states: list[str]) -> None:

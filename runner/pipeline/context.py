@@ -20,7 +20,6 @@ from charrun.service.service import RoleSampler
 from charrun.spec import Character, ModelRef, Scale
 from charrun.store.canonical import canonical, digest, seed_from
 from charrun.store.files import indented, make_folder
-from charrun.usage import Usage
 
 if TYPE_CHECKING:
     from charrun.pipeline.stage_run import StageRun
@@ -159,12 +158,13 @@ class StageContext:
         chat = await service.chat(ref.name, ref.chat)
         path = str(checkpoint["sampler"]) if checkpoint else None
         weights = checkpoint["fingerprint"] if checkpoint else shared.namespace(ref.name)
+        context_length = service.context_length(ref.name)
         return RoleSampler(
-            client=await service.sampler(ref.name, path),
+            client=self._run.metered_sampler(await service.sampler(ref.name, path), ref.name, context_length),
             chat=chat,
             model=path or ref.name,
             fingerprint=digest([weights, chat.template_text]),
-            context_length=service.context_length(ref.name),
+            context_length=context_length,
         )
 
     async def sample(
@@ -303,10 +303,6 @@ class StageContext:
     def step_done(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
         """Tell those who watch that an optimiser step (from 0, of so many) is done, with what its loss reports."""
         self._run.tell(events.StepDone(*self._run.place, step, steps, metrics))
-
-    def count(self, usage: Usage) -> None:
-        """Add to the stage's token counts what did not go through `sample` and `score`."""
-        self._run.count(usage)
 
     @property
     def stopping(self) -> bool:

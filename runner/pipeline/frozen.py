@@ -10,9 +10,9 @@ from typing import Any
 from charrun.errors import EnvironmentProblem
 from charrun.secrets import HIDDEN
 from charrun.spec import Spec
-from charrun.store.canonical import canonical, digest
+from charrun.store.canonical import canonical
 from charrun.store.files import file_digest, make_folder, read_json, write_atomic
-from charrun.store.run import SPEC, RunFolder, specs_of
+from charrun.store.run import SPEC, RunFolder, spec_digest, specs_of
 from charrun.store.runs import Run
 
 TEMPLATES, PLUGINS = "templates", "plugins"
@@ -71,7 +71,7 @@ def thaw(run: Run) -> Frozen:
     if value is None:
         raise EnvironmentProblem(f"{run.folder / SPEC} is missing or damaged", "run the spec itself again")
     begun_with = specs_of(run.folder)
-    if begun_with and digest(value) not in begun_with:
+    if begun_with and spec_digest(value) not in begun_with:
         raise EnvironmentProblem(
             f"{run.folder / SPEC} is not the spec that the run was begun with", "run the spec itself again"
         )
@@ -95,6 +95,8 @@ def thaw(run: Run) -> Frozen:
         data["exclude"] = value["exclude"]
     if value["budget"]["usd"] is not None:
         data["budget"] = value["budget"]
+    if value["prices"]:
+        data["prices"] = value["prices"]
     if value["templates"]:
         data["templates"] = {name: _template(run.folder, name, text) for name, text in value["templates"].items()}
     if value["plugins"]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from charrun.chat import TrainedRow
+from charrun.errors import BudgetReached
 from charrun.pipeline.adapters import Adapter
 from charrun.service.service import explained
 from charrun.store.canonical import digest
 from charrun.store.training import ReferenceLog
-from charrun.usage import Usage
 
 if TYPE_CHECKING:
     import tinker
@@ -55,7 +56,6 @@ async def stored_reference(run: StageRun, adapter: Adapter, rows: Sequence[Train
         chunks = [items[start : start + _CHUNK_ROWS] for start in range(0, len(items), _CHUNK_ROWS)]
         async for chunk, logprobs in _forward(run, client, chunks):
             log.add(zip([key for key, _ in chunk], logprobs, strict=True))
-            run.count(Usage(scored_tokens=sum(len(row.tokens) for _, row in chunk)))
             run.progress(done=len(chunk))
     else:
         run.progress(done=len(rows))
@@ -74,7 +74,12 @@ async def _forward(run: StageRun, client: tinker.TrainingClient, chunks: Sequenc
         if run.cell.shared.stopping:
             upcoming = iter(())
         while len(pending) < _AHEAD and (chunk := next(upcoming, None)) is not None:
-            pending.append((chunk, client.forward([row.datum() for _, row in chunk], "cross_entropy")))
+            data = [row.datum() for _, row in chunk]
+            try:
+                send = partial(client.forward, data, "cross_entropy")
+                pending.append((chunk, await run.cell.shared.spending.when_it_fits(send)))
+            except BudgetReached:
+                upcoming = iter(())
         if not pending:
             run.cell.shared.go_on()
             return

@@ -12,12 +12,15 @@ from charrun import events
 from charrun.chat import Message
 from charrun.errors import StageFailed
 from charrun.pipeline.answers import Answers
+from charrun.pipeline.meter import MeteredSampler
 from charrun.pipeline.together import gather
-from charrun.service.service import RoleSampler, explained
+from charrun.service.service import RoleSampler, Sampler, explained
 from charrun.store.canonical import digest, seed_from
 from charrun.store.items import ANSWERS, ItemStore, Record, Score
 
 if TYPE_CHECKING:
+    from tinker import types
+
     from charrun.pipeline.stage_run import StageRun
 
 MOST_SEQUENCES = 16
@@ -121,9 +124,7 @@ class Requests:
         async with shared.slots:
             shared.go_on()
             with explained():
-                found = await sampler.client.compute_logprobs(
-                    types.ModelInput.from_ints(tokens), prompt_logprobs_last_n=len(completion)
-                )
+                found, hits = await _logprobs(sampler.client, types.ModelInput.from_ints(tokens), len(completion))
         last = [float(value) for value in found[-len(completion) :] if value is not None]
         if len(last) != len(completion):
             raise StageFailed(f"the engine scored {len(last)} of {len(completion)} tokens of an answer")
@@ -132,7 +133,8 @@ class Requests:
             "model": sampler.model,
             "mean_logprob": sum(last) / len(last),
             "tokens": len(last),
-            "scored_tokens": len(tokens),
+            "prompt_tokens": len(tokens),
+            "cache_hit_tokens": hits,
             "work": self._run.work.name,
         }
         items.append_score(score)
@@ -160,7 +162,8 @@ class Requests:
         async with shared.slots:
             shared.go_on()
             with explained():
-                response = await request.sampler.client.sample(
+                response = await _samples(
+                    request.sampler.client,
                     types.ModelInput.from_ints(request.prompt),
                     n,
                     types.SamplingParams(stop=request.sampler.chat.stop_tokens, seed=seed, **request.params),
@@ -188,3 +191,21 @@ class Requests:
         stored = len(record["sequences"]), len(request.prompt), sampled
         self._run.tell(events.RowStored(*self._run.place, request.sampler.model, *stored))
         self._run.progress()
+
+
+async def _samples(
+    client: Sampler, prompt: types.ModelInput, n: int, params: types.SamplingParams
+) -> types.SampleResponse:
+    """Samples, entered in the ledger; a sampler of a stage's own is not in it."""
+    if isinstance(client, MeteredSampler):
+        return await client.asked(prompt, n, params)
+    response: types.SampleResponse = await client.sample(prompt, n, params)
+    return response
+
+
+async def _logprobs(client: Sampler, prompt: types.ModelInput, last_n: int) -> tuple[Sequence[float | None], int]:
+    """Log-probs of a prompt's last tokens, and how many of its tokens were in the engine's cache."""
+    if not isinstance(client, MeteredSampler):
+        return await client.compute_logprobs(prompt, prompt_logprobs_last_n=last_n), 0
+    response = await client.scored(prompt, last_n)
+    return response.prompt_logprobs or [], int(response.prompt_cache_hit_tokens or 0)

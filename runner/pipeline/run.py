@@ -24,7 +24,7 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,11 +62,13 @@ class Manner:
         jobs: Cells that run at once.
         wait: Whether to wait for store folders that another process writes.
         patience: Seconds without any answer while requests wait, after which the engine counts as gone.
+        budget: US dollars that the run may cost; by default those of the spec.
     """
 
     jobs: int = JOBS
     wait: bool = False
     patience: float = PATIENCE_SECONDS
+    budget: float | None = None
 
 
 def run_choice(
@@ -97,7 +99,8 @@ def run_choice(
     folder = folder or RunFolder.open(runs_dir, choice.spec.name, frozen_spec(choice))
     keep_sources(folder, {plugin.sha256: plugin.path for plugin in choice.spec.plugins})
     watchers = list(watchers)
-    shared = Shared(choice, registry, runs_dir, folder, Observers(registry.observers, watchers), wait=manner.wait)
+    told = Observers(registry.observers, watchers)
+    shared = Shared(choice, registry, runs_dir, folder, told, wait=manner.wait, budget=manner.budget)
     work = _run(shared, choice, selection or Selection(), manner)
     return asyncio.run(_interruptible(work, shared, watchers))
 
@@ -138,6 +141,8 @@ async def _run(shared: Shared, choice: Choice, selection: Selection, manner: Man
         pid=os.getpid(),
         argv=_arguments(),
         cells=[cell.name for cell in cells],
+        rates={model: rates and asdict(rates) for model, rates in shared.all_rates().items()},
+        budget=shared.spending.limit_usd,
     )
     names = tuple(cell.name for cell in cells)
     shared.observers.tell(
@@ -150,9 +155,9 @@ async def _run(shared: Shared, choice: Choice, selection: Selection, manner: Man
         results = await _while_engine_lives(shared, _run_cells(shared, cells, manner.jobs), manner.patience)
         status = "success"
     except (asyncio.CancelledError, Interrupted):
-        status = "interrupted"
-        shared.record("run_interrupted")
-        _tell_failure(shared, "interrupted", EXIT_INTERRUPTED)
+        status, why = "interrupted", shared.why_stopped()
+        shared.record("run_interrupted", reason=why.message)
+        _tell_failure(shared, why.message, why.exit_code)
         raise
     except CharrunError as error:
         with contextlib.suppress(CharrunError):  # a full disk must not hide the error that it caused
@@ -275,8 +280,8 @@ async def _interruptible(work: Coroutine[Any, Any, _T], shared: Shared, watchers
     try:
         return await work
     except asyncio.CancelledError:
-        raise Interrupted("interrupted: what is recorded stays", "run the same command again to continue") from None
+        raise shared.why_stopped() from None
     except CharrunError:
         if shared.stopping:
-            raise Interrupted("interrupted", "run the same command again to continue") from None
+            raise shared.why_stopped() from None
         raise

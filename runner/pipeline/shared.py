@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charrun import events
-from charrun.errors import Interrupted, Locked, StageFailed, disk_problem
+from charrun.errors import BudgetReached, Interrupted, Locked, StageFailed, disk_problem
 from charrun.pipeline.answers import SharedAnswers
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.defects import asking
 from charrun.pipeline.lockfile import complete_lock
 from charrun.pipeline.observers import Observers
 from charrun.pipeline.prompts import Prompts
+from charrun.pipeline.spending import Spending
 from charrun.plugin_manager import Registry
 from charrun.secrets import hide_message
 from charrun.service.engine import Connection, EngineRequest
@@ -25,7 +26,9 @@ from charrun.service.models import local_folder
 from charrun.service.pulse import pulse
 from charrun.service.service import Service
 from charrun.spec import Character, load_character
+from charrun.spec.prices import FREE, Rates, own_rates, price_book, rates_of
 from charrun.store.canonical import folder_digest
+from charrun.store.ledger import LEDGER, Heard, Ledger
 from charrun.store.lock import FolderLock
 from charrun.store.run import LOCK, RunFolder
 
@@ -54,6 +57,7 @@ class Shared:
         observers: Observers,
         *,
         wait: bool = False,
+        budget: float | None = None,
     ) -> None:
         self.spec = choice.spec
         self.stand_ins = choice.stand_ins
@@ -77,6 +81,10 @@ class Shared:
         self.stopping = False
         self.failures: dict[Path, StageFailed] = {}
         self.answers = SharedAnswers(self.store, self.writing)
+        self.rates = cache(self._rates)
+        limit = budget if budget is not None else self.spec.budget_usd
+        self.spending = Spending(self._ledger, self.rates, limit, self.spec.stage_budgets, self._break_off)
+        self._broke: BudgetReached | None = None
 
     def turn(self, folder: Path) -> asyncio.Lock:
         """Held while a cell makes or reads what lies in a store folder; other processes are kept out by its file."""
@@ -99,10 +107,15 @@ class Shared:
         """Called before anything is begun.
 
         Raises:
-            Interrupted: A person has asked the run to stop.
+            Interrupted: A person has asked the run to stop, or its budget is reached.
         """
         if self.stopping:
-            raise Interrupted("interrupted: what is recorded stays", "run the same command again to continue")
+            raise self.why_stopped()
+
+    def why_stopped(self) -> Interrupted:
+        """Why nothing is begun any more."""
+        told = "interrupted: what is recorded stays", "run the same command again to continue"
+        return Interrupted(*told) if self._broke is None else BudgetReached(self._broke.message, self._broke.hint)
 
     def raise_failure(self, ticket: Path) -> None:
         """The failure of the same work in another cell.
@@ -178,6 +191,7 @@ class Shared:
 
     async def close(self, status: str) -> None:
         """End the session and stop what the engine started, also where it was still starting."""
+        self.spending.close()
         if self._service and not self.failure():
             await self._service.close(status)
         if self._connecting:
@@ -205,6 +219,31 @@ class Shared:
         text = hide_message(text)
         self.record("message", stage, text=text)
         self.observers.tell(events.Message(text, *(stage.place if stage else ())))
+
+    def all_rates(self) -> dict[str, Rates | None]:
+        """What the tokens of the spec's models cost; None where nobody knows."""
+        names = sorted({ref.name for entry in self.spec.models for ref in entry.roles.values()})
+        return {name: self.rates(name) for name in names}
+
+    def _break_off(self, error: BudgetReached) -> None:
+        """Begin nothing any more for the want of money."""
+        self._broke = self._broke or error
+        self.stopping = True
+
+    def _ledger(self, heard: Heard) -> Ledger:
+        ledger = Ledger(self.folder.folder / LEDGER, heard)
+        for line in ledger.totals.damaged:
+            self.message(None, f"{ledger.path}:{line} is damaged: it is counted no more")
+        return ledger
+
+    def _rates(self, model: str) -> Rates | None:
+        """What a base model's tokens cost here; None where nobody knows."""
+        if not self.engine.hosted:
+            return FREE
+        if model in self.spec.prices:
+            return own_rates(self.spec.prices[model])
+        price = price_book().price(model)
+        return rates_of(price) if price else None
 
     def _namespace(self, model: str) -> str:
         folder = local_folder(model)

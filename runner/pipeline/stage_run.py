@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from charrun import events
 from charrun.errors import Interrupted, StageFailed, disk_problem
@@ -17,17 +17,22 @@ from charrun.pipeline.checkpoints import CHECKPOINT
 from charrun.pipeline.context import StageContext
 from charrun.pipeline.defects import running
 from charrun.pipeline.identity import content, describe, how_made, numbered, numbers, with_inputs
+from charrun.pipeline.meter import Meter, MeteredSampler, MeteredTrainer
 from charrun.pipeline.results import StageResult
 from charrun.pipeline.work import Work
+from charrun.service.service import Sampler
 from charrun.spec import StageItem
 from charrun.store.canonical import digest
 from charrun.store.files import make_folder, set_aside, write_json
 from charrun.store.items import RECORDS, USAGE
+from charrun.store.ledger import Place
 from charrun.store.tickets import DONE, Outputs, Ticket, described, read_ticket
 from charrun.store.training import REFERENCE, TRAINING
 from charrun.usage import Usage
 
 if TYPE_CHECKING:
+    import tinker
+
     from charrun.pipeline.cell import Cell
     from charrun.stage import Row, Stage
 
@@ -155,10 +160,23 @@ class StageRun:
             raise StageFailed(f"{self.item.id} published '{kind}', which its `produces` does not name")
         self.work.published[kind] = list(rows)
 
-    def count(self, usage: Usage) -> None:
-        """Add to the token counts and show them."""
-        self.work.count(usage)
-        self.progress()
+    def metered_sampler(self, client: Sampler, model: str, context_length: int | None) -> MeteredSampler:
+        """A sampling client of a base model, or of a checkpoint of it, whose requests are this stage's."""
+        return MeteredSampler(client, self._meter(model), context_length)
+
+    def metered_trainer(
+        self, client: tinker.TrainingClient, model: str, context_length: int | None
+    ) -> tinker.TrainingClient:
+        """A training client whose requests are this stage's."""
+        return cast("tinker.TrainingClient", MeteredTrainer(client, self._meter(model), context_length))
+
+    def _meter(self, model: str) -> Meter:
+        return Meter(self.cell.shared.spending, Place(*self.place, model), self._count)
+
+    def _count(self, usage: Usage) -> None:
+        if self._work is not None:  # what ends after a stage that has failed is in the ledger alone
+            self._work.count(usage)
+            self.progress()
 
     def progress(self, done: int = 0, total: int | None = None) -> None:
         """Show work done."""

@@ -15,8 +15,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from charrun.errors import BudgetReached
 from charrun.faults import reached
 from charrun.pipeline.adapters import INTERMEDIATE, Adapter, Adapters, discard, finished
 from charrun.service.service import explained
@@ -77,7 +79,7 @@ async def train_steps(
 
     Raises:
         StageFailed: The engine refuses or fails.
-        Interrupted: A person stopped the run.
+        Interrupted: A person stopped the run, or its budget is reached.
     """
     run = ctx._run
     loop = _Loop(run, adapter, adapter.client, on_step)
@@ -85,7 +87,11 @@ async def train_steps(
         for step in range(adapter.next_step, len(batches)):
             if ctx.stopping:
                 break
-            await loop.submit(step, submit(batches[step]), adam, _is_due(step + 1, save_every, len(batches)))
+            try:
+                gradient = await run.cell.shared.spending.when_it_fits(partial(submit, batches[step]))
+            except BudgetReached:
+                break
+            await loop.submit(step, gradient, adam, _is_due(step + 1, save_every, len(batches)))
         await loop.drain()
         if loop.next_step < len(batches):
             await loop.save()

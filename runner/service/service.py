@@ -33,6 +33,7 @@ _NO_RESULT = "Error retrieving result: "
 _OF_THE_SDK = re.compile(r"(?: \(status \d+\)| with status \d+)? for self\.request_id=.*", re.DOTALL)
 """How the SDK ends what it tells of an answer; its own names say nothing to people."""
 _UNWRITTEN = {os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)}
+_NOT_BEGUN = (400, 401, 402, 403, 404, 413, 422, 429)
 _T = TypeVar("_T")
 
 
@@ -250,6 +251,13 @@ def explained() -> Iterator[None]:
         if str(error).startswith(_NO_RESULT):
             raise _failed(str(error).removeprefix(_NO_RESULT)) from error
         raise
+
+
+def refused(error: BaseException) -> bool:
+    """Whether an error says that the engine has not even begun with a request."""
+    import tinker
+
+    return isinstance(error, tinker.APIStatusError) and error.status_code in _NOT_BEGUN
 
 
 def result_of(future: tinker.APIFuture[_T]) -> _T:

@@ -249,6 +249,9 @@ class Spec:
         scales: and its scales.
         budget_usd: What the run may cost.
         stages: The stage items, in order.
+        stage_budgets: What single stage items may cost of it, by id.
+        prices: The spec's own prices by model: `prefill`, `sample`, and where they are said `cached_prefill`, `train`,
+            in US dollars per million tokens.
         stand_ins: What `engine: auto` runs without credentials.
         path: The spec file.
         templates: A prompt template's name to the file that replaces it.
@@ -271,6 +274,8 @@ class Spec:
     exclude: tuple[Exclusion, ...] = ()
     plugins: tuple[LocalPlugin, ...] = ()
     warnings: tuple[Problem, ...] = ()
+    stage_budgets: Mapping[str, float] = field(default_factory=dict)
+    prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @cached_property
     def cells(self) -> tuple[CellSpec, ...]:
@@ -306,7 +311,8 @@ class Spec:
             ],
             "scales": [asdict(scale) for scale in self.scales],
             "exclude": [out.to_dict() for out in self.exclude],
-            "budget": {"usd": self.budget_usd},
+            "budget": {"usd": self.budget_usd, "stages": dict(self.stage_budgets)},
+            "prices": _plain(self.prices),
             "stages": [
                 {"id": item.id, "uses": item.uses, "with": _plain(item.options), "needs": list(item.needs)}
                 for item in self.stages

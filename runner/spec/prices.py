@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from charrun.home import home
 from charrun.spec.facts import Retired, model_table, retired_models
+from charrun.usage import Usage
 
 FIGURES = ("prefill", "cached_prefill", "sample", "train")
 """What is paid for, in the order of tables."""
@@ -157,3 +160,94 @@ def _price(entry: Mapping[str, Any], table: Mapping[str, Any]) -> Price:
         source=source["what"],
         date=source["date"],
     )
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a model's tokens cost, in picodollars each: whole numbers, so that sums are exact.
+
+    Attributes:
+        prefill: Prompt tokens.
+        cached: Prompt tokens that are billed as cache hits.
+        sample: Sampled tokens.
+        train: Trained tokens; None where no source says.
+    """
+
+    prefill: int
+    cached: int
+    sample: int
+    train: int | None
+
+    @classmethod
+    def of(cls, rates: Mapping[str, int | None]) -> Rates:
+        """From what `asdict` makes of them."""
+        return cls(rates.get("prefill") or 0, rates.get("cached") or 0, rates.get("sample") or 0, rates.get("train"))
+
+    def cost(self, usage: Usage) -> Cost:
+        """What it costs. How forward passes are billed is documented nowhere: at least as prefill, at most as training.
+
+        Raises:
+            ValueError: Something was trained, and no price of it is known.
+        """
+        if self.train is None and (usage.trained_tokens or usage.forward_tokens):
+            raise ValueError("the price of training is not known")
+        train = self.train or 0
+        sum_ = (
+            usage.prefill_tokens * self.prefill
+            + usage.cached_tokens * self.cached
+            + usage.sampled_tokens * self.sample
+            + usage.trained_tokens * train
+        )
+        forward = usage.forward_tokens
+        return Cost(sum_ + forward * min(self.prefill, train), sum_ + forward * max(self.prefill, train))
+
+
+FREE = Rates(0, 0, 0, 0)
+"""On this machine."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A sum of money, in picodollars: the least and the most that it can be."""
+
+    low: int = 0
+    high: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.low + other.low, self.high + other.high)
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(self.low - other.low, self.high - other.high)
+
+
+def picodollars(usd: float) -> int:
+    """A sum of money as a whole number, rounded down to the picodollar."""
+    return int(Decimal(str(usd)) * 10**12)
+
+
+def dollars(pico: int) -> float:
+    """A sum of money in US dollars."""
+    return pico / 10**12
+
+
+def rates_of(price: Price) -> Rates:
+    """A price per million tokens as rates per token."""
+    figures = {name: None if usd is None else _per_token(usd) for name, usd in price.figures().items()}
+    return Rates(figures["prefill"] or 0, figures["cached_prefill"] or 0, figures["sample"] or 0, figures["train"])
+
+
+def own_rates(figures: Mapping[str, float]) -> Rates:
+    """Rates from a spec's own `prices`."""
+    cached = figures.get("cached_prefill", figures["prefill"] * CACHED_SHARE)
+    train = figures.get("train")
+    return Rates(
+        _per_token(figures["prefill"]),
+        _per_token(cached),
+        _per_token(figures["sample"]),
+        None if train is None else _per_token(train),
+    )
+
+
+def _per_token(usd: float) -> int:
+    """US dollars per million tokens in picodollars per token, rounded up: a budget holds all the more."""
+    return math.ceil(Decimal(str(round(usd, 9))) * 10**6)

@@ -17,9 +17,9 @@ from charrun.spec.library import Library, resolve_characters, resolve_scales
 from charrun.spec.matrix import Axes, check_names, resolve_exclude, resolve_seeds
 from charrun.spec.misplaced import explain_misplaced
 from charrun.spec.model import EngineChoice, LocalPlugin, Spec, StageInfo
-from charrun.spec.roles import resolve_models, resolve_stand_ins
+from charrun.spec.roles import check_prices, resolve_models, resolve_stand_ins
 from charrun.spec.schema import options_of, shipped_schema
-from charrun.spec.stages import check_overrides, resolve_stages
+from charrun.spec.stages import check_overrides, check_stage_budgets, resolve_stages
 from charrun.spec.templates import resolve_templates
 from charrun.spec.words import shown, suggest
 
@@ -63,6 +63,8 @@ def load_spec(
     items = resolve_stages(draft, stages)
     check_overrides(draft, items, stages)
     stand_ins = resolve_stand_ins(draft)
+    check_stage_budgets(draft)
+    check_prices(draft)
     replaced = resolve_templates(draft, templates)
     order = {id(draft.document.node(("plugins", i))): i for i, _ in enumerate(draft.items("plugins"))}
     plugins = [_plugin(draft, file, ("plugins", order[id(file.node)])) for file in read.plugin_files]
@@ -86,12 +88,18 @@ def load_spec(
         exclude=exclude,
         plugins=tuple(plugin for plugin in plugins if plugin),
         warnings=draft.all_warnings(),
+        stage_budgets={id: float(usd) for id, usd in (budget or {}).get("stages", {}).items()},
+        prices={name: _figures(each) for name, each in data.get("prices", {}).items()},
     )
     check_names(draft, spec)
     warn_of_keys_beside(draft, spec)
     if problems := draft.problems():
         raise SpecError([*problems, *draft.all_warnings()])
     return replace(spec, warnings=draft.all_warnings())
+
+
+def _figures(price: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(usd) for name, usd in price.items()}
 
 
 def _resolve_engine(draft: Draft, engines: Collection[str]) -> EngineChoice:

@@ -145,6 +145,15 @@ def resolve_stand_ins(draft: Draft) -> StandIns | None:
     return StandIns(models, draft.mapping("stand_ins", "with"))
 
 
+def check_prices(draft: Draft) -> None:
+    """Check `prices`: a model that the spec does not use is probably a mistake."""
+    used = _model_names(draft)
+    for name in draft.mapping("prices"):
+        if name not in used:
+            message = f"no model of this spec is called {shown(name)}"
+            draft.warn("SPEC058", message, ("prices", name), suggest(name, used, "models"), on="key")
+
+
 def _model_names(draft: Draft) -> set[str]:
     """The names under `models`, as written."""
     entries = [entry for entry in draft.items("models") if isinstance(entry, dict)]

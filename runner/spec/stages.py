@@ -36,6 +36,15 @@ def check_overrides(draft: Draft, items: tuple[StageItem, ...], known: Mapping[s
             draft.check(options, schema, path, options_of("stage", stages[key]))
 
 
+def check_stage_budgets(draft: Draft) -> None:
+    """Check `budget.stages`: its keys are ids of items."""
+    ids = [_id(item) for item in draft.items("stages")]
+    for key in draft.mapping("budget", "stages"):
+        if key not in ids:
+            hint = suggest(key, filter(None, ids), "ids")
+            draft.add("SPEC024", f"no stage item has the id {shown(key)}", ("budget", "stages", key), hint, on="key")
+
+
 def _id(item: Any) -> str:
     """What an item is called, as far as it can be told; empty if it cannot."""
     if isinstance(item, dict):

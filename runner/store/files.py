@@ -14,10 +14,11 @@ the new file.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,23 @@ def write_atomic(path: Path, text: str | Iterable[str]) -> str:
     reached("file.renamed")
     sync_folder(path.parent)
     return state.hexdigest()
+
+
+@contextlib.contextmanager
+def alone(handle: int) -> Iterator[None]:
+    """Keep other processes that do the same out of an open file; where files can't be locked, nobody is kept out."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with contextlib.suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 def sync_file(path: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Any, TypedDict
 from charrun.faults import reached
 from charrun.store.files import make_folder
 from charrun.store.lines import AppendFile, read_lines
-from charrun.usage import Usage
+from charrun.usage import Usage, of_samples
 
 ITEMS, SCORES = "items.jsonl", "scores.jsonl"
 RECORDS = (ITEMS, SCORES)
@@ -49,7 +49,7 @@ class Record(TypedDict):
         model: Model name or checkpoint path.
         input: The request, for people.
         sequences: What was sampled.
-        prompt_tokens: Tokens of the prompt.
+        prompt_tokens: Tokens of the prompt, counted once.
         sampled_tokens: Tokens of all sequences.
         cache_hit_tokens: Prompt tokens that the engine had in its cache.
         work: For which work it was asked: the stage's folder and the name of its ticket.
@@ -67,13 +67,17 @@ class Record(TypedDict):
 
 
 class Score(TypedDict):
-    """One line of `scores.jsonl`: the mean log-prob per token, in nats, of one answer."""
+    """One line of `scores.jsonl`: the mean log-prob per token, in nats, of one answer.
+
+    `tokens` are those of the answer, `prompt_tokens` all that went through the model.
+    """
 
     key: str
     model: str
     mean_logprob: float
     tokens: int
-    scored_tokens: int
+    prompt_tokens: int
+    cache_hit_tokens: int
     work: str
 
 
@@ -174,16 +178,14 @@ class ItemStore:
     def _keep(self, record: Record, offset: int, length: int) -> None:
         place = _Place(record["start"], len(record["sequences"]), offset, length)
         self._places.setdefault(record["key"], []).append(place)
-        usage = self._usage.setdefault(record["work"], Usage())
-        usage.requests += 1
-        usage.prefill_tokens += record["prompt_tokens"]
-        usage.sampled_tokens += record["sampled_tokens"]
+        samples = max(1, len(record["sequences"]))
+        used = of_samples(record["prompt_tokens"], record["cache_hit_tokens"], samples, record["sampled_tokens"])
+        self._usage.setdefault(record["work"], Usage()).add(used)
 
     def _keep_score(self, score: Score) -> None:
         self._scores[score["key"]] = score["mean_logprob"]
-        usage = self._usage.setdefault(score["work"], Usage())
-        usage.requests += 1
-        usage.scored_tokens += score["scored_tokens"]
+        used = of_samples(score["prompt_tokens"], score["cache_hit_tokens"], 1, 1)
+        self._usage.setdefault(score["work"], Usage()).add(used)
 
     def _load(self) -> None:
         keep_item: Any = lambda line: self._keep(line.value, line.offset, line.length)  # noqa: E731

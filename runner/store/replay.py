@@ -81,6 +81,8 @@ class RunTrace:
     selection: Mapping[str, Any] = field(default_factory=dict)
     spec_path: str = ""
     folders: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    rates: Mapping[str, Mapping[str, int | None] | None] = field(default_factory=dict)
+    budget: float | None = None
 
 
 class Replay:
@@ -140,6 +142,9 @@ def _begin(run: RunTrace, event: Event, time: float) -> None:
         for id, found in mapping_of(event, "folders").items()
         if isinstance(found, dict)
     }
+    run.rates = {model: _rates(each) for model, each in mapping_of(event, "rates").items()}
+    budget = event.get("budget")
+    run.budget = float(budget) if isinstance(budget, int | float) else None
     pid = event.get("pid")
     run.pid = pid if isinstance(pid, int) else 0
     argv = event.get("argv")
@@ -148,6 +153,12 @@ def _begin(run: RunTrace, event: Event, time: float) -> None:
     for stage in run.stages.values():
         if stage.state in (RUNNING, FAILED, INTERRUPTED):
             stage.state, stage.error = WAITING, ""
+
+
+def _rates(value: object) -> Mapping[str, int | None] | None:
+    if not isinstance(value, dict):
+        return None
+    return {name: rate if isinstance(rate, int) else None for name, rate in value.items()}
 
 
 def _stage(stage: StageTrace, event: Event, time: float) -> None:

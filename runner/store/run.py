@@ -7,7 +7,7 @@ Contract:
 4. A torn last event is dropped before the next one is appended.
 5. A damaged event is named, and the others are read.
 6. `run.json` can be deleted and is rebuilt from the journal.
-7. The run's number grows only when the resolved spec changes.
+7. The run's number grows only when the resolved spec changes, its limits aside.
 8. A damaged frozen spec is named and written anew.
 9. The journal names a store folder, on the disk, before rows are stored there.
 """
@@ -18,7 +18,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,14 @@ from charrun.errors import EnvironmentProblem
 from charrun.faults import reached
 from charrun.secrets import hide
 from charrun.store.canonical import canonical, digest
-from charrun.store.files import make_folder, read_json, sync_folder, write_json
+from charrun.store.files import alone, make_folder, read_json, sync_folder, write_json
 from charrun.store.journal import read_journal
 from charrun.store.lines import cut_torn_line, sealed, write_whole
 
 JOURNAL_VERSION = 2
 SPEC, JOURNAL, SNAPSHOT, LOCK = "spec.json", "journal.jsonl", "run.json", "lock.json"
+_LIMITS = ("budget", "prices")
+"""Parts of a spec that are no part of what a run is."""
 _PASSING = ("message", "check")
 """Events that need not be on the disk before the run goes on."""
 
@@ -60,7 +62,7 @@ class RunFolder:
     def spec_digest(self) -> str:
         """Digest of the frozen spec; empty where it is missing or damaged."""
         frozen = read_json(self.folder / SPEC)
-        return "" if frozen is None else digest(frozen)
+        return "" if frozen is None else spec_digest(frozen)
 
     @classmethod
     def open(cls, runs_dir: Path, name: str, spec: dict[str, Any]) -> RunFolder:
@@ -81,12 +83,14 @@ class RunFolder:
 
     @classmethod
     def _found(cls, home: Path, spec: dict[str, Any]) -> RunFolder:
-        wanted = digest(spec)
+        wanted = spec_digest(spec)
         numbers = sorted(int(p.name) for p in home.iterdir() if p.name.isascii() and p.name.isdigit())
         for number in reversed(numbers):
             folder = home / str(number)
             frozen = read_json(folder / SPEC)
-            if frozen is not None and digest(frozen) == wanted:
+            if frozen is not None and spec_digest(frozen) == wanted:
+                if frozen != spec:
+                    write_json(folder / SPEC, spec)
                 return cls(folder)
             if frozen is None and wanted in specs_of(folder):
                 run = cls(folder)
@@ -107,7 +111,7 @@ class RunFolder:
         is_new = not self._journal.exists()
         handle = os.open(self._journal, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            with _alone(handle):
+            with alone(handle):
                 size = os.fstat(handle).st_size
                 if size != self._size:
                     size = self._catch_up(handle)
@@ -146,6 +150,11 @@ class RunFolder:
         return size
 
 
+def spec_digest(spec: Mapping[str, Any]) -> str:
+    """Digest of a resolved spec without its limits: a run goes on under another budget."""
+    return digest({name: value for name, value in spec.items() if name not in _LIMITS})
+
+
 def specs_of(folder: Path) -> set[str]:
     """Digests of the resolved specs that a run was begun with, as its journal tells."""
     try:
@@ -163,20 +172,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
         yield
         return
     try:
-        with _alone(handle):
+        with alone(handle):
             yield
     finally:
         os.close(handle)
-
-
-@contextlib.contextmanager
-def _alone(handle: int) -> Iterator[None]:
-    """Keep other writers of a journal out for one event; where files can't be locked, one write is all there is."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    with contextlib.suppress(OSError):
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    yield  # closing the file unlocks it

@@ -45,6 +45,8 @@ class Run:
         selection: The part of the spec that it was begun or continued with last.
         spec_path: The spec file of that time; empty where the journal does not tell.
         folders: By stage item, the folders of its options' paths that are not beside that file.
+        rates: By base model, what its tokens cost in picodollars each, as it was told last; None where nobody knows.
+        budget: US dollars that it may cost, as it was told last.
     """
 
     name: str
@@ -63,6 +65,8 @@ class Run:
     selection: Mapping[str, Any] = field(default_factory=dict)
     spec_path: str = ""
     folders: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    rates: Mapping[str, Mapping[str, int | None] | None] = field(default_factory=dict)
+    budget: float | None = None
 
     @property
     def id(self) -> str:
@@ -173,6 +177,8 @@ def read_run(folder: Path, journal: Journal | None = None) -> Run:
         selection=trace.selection,
         spec_path=trace.spec_path,
         folders=trace.folders,
+        rates=trace.rates,
+        budget=trace.budget,
         damage=journal.damage or ("" if whole else "spec.json is missing or damaged"),
     )
 

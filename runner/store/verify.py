@@ -14,13 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from charrun.store.canonical import digest
 from charrun.store.checked import Checked
 from charrun.store.files import file_digest, read_json
 from charrun.store.items import ANSWERS
 from charrun.store.journal import Event, Journal, folders_in, read_journal
+from charrun.store.ledger import LEDGER
 from charrun.store.replay import RUNNING, STOPPED
-from charrun.store.run import JOURNAL, LOCK, SNAPSHOT, SPEC
+from charrun.store.run import JOURNAL, LOCK, SNAPSHOT, SPEC, spec_digest
 from charrun.store.runs import Run, read_run
 from charrun.store.snapshot import snapshot_of
 from charrun.store.verify_folder import verify_folder
@@ -60,7 +60,7 @@ def verify_own(run: Run) -> Checked:
     events = _verify_journal(folder / JOURNAL, found, run.status == RUNNING)
     told = [event["spec"] for event in events if event.get("spec")]
     spec = found.whole(folder / SPEC, "written anew when the same spec is run; charrun resume cannot go on without it")
-    if spec is not None and told and digest(spec) not in told:
+    if spec is not None and told and spec_digest(spec) not in told:
         found.add(folder / SPEC, "is not the spec that the run was begun with", "running the spec begins another run")
     is_sound = not found.damage
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -70,6 +70,10 @@ def verify_own(run: Run) -> Checked:
             found.whole(path, "written anew by the next run")
         elif path.parent == folder and (path.name == SNAPSHOT or path.match("cell-*.json")):
             found.whole(path, _REBUILT)
+        elif path == folder / LEDGER:
+            then = "counted no more; an end without its beginning still counts what was used"
+            for _ in found.lines(path, then, written=run.status == RUNNING):
+                pass
         elif path.parent == folder / _PLUGINS and path.suffix == ".py":
             found.covered.append(path)
             if not (file_digest(path) or "").startswith(path.stem.rpartition("-")[2]):

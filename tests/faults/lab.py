@@ -21,6 +21,8 @@ from faults.processes import Ended, Engine, Runner, engine
 from faults.proxy import Proxy
 from faults.zygote import Zygote
 
+from charrun.store.ledger import LEDGER, read_ledger
+
 SPEC = """
 version: 1
 name: tiny
@@ -138,8 +140,17 @@ class Trial:
         flying += sum(begin <= ask.accepted < end for begin, end in near for ask in asks)
         return sum(once.values()) >= rows - self.given and 0 <= lost + self.given <= 16 * flying
 
+    def spent(self) -> tuple[int, int]:
+        """Sampling and scoring requests in the run's ledger: those that have ended, and those without an end."""
+        totals = read_ledger(self.runs / "tiny/1" / LEDGER)
+        return totals.all().requests, sum(most.requests for most in totals.in_doubt().values())
+
     given: int = 0
     """Sequences that were there before the trial began."""
+    spent_before: int = 0
+    """Requests that were in the ledger then."""
+    is_faulty: bool = False
+    """Whether the service has faults."""
 
 
 class Lab:
@@ -165,6 +176,8 @@ class Lab:
         if index:
             shutil.copytree(self._prepared(index), trial.runs)
             trial.given = sum(len(row["sequences"]) for row in trial.rows())
+            trial.spent_before = trial.spent()[0]
+        trial.is_faulty = bool(faults)
         self.proxy.begin(faults)
         return trial
 
@@ -194,6 +207,10 @@ class Lab:
         assert trial.rows_lost() == 0
         assert trial.paid_twice() == 0
         assert trial.ledger_is_exact()
+        (ended, without_end), accepted = trial.spent(), self.proxy.ledger.accepted()
+        assert ended <= accepted + trial.spent_before
+        if not trial.is_faulty:  # upon a fault the SDK may send a request again, of which the run knows nothing
+            assert accepted + trial.spent_before <= ended + without_end
         assert {ask.request for ask in self.proxy.ledger.accepted_asks()} <= self.asked
 
 

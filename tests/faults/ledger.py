@@ -123,6 +123,11 @@ class Ledger:
             found = [a for a in self.asks.values() if not a.scores and a.request_id and since <= a.accepted < until]
         return sorted(found, key=lambda ask: ask.accepted)
 
+    def accepted(self) -> int:
+        """How many requests the engine accepted, for answers and for scores."""
+        with self.lock:
+            return sum(bool(ask.request_id) for ask in self.asks.values())
+
     def in_flight(self, at: float) -> list[Ask]:
         """Those that were accepted and not yet delivered at that time."""
         return [ask for ask in self.accepted_asks(until=at) if not ask.delivered or ask.delivered > at]

@@ -15,8 +15,16 @@ from faults.lab import STAGES, Lab, Trial
 from faults.matrix import Matrix, tiers
 
 FILES = ("journal.before", "journal.after", "file.written", "file.renamed", "outputs.before", "outputs.after")
-SAMPLES = ("row.before", "row.after")
-TRAINING = ("step.submitted", "step.done", "save.submitted", "save.done", "save.recorded")
+SAMPLES = ("ledger.reserved", "ledger.settled", "row.before", "row.after")
+TRAINING = (
+    "ledger.reserved",
+    "ledger.settled",
+    "step.submitted",
+    "step.done",
+    "save.submitted",
+    "save.done",
+    "save.recorded",
+)
 ENGINE = {"samples": ("engine.sampled",), "training": ("engine.stepped", "engine.written", "engine.renamed")}
 SAMPLED, TRAINED = ("teacher", "student", "reflection", "interaction", "evaluate"), ("dpo", "sft")
 

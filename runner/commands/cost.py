@@ -1,0 +1,55 @@
+"""`charrun cost`: what a run has used and what that costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from charrun.commands.options import json_option, runs_dir_option
+from charrun.commands.tables import numbers_table, paragraph
+from charrun.commands.words import run_names
+from charrun.errors import UsageProblem
+
+SECTIONS = ("stage", "cell", "model")
+
+
+@click.command()
+@click.argument("run", default="", shell_complete=run_names)
+@click.option("--by", type=click.Choice(SECTIONS), default="stage", show_default=True, help="What the rows are.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print exact counts by cell, stage and model as CSV.")
+@runs_dir_option
+@json_option
+def cost(run: str, by: str, as_csv: bool, runs_dir: Path, as_json: bool) -> None:
+    """Show what RUN has used, and what that costs.
+
+    Every request of the run counts, those before a kill included; what it found in the store cost it nothing. RUN is a
+    name and number such as pirate-mini/2, a name for its latest run, or a run's folder; without it the latest run of
+    all is shown. Prices are those that the run was begun or continued with last.
+    """
+    from charrun.report.cost import cost_csv, cost_document, cost_lines, cost_records, cost_rows
+    from charrun.report.text import safe
+    from charrun.spec.prices import Rates
+    from charrun.store.ledger import LEDGER, read_ledger
+    from charrun.store.runs import find_run
+
+    if as_csv and as_json:
+        raise UsageProblem("--csv and --json exclude each other")
+    found = find_run(runs_dir, run)
+    totals = read_ledger(found.folder / LEDGER)
+    rates = {model: None if each is None else Rates.of(each) for model, each in found.rates.items()}
+    limit = found.budget
+    for line in totals.damaged:
+        click.echo(f"warning: {found.folder / LEDGER}:{line} is damaged and is not counted", err=True)
+    if as_json:
+        click.echo(json.dumps(cost_document(found.id, totals, rates, limit), indent=2, ensure_ascii=False))
+    elif as_csv:
+        click.echo(cost_csv(cost_records(totals, rates)), nl=False)
+    elif not totals.used and not totals.open:
+        click.echo(f"{found.id} has asked for nothing: all of it was found, or it has not begun")
+    else:
+        click.echo(f"{found.id} on {safe(found.engine)}; tokens\n")
+        click.echo("\n".join(numbers_table(cost_rows(totals, rates, by))))
+        if lines := cost_lines(totals, rates, limit):
+            click.echo("\n" + "\n".join(paragraph(line) for line in lines))

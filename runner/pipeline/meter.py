@@ -1,0 +1,237 @@
+"""The SDK's clients with a meter: each request is in the ledger before it is sent, and settled when it is answered.
+
+They take and return what the SDK's own clients do; what they do not meter is the client's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from charrun.pipeline.spending import Spending
+from charrun.service.service import Sampler, refused
+from charrun.store.ledger import Place
+from charrun.usage import Usage, of_samples
+
+if TYPE_CHECKING:
+    import tinker
+    from tinker import types
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+class Meter:
+    """Enters the requests of one stage for one base model.
+
+    Args:
+        spending: The run's.
+        place: For what the requests are.
+        count: Adds what no record of a sample or score tells to the work's usage.
+    """
+
+    def __init__(self, spending: Spending, place: Place, count: Callable[[Usage], None]) -> None:
+        self.spending = spending
+        self._place = place
+        self._count = count
+        self._loop = asyncio.get_running_loop()
+
+    def send(
+        self,
+        most: Usage,
+        request: Callable[[], tinker.APIFuture[_T]],
+        used: Callable[[_T], Usage],
+        *,
+        recorded: bool = False,
+    ) -> tinker.APIFuture[_T]:
+        """Enter a request and send it.
+
+        Args:
+            most: The most that it can use.
+            request: Sends it.
+            used: What it used, by its answer.
+            recorded: Whether a record of its answer tells of that too.
+
+        Raises:
+            BudgetReached: It does not fit.
+        """
+        number = self.spending.enter(self._place, most)
+        try:
+            future = request()
+        except BaseException:
+            self.spending.ended(number, Usage())  # nothing was sent
+            raise
+
+        def settle(done: concurrent.futures.Future[_T]) -> None:
+            usage = _usage_of(done, used)
+            self.spending.ended(number, usage)
+            if usage is not None and not recorded:
+                self._count(usage)
+
+        self._hear(future, settle)
+        return future
+
+    def count(self, future: tinker.APIFuture[_T], usage: Usage) -> tinker.APIFuture[_T]:
+        """Count what costs nothing once it is done."""
+
+        def settle(done: concurrent.futures.Future[_T]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                self._count(usage)
+
+        self._hear(future, settle)
+        return future
+
+    def _hear(self, future: tinker.APIFuture[_T], settle: Callable[[concurrent.futures.Future[_T]], None]) -> None:
+        def hear(done: concurrent.futures.Future[_T]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody knows
+                self._loop.call_soon_threadsafe(settle, done)
+
+        # It is the first to hear of it: the ledger has the end before anybody uses the answer.
+        future.future().add_done_callback(hear)
+
+
+def _usage_of(done: concurrent.futures.Future[_T], used: Callable[[_T], Usage]) -> Usage | None:
+    if done.cancelled():
+        return None
+    error = done.exception()
+    if error is not None:
+        return Usage() if refused(error) else None
+    return used(done.result())
+
+
+class MeteredSampler:
+    """A sampling client of the SDK's, metered.
+
+    Args:
+        client: The SDK's sampling client.
+        meter: The stage's.
+        context_length: Longest prompt plus answer, in tokens, for requests without `max_tokens`; None if not known.
+    """
+
+    def __init__(self, client: Sampler, meter: Meter, context_length: int | None) -> None:
+        self._client = cast("tinker.SamplingClient", client)
+        self._meter = meter
+        self._context_length = context_length
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def sample(
+        self, prompt: types.ModelInput, num_samples: int, sampling_params: types.SamplingParams, **options: Any
+    ) -> tinker.APIFuture[types.SampleResponse]:
+        """As the SDK's."""
+        return self._sample(prompt, num_samples, sampling_params, options, recorded=False)
+
+    def compute_logprobs(
+        self, prompt: types.ModelInput, prompt_logprobs_last_n: int | None = None
+    ) -> tinker.APIFuture[list[float | None]]:
+        """As the SDK's, which sends the same request and keeps to itself what was in the cache."""
+        future = self._score(prompt, prompt_logprobs_last_n, recorded=False)
+        return _changed(future, lambda response: cast("list[float | None]", response.prompt_logprobs))
+
+    async def asked(
+        self, prompt: types.ModelInput, num_samples: int, sampling_params: types.SamplingParams
+    ) -> types.SampleResponse:
+        """Samples whose answer will be recorded; waits until the request fits the budget."""
+        return await (
+            await self._meter.spending.when_it_fits(
+                lambda: self._sample(prompt, num_samples, sampling_params, {}, recorded=True)
+            )
+        )
+
+    async def scored(self, prompt: types.ModelInput, last_n: int) -> types.SampleResponse:
+        """Log-probs of the prompt's last tokens, which will be recorded; waits until the request fits the budget."""
+        return await (await self._meter.spending.when_it_fits(lambda: self._score(prompt, last_n, recorded=True)))
+
+    def _score(
+        self, prompt: types.ModelInput, last_n: int | None, *, recorded: bool
+    ) -> tinker.APIFuture[types.SampleResponse]:
+        from tinker import types
+
+        options = {"include_prompt_logprobs": True, "prompt_logprobs_last_n": last_n}
+        return self._sample(prompt, 1, types.SamplingParams(max_tokens=1), options, recorded=recorded)
+
+    def _sample(
+        self, prompt: types.ModelInput, n: int, params: types.SamplingParams, options: dict[str, Any], *, recorded: bool
+    ) -> tinker.APIFuture[types.SampleResponse]:
+        length = prompt.length
+        longest = params.max_tokens if params.max_tokens is not None else (self._context_length or 0) - length
+        return self._meter.send(
+            of_samples(length, 0, n, n * longest),
+            lambda: self._client.sample(prompt, n, params, **options),
+            lambda response: usage_of(response, length, n),
+            recorded=recorded,
+        )
+
+
+def usage_of(response: types.SampleResponse, prompt: int, samples: int) -> Usage:
+    """What a sampling request used, by its answer."""
+    hits = int(response.prompt_cache_hit_tokens or 0)
+    return of_samples(prompt, hits, samples, sum(len(sequence.tokens) for sequence in response.sequences))
+
+
+class MeteredTrainer:
+    """A training client of the SDK's, metered."""
+
+    def __init__(self, client: tinker.TrainingClient, meter: Meter, context_length: int | None) -> None:
+        self._client = client
+        self._meter = meter
+        self._context_length = context_length
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def forward(self, data: list[types.Datum], *args: Any, **options: Any) -> Any:
+        """As the SDK's."""
+        usage = Usage(forward_tokens=tokens_of(data))
+        return self._meter.send(usage, lambda: self._client.forward(data, *args, **options), lambda _: usage)
+
+    def forward_backward(self, data: list[types.Datum], *args: Any, **options: Any) -> Any:
+        """As the SDK's."""
+        usage = Usage(trained_tokens=tokens_of(data))
+        return self._meter.send(usage, lambda: self._client.forward_backward(data, *args, **options), lambda _: usage)
+
+    def forward_backward_custom(self, data: list[types.Datum], *args: Any, **options: Any) -> Any:
+        """As the SDK's: a forward pass, the loss here, a forward-and-backward pass."""
+        tokens = tokens_of(data)
+        usage = Usage(forward_tokens=tokens, trained_tokens=tokens)
+        return self._meter.send(
+            usage, lambda: self._client.forward_backward_custom(data, *args, **options), lambda _: usage
+        )
+
+    def optim_step(self, *args: Any, **options: Any) -> Any:
+        """As the SDK's; costs nothing, and is counted."""
+        return self._meter.count(self._client.optim_step(*args, **options), Usage(steps=1))
+
+    def create_sampling_client(self, *args: Any, **options: Any) -> Any:
+        """As the SDK's, metered."""
+        return MeteredSampler(self._client.create_sampling_client(*args, **options), self._meter, self._context_length)
+
+
+def tokens_of(data: Sequence[types.Datum]) -> int:
+    """Tokens that go through the model."""
+    return sum(datum.model_input.length for datum in data)
+
+
+def _changed(future: tinker.APIFuture[_T], change: Callable[[_T], _R]) -> tinker.APIFuture[_R]:
+    """A future of what becomes of another one's result."""
+    from tinker.lib.public_interfaces.api_future import AwaitableConcurrentFuture
+
+    inner, outer = future.future(), concurrent.futures.Future[_R]()
+
+    def done(found: concurrent.futures.Future[_T]) -> None:
+        if found.cancelled():
+            outer.cancel()
+        if not outer.set_running_or_notify_cancel():
+            return
+        if (error := found.exception()) is not None:
+            outer.set_exception(error)
+        else:
+            outer.set_result(change(found.result()))
+
+    inner.add_done_callback(done)
+    outer.add_done_callback(lambda each: inner.cancel() if each.cancelled() else None)
+    return AwaitableConcurrentFuture(outer)

@@ -1,0 +1,165 @@
+"""What a run may spend: every request is entered at the most that it can cost, and sent only if that still fits.
+
+Contract:
+1. A request is sent only if the most that it can cost still fits the budget.
+2. A request that does not fit waits for those in flight to end and then stops the run.
+3. What stopped for its budget goes on under a higher one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from charrun.errors import BudgetReached, EnvironmentProblem
+from charrun.spec.prices import Cost, Rates, dollars, picodollars
+from charrun.store.ledger import Ledger, Place
+from charrun.usage import Usage
+
+_T = TypeVar("_T")
+
+
+class NotNow(BudgetReached):
+    """A request that does not fit as long as others are in flight at the most that they can cost."""
+
+
+class Spending:
+    """A run's ledger against its limits.
+
+    Attributes:
+        limit_usd: US dollars for all of the run; None for no limit.
+
+    Args:
+        ledger: Opens the ledger; called when a request is first entered, or when what was spent is first asked for.
+        rates: What a model's tokens cost; None where nobody knows.
+        limit: US dollars for all of the run; None for no limit.
+        stages: US dollars for single stage items.
+        broke: Called once, with the reason, when the run has to stop.
+    """
+
+    def __init__(
+        self,
+        ledger: Callable[[Callable[[Place, Usage], None]], Ledger],
+        rates: Callable[[str], Rates | None],
+        limit: float | None,
+        stages: Mapping[str, float],
+        broke: Callable[[BudgetReached], None],
+    ) -> None:
+        self.limit_usd = limit
+        self._open = ledger
+        self._rates = rates
+        self._limit = None if limit is None else picodollars(limit)
+        self._caps = {id: picodollars(usd) for id, usd in stages.items()}
+        self._broke = broke
+        self._ledger: Ledger | None = None
+        self._spent: dict[str, Cost] = {}
+        self._flying = 0
+        self._changed = asyncio.Event()
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger, open."""
+        if self._ledger is None:
+            self._ledger = self._open(self._heard)
+        return self._ledger
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is any limit."""
+        return self._limit is not None or bool(self._caps)
+
+    def spent(self, stage: str | None = None) -> Cost:
+        """What is counted: ended requests as they were, others at the most that they can cost."""
+        found = self._spent.values() if stage is None else [self._spent.get(stage, Cost())]
+        return sum(found, Cost())
+
+    def enter(self, place: Place, most: Usage) -> str:
+        """Enter a request that is about to be sent; returns its number.
+
+        Raises:
+            NotNow: It does not fit as long as others are in flight.
+            BudgetReached: It does not fit; the run stops.
+        """
+        number = self.ledger.reserve(place, most, self._fits)
+        if number is not None:
+            self._flying += 1
+            return number
+        if self._flying:
+            raise NotNow(*self._told(place, most))
+        error = BudgetReached(*self._told(place, most))
+        self._broke(error)
+        self._wake()
+        raise error
+
+    async def when_it_fits(self, send: Callable[[], _T]) -> _T:
+        """What a call returns that enters a request and sends it, as soon as it fits.
+
+        Raises:
+            BudgetReached: It does not fit although nothing is in flight any more.
+        """
+        while True:
+            try:
+                return send()
+            except NotNow:
+                await self._changed.wait()
+
+    def ended(self, number: str, used: Usage | None) -> None:
+        """A request has ended.
+
+        Args:
+            number: Its number.
+            used: What it used; None where that is not known, and the most that it can have used stays counted.
+        """
+        self._flying -= 1
+        try:
+            if used is not None:
+                self.ledger.settle(number, used)
+        finally:
+            self._wake()
+
+    def close(self) -> None:
+        """Close the ledger."""
+        if self._ledger is not None:
+            self._ledger.close()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _fits(self, place: Place, most: Usage) -> bool:
+        if not self.limited:
+            return True
+        cost = self._cost(place.model, most).high
+        if self._limit is not None and self.spent().high + cost > self._limit:
+            return False
+        cap = self._caps.get(place.stage)
+        return cap is None or self.spent(place.stage).high + cost <= cap
+
+    def _heard(self, place: Place, change: Usage) -> None:
+        self._spent[place.stage] = self._spent.get(place.stage, Cost()) + self._cost(place.model, change)
+
+    def _cost(self, model: str, usage: Usage) -> Cost:
+        rates = self._rates(model)
+        try:
+            if rates is not None:
+                return rates.cost(usage)
+            told = f"nobody knows what {model} costs"
+        except ValueError:
+            told = f"nobody knows what training {model} costs"
+        if not self.limited:
+            return Cost()
+        raise EnvironmentProblem(f"{told}, and the run has a budget", "say it under `prices` in the spec")
+
+    def _told(self, place: Place, most: Usage) -> tuple[str, str]:
+        cost = dollars(self._cost(place.model, most).high)
+        cap = self._caps.get(place.stage)
+        spent, limit, option = self.spent(place.stage), cap, f"budget.stages.{place.stage}"
+        whose = f"of {place.stage} "
+        if cap is None or spent.high + self._cost(place.model, most).high <= cap:
+            spent, limit, option, whose = self.spent(), self._limit or 0, "--budget", ""
+        return (
+            f"the budget {whose}is reached: ${dollars(spent.high):.4f} of ${dollars(limit or 0):.4f} are spent, "
+            f"and the next request of {place.stage} may cost ${cost:.4f}",
+            f"what is recorded stays; the same command goes on with a higher {option}",
+        )

@@ -1,0 +1,234 @@
+"""What a run has asked for: `ledger.jsonl` in its folder, one line before a request is sent, one when it has ended.
+
+Contract:
+1. A request is in the ledger before it is sent.
+2. An answered request counts what it used and an unanswered one the most that it can have used.
+3. Processes of one run see each other's requests before they send their own.
+4. A damaged ledger line is named and what is whole of its request counts.
+
+The ledger tells what this run paid for. A ticket tells what its work has used, whichever run paid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from charrun.errors import EnvironmentProblem, disk_problem
+from charrun.faults import reached
+from charrun.store import sync
+from charrun.store.files import alone, sync_folder
+from charrun.store.lines import cut_torn_line, sealed, unsealed, write_whole
+from charrun.usage import Usage
+
+LEDGER = "ledger.jsonl"
+
+
+@dataclass(frozen=True)
+class Place:
+    """For what a request is: cell, stage item and base model."""
+
+    cell: str
+    stage: str
+    model: str
+
+
+@dataclass
+class Totals:
+    """What the lines of a ledger add up to.
+
+    Attributes:
+        used: What ended requests used, by place.
+        open: Of requests without an end, by their number: where, and the most that they can use.
+        damaged: Numbers of lines that can't be used.
+    """
+
+    used: dict[Place, Usage] = field(default_factory=dict)
+    open: dict[str, tuple[Place, Usage]] = field(default_factory=dict)
+    damaged: list[int] = field(default_factory=list)
+    _lines: int = 0
+
+    def take(self, line: bytes) -> tuple[Place, Usage] | None:
+        """Add a whole line; returns where it changes what is counted, and by how much."""
+        self._lines += 1
+        value = unsealed(line)
+        if value is None:
+            self.damaged.append(self._lines)
+            return None
+        number = str(value["id"])
+        if "most" in value:
+            place, most = Place(value["cell"], value["stage"], value["model"]), Usage.of(value["most"])
+            self.open[number] = place, most
+            return place, most
+        place, used = Place(value["cell"], value["stage"], value["model"]), Usage.of(value["used"])
+        self.used.setdefault(place, Usage()).add(used)
+        _, most = self.open.pop(number, (place, Usage()))  # its beginning may be damaged
+        change = Usage.of(value["used"])
+        change.add(most, -1)
+        return place, change
+
+    def in_doubt(self) -> dict[Place, Usage]:
+        """The most that requests without an end can have used, by place."""
+        found: dict[Place, Usage] = {}
+        for place, most in self.open.values():
+            found.setdefault(place, Usage()).add(most)
+        return found
+
+    def all(self) -> Usage:
+        """What ended requests used, all together."""
+        total = Usage()
+        for usage in self.used.values():
+            total.add(usage)
+        return total
+
+
+Heard = Callable[[Place, Usage], None]
+"""Told of each change of what is counted: where, and by how much."""
+
+
+class Ledger:
+    """A run's ledger, open for writing; several processes may have it open.
+
+    Attributes:
+        totals: What its lines add up to, as far as this process has read them.
+        failure: Why it could not be made durable in the background.
+    """
+
+    def __init__(self, path: Path, heard: Heard | None = None) -> None:
+        self.path = path
+        self.totals = Totals()
+        self.failure: OSError | None = None
+        self._heard = heard or (lambda place, change: None)
+        self._size = 0
+        self._count = 0
+        self._process = uuid.uuid4().hex[:8]
+        try:
+            is_new = not path.exists()
+            self._handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            if is_new:
+                sync_folder(path.parent)
+            with self._alone():
+                pass
+        except OSError as error:
+            raise self._problem(error) from error
+
+    def reserve(self, place: Place, most: Usage, fits: Callable[[Place, Usage], bool]) -> str | None:
+        """Enter a request before it is sent.
+
+        Args:
+            place: For what it is.
+            most: The most that it can use.
+            fits: Whether that may still be asked for, given what is counted until now.
+
+        Returns:
+            Its number; None where it does not fit, and nothing is entered.
+
+        Raises:
+            EnvironmentProblem: The disk is full or fails; nothing of the line is left.
+        """
+        try:
+            with self._alone():
+                if not fits(place, most):
+                    return None
+                self._count += 1
+                number = f"{self._process}.{self._count}"
+                self._append({"id": number, **_told(place), "most": most.counted()})
+        except OSError as error:
+            raise self._problem(error) from error
+        reached("ledger.reserved")
+        return number
+
+    def settle(self, number: str, used: Usage) -> None:
+        """Enter the end of a request.
+
+        Raises:
+            EnvironmentProblem: The disk is full or fails; nothing of the line is left.
+        """
+        place, _ = self.totals.open[number]
+        try:
+            with self._alone():
+                self._append({"id": number, **_told(place), "used": used.counted()})
+        except OSError as error:
+            raise self._problem(error) from error
+        reached("ledger.settled")
+
+    def fileno(self) -> int:
+        """Its descriptor.
+
+        Raises:
+            ValueError: It is closed.
+        """
+        if self._handle < 0:
+            raise ValueError("closed")
+        return self._handle
+
+    def close(self) -> None:
+        """Make its lines durable and close it; closing it twice is fine."""
+        if self._handle >= 0:
+            with contextlib.suppress(OSError):
+                os.fsync(self._handle)
+            os.close(self._handle)
+            self._handle = -1
+
+    def _append(self, value: dict[str, Any]) -> None:
+        if self.failure is not None:
+            raise self.failure
+        line = sealed(value)
+        write_whole(self._handle, line, self._size)
+        self._size += len(line)
+        self._take(line)
+        sync.grown(self)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes out, and learn what they have entered."""
+        with alone(self._handle):
+            size = os.fstat(self._handle).st_size
+            if size != self._size:
+                self._catch_up(cut_torn_line(self._handle))
+            yield
+
+    def _catch_up(self, size: int) -> None:
+        text = b""
+        while len(text) < size - self._size:
+            block = os.pread(self._handle, 1 << 20, self._size + len(text))
+            if not block:
+                break
+            text += block
+        for line in text.splitlines(keepends=True):
+            self._take(line)
+        self._size = size
+
+    def _take(self, line: bytes) -> None:
+        change = self.totals.take(line)
+        if change is not None:
+            self._heard(*change)
+
+    def _problem(self, error: OSError) -> EnvironmentProblem:
+        return disk_problem(f"cannot write {self.path}", error)
+
+
+def read_ledger(path: Path) -> Totals:
+    """What a ledger's lines add up to; nothing where there is none. A torn last line is not a line.
+
+    Raises:
+        OSError: The file is there and can't be read.
+    """
+    totals = Totals()
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    totals.take(line)
+    except FileNotFoundError:
+        pass
+    return totals
+
+
+def _told(place: Place) -> dict[str, str]:
+    return {"cell": place.cell, "stage": place.stage, "model": place.model}
