@@ -92,6 +92,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example("lock specs/pirate-smoke.yaml --check --set stages.dpo.with.beta=0.2 --set seed=8", "masked"),
     ),
     "schema": (Example("schema --no-plugins", lines=12), Example("schema --stage export")),
+    "cost": (Example("cost pirate-smoke/1", "masked"),),
     "runs": (Example("runs", "slow"),),
     "status": (Example("status pirate-smoke/1", "masked"),),
     "logs": (Example("logs pirate-smoke/1", "masked", lines=24),),
@@ -210,6 +211,8 @@ def main() -> None:
         if not quick:
             (run,) = EXAMPLES["run"]
             blocks[run.line] = printed(run, folder)
+            one = [example for example in shown if example.compared != "slow" and example.line not in blocks]
+            blocks |= {example.line: printed(example, folder) for example in one}
             print(printed(Example(SECOND), folder), file=sys.stderr)
             blocks |= {example.line: printed(example, folder) for example in shown if example.line not in blocks}
     PAGE.write_text(page(blocks), encoding="utf-8")

@@ -24,6 +24,8 @@ MODULES = {
     "Steps, checkpoints, reference log-probs": "runner/store/training.py",
     "Outputs and their tickets": "runner/store/tickets.py",
     "A run's own folder": "runner/store/run.py",
+    "The ledger": "runner/store/ledger.py",
+    "Budgets": "runner/pipeline/spending.py",
     "Locks": "runner/store/lock.py",
     "What nothing refers to": "runner/store/garbage.py",
     "Checksums looked at": "runner/store/verify.py",

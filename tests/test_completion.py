@@ -94,7 +94,7 @@ def test_the_matrix_of_the_spec_is_offered(workplace: Path) -> None:
 
 def test_set_is_offered_the_keys_of_a_spec_down_to_the_options_of_stages(workplace: Path) -> None:
     assert {"seed=", "stages.", "budget."} <= set(offered("charrun specs/pirate-mini.yaml --set ", workplace))
-    assert offered("charrun specs/pirate-mini.yaml --set budget.", workplace) == ["budget.usd="]
+    assert offered("charrun specs/pirate-mini.yaml --set budget.", workplace) == ["budget.usd=", "budget.stages."]
     assert offered("charrun specs/pirate-mini.yaml --set stages.dp", workplace) == ["stages.dpo.with."]
     assert "stages.dpo.with.beta=" in offered("charrun specs/pirate-mini.yaml --set stages.dpo.with.b", workplace)
     assert offered("charrun specs/pirate-mini.yaml --set seed=", workplace) == []

@@ -21,6 +21,9 @@ characters: [pirate]
 models: [{{teacher: charrun/demo-teacher, student: {{name: charrun/demo-student, chat: {{enable_thinking: false}}}}}}]
 scales: [{{name: tiny, pairs: 4, samples_per_prompt: 1, reflections: 10, interactions: 1, turns: 2}}]
 budget: {{usd: 5.70}}
+prices:
+  charrun/demo-teacher: {{prefill: 0.68, sample: 1.7}}
+  charrun/demo-student: {{prefill: 0.12, sample: 0.3, train: 0.36}}
 stages: {stages}
 """
 
@@ -34,7 +37,7 @@ def test_a_run_on_a_service_shows_what_it_will_do_and_trains_there(tmp_path: Pat
     spec.write_text(SPEC.format(stages="[prompts, teacher, student, pairs, dpo, reflection, interaction, sft, export]"))
     outcome = charrun(spec, "--runs-dir", tmp_path / "runs", "--yes", env=environment(demo_engine))
     assert outcome.code == 0, outcome.text
-    for expected in ("Engine: tinker", "charrun/demo-teacher", "budget of $5.70, which is not enforced yet"):
+    for expected in ("Engine: tinker", "charrun/demo-teacher", "budget of $5.70, which it never exceeds"):
         assert expected in outcome.out
     assert "No Tinker credentials" not in outcome.out
     events = [json.loads(x) for x in (tmp_path / "runs/hosted/1/journal.jsonl").read_text().splitlines()]

@@ -156,12 +156,15 @@ def test_run_json_can_be_deleted_and_is_rebuilt_from_the_journal(tmp_path: Path)
     assert stage["usage"] == {"requests": 2}
 
 
-def test_the_runs_number_grows_only_when_the_resolved_spec_changes(tmp_path: Path) -> None:
+def test_the_runs_number_grows_only_when_the_resolved_spec_changes_its_limits_aside(tmp_path: Path) -> None:
     first = opened(tmp_path, seed=7)
     assert first.folder.name == "1"
     assert opened(tmp_path, seed=7).folder == first.folder
     assert opened(tmp_path, seed=8).folder.name == "2"
     assert opened(tmp_path, seed=7).folder == first.folder
+    limited = opened(tmp_path, seed=7, budget={"usd": 5.7}, prices={"m": {"prefill": 1.0}})
+    assert limited.folder == first.folder and limited.spec_digest == first.spec_digest
+    assert json.loads((first.folder / "spec.json").read_text())["budget"] == {"usd": 5.7}  # what it goes on with
 
 
 def test_runs_that_begin_at_once_share_a_number_only_if_they_are_of_one_spec(tmp_path: Path) -> None:

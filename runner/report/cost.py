@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from charrun.report.text import safe
-from charrun.spec.prices import Cost, Rates, dollars
+from charrun.spec.prices import FREE, Cost, Rates, dollars
 from charrun.store.ledger import Place, Totals
 from charrun.usage import Usage
 
@@ -79,12 +79,16 @@ def cost_rows(totals: Totals, rates: Mapping[str, Rates | None], section: str) -
     """A table by stage, cell or model, and its sum."""
     found = sums(totals, rates, _SECTIONS[section])
     rows = [(section, *_HEADING), *((safe(str(name)), *_figures(each)) for name, each in found.items())]
-    return [*rows, ("all", *_figures(total(totals, rates)))] if len(found) > 1 else rows
+    if len(found) > 1:
+        rows.append(("all", *_figures(total(totals, rates))))
+    return [row[:-1] for row in rows] if _is_free(rates) else rows
 
 
 def cost_lines(totals: Totals, rates: Mapping[str, Rates | None], limit: float | None) -> list[str]:
     """What is to be said beside the tables."""
     found = total(totals, rates)
+    if _is_free(rates):
+        return ["Nothing is paid for on this engine."]
     lines = []
     if totals.open:
         many = f"{len(totals.open):,} requests have" if len(totals.open) > 1 else "1 request has"
@@ -140,6 +144,10 @@ def cost_csv(records: Iterable[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()
+
+
+def _is_free(rates: Mapping[str, Rates | None]) -> bool:
+    return all(each == FREE for each in rates.values())
 
 
 def _cost(rates: Rates | None, usage: Usage) -> Cost | None:

