@@ -10,8 +10,10 @@ Nothing is flushed, closed or told. A point belongs to the runner or to the engi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
 
 VARIABLE = "CHARRUN_FAULT"
 
@@ -47,6 +49,17 @@ def reached(point: str) -> None:
     """End this process here, if it was told so."""
     if point == _wanted:
         _count_down()
+
+
+@contextlib.contextmanager
+def suspended() -> Iterator[None]:
+    """Nothing ends this process while the block runs."""
+    global _wanted
+    wanted, _wanted = _wanted, ""
+    try:
+        yield
+    finally:
+        _wanted = wanted
 
 
 def _count_down() -> None:

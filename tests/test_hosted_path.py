@@ -37,7 +37,7 @@ def test_a_run_on_a_service_shows_what_it_will_do_and_trains_there(tmp_path: Pat
     spec.write_text(SPEC.format(stages="[prompts, teacher, student, pairs, dpo, reflection, interaction, sft, export]"))
     outcome = charrun(spec, "--runs-dir", tmp_path / "runs", "--yes", env=environment(demo_engine))
     assert outcome.code == 0, outcome.text
-    for expected in ("Engine: tinker", "charrun/demo-teacher", "budget of $5.70, which it never exceeds"):
+    for expected in ("Engine: tinker", "charrun/demo-teacher", "Its budget is $5.70, which it never exceeds"):
         assert expected in outcome.out
     assert "No Tinker credentials" not in outcome.out
     events = [json.loads(x) for x in (tmp_path / "runs/hosted/1/journal.jsonl").read_text().splitlines()]

@@ -20,11 +20,14 @@ WRITER = """
 import sys, pathlib
 from charrun.store.ledger import Ledger, Place
 from charrun.usage import Usage
-ledger, limit = Ledger(pathlib.Path(sys.argv[1])), int(sys.argv[2])
+ledger, limit, go = Ledger(pathlib.Path(sys.argv[1])), int(sys.argv[2]), pathlib.Path(sys.argv[3])
 place = Place("cell", "stage", "model")
 def fits(place, most):
     counted = ledger.totals.all().sampled_tokens + sum(u.sampled_tokens for _, u in ledger.totals.open.values())
     return counted + most.sampled_tokens <= limit
+print("ready", flush=True)
+while not go.exists():
+    pass
 while (number := ledger.reserve(place, Usage(sampled_tokens=7), fits)) is not None:
     ledger.settle(number, Usage(sampled_tokens=5))
 """
@@ -76,13 +79,17 @@ def test_an_answered_request_counts_what_it_used_and_an_unanswered_one_the_most_
 
 def test_processes_of_one_run_see_each_others_requests_before_they_send_their_own(tmp_path: Path) -> None:
     """Four processes spend from one purse: together they never reserve more than there is."""
-    command = [sys.executable, "-c", WRITER, str(tmp_path / LEDGER), "1000"]
-    writers = [subprocess.Popen(command) for _ in range(4)]
+    go = tmp_path / "go"
+    command = [sys.executable, "-c", WRITER, str(tmp_path / LEDGER), "3000", str(go)]
+    writers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    for writer in writers:
+        assert writer.stdout is not None and writer.stdout.readline() == "ready\n"
+    go.touch()
     assert [writer.wait(timeout=120) for writer in writers] == [0] * 4
     totals = read_ledger(tmp_path / LEDGER)
     assert not totals.open and not totals.damaged
     # The last one that fitted had at most 1000 - 7 before it, and whoever found no room had others' reserves counted.
-    assert 1000 - 7 - 3 * 2 < totals.all().sampled_tokens + 7 <= 1000 + 2
+    assert 3000 - 7 - 3 * 2 < totals.all().sampled_tokens + 7 <= 3000 + 2
     assert len({line.split('"id":"')[1][:8] for line in (tmp_path / LEDGER).read_text().splitlines()}) > 1
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
+from charrun.commands.money import money_of
 from charrun.commands.options import json_option, locked_option, plugin_options, runs_dir_option, set_option
 from charrun.commands.run_options import PLAIN_VARIABLE, load_selected, selection_of, selection_options
 from charrun.commands.run_shown import terminal
@@ -28,6 +28,12 @@ EXIT_WORK = 10
 @plugin_options
 @json_option
 @click.option("--plain", is_flag=True, envvar=PLAIN_VARIABLE, help="Lines instead of tables.")
+@click.option(
+    "--budget",
+    type=click.FloatRange(0, min_open=True),
+    metavar="USD",
+    help="What the run may cost in all, instead of what the spec says.",
+)
 @click.option("--exit-code", is_flag=True, help=f"Exit with {EXIT_WORK} where there is something to do.")
 def plan(
     spec: str,
@@ -38,15 +44,22 @@ def plan(
     trust: bool,
     as_json: bool,
     plain: bool,
+    budget: float | None,
     exit_code: bool,
     **selected: Any,
 ) -> None:
-    """Show what a run of SPEC would do, and why."""
+    """Show what a run of SPEC would do, and why.
+
+    On a hosted engine also what it would use and cost: the stages run dry, in a folder that is thrown away, with nobody
+    at the other end. Answers are as long as earlier ones of the same stage and model, or, where there are none, from
+    1/32 of max_tokens to all of it.
+    """
     from charrun.pipeline.checks import check_cells, passed_cells
     from charrun.pipeline.choice import choose
     from charrun.pipeline.plan import plan as planned_cells
+    from charrun.pipeline.plan import priced
     from charrun.pipeline.run import plan_cells
-    from charrun.report.plan import print_plan
+    from charrun.report.plan import plan_document, print_plan
     from charrun.report.summary import print_start
 
     selection = selection_of(**selected)
@@ -64,11 +77,14 @@ def plan(
         cells, left = passed_cells(cells, selection.after)
         click.echo("\n".join(left), err=True, nl=bool(left))
     planned = planned_cells(cells)
+    money = money_of(loaded, choice, runs_dir, cells, budget)
+    if money is not None:
+        planned = priced(planned, money.foresight)
     if as_json:
-        click.echo(json.dumps({"cells": [asdict(cell) for cell in planned]}, indent=2))
+        click.echo(json.dumps(plan_document(planned, money), indent=2))
     else:
         console = terminal()
         print_start(console, choice, [cell.spec for cell in cells])
-        print_plan(console, choice, planned, plain)
+        print_plan(console, choice, planned, plain, money)
     if exit_code and any(stage.state == "to do" for cell in planned for stage in cell.stages):
         raise click.exceptions.Exit(EXIT_WORK)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from charrun.commands.loading import Loaded
+from charrun.commands.money import money_of, require_enough
 from charrun.commands.options import locked_option, plugin_options, runs_dir_option, set_option
 from charrun.commands.run_options import Way, load_selected, selection_of, selection_options, way_options
 from charrun.commands.words import spec_files
@@ -66,11 +67,18 @@ def go(
     folder: RunFolder | None = None,
 ) -> None:
     """Look, ask, run, and show what was made; `folder` is a run that is continued as it is."""
-    selection = _prepare(loaded, choice, runs_dir, selection, way)
+    selection = _prepare(loaded, choice, runs_dir, selection, way, folder)
     _go(loaded, choice, runs_dir, selection, way, folder)
 
 
-def _prepare(loaded: Loaded, choice: Choice, runs_dir: Path, selection: Selection, way: Way) -> Selection:
+def _prepare(
+    loaded: Loaded,
+    choice: Choice,
+    runs_dir: Path,
+    selection: Selection,
+    way: Way,
+    folder: RunFolder | None,
+) -> Selection:
     """Everything before the first write: stages' own checks, `--after`, and the question."""
     from charrun.pipeline.checks import check_cells, passed_cells
     from charrun.pipeline.run import plan_cells
@@ -84,7 +92,10 @@ def _prepare(loaded: Loaded, choice: Choice, runs_dir: Path, selection: Selectio
         for line in left:
             click.echo(line, err=True)
         selection = replace(selection, names=tuple(cell.name for cell in cells))
-    way.show.begin(choice, cells)
+    limited = way.budget is not None or choice.spec.budget_usd is not None
+    money = money_of(loaded, choice, runs_dir, cells, way.budget, folder) if limited or not way.yes else None
+    way.show.begin(choice, cells, money)
+    require_enough(money, way.partial)
     if choice.engine.hosted:
         _confirm(way.yes)
     return selection

@@ -93,6 +93,7 @@ class Way:
         wait: Whether to wait for what another process writes.
         patience: Minutes without any answer of the engine, after which it counts as gone.
         budget: US dollars that the run may cost; None for what the spec says.
+        partial: Whether to begin although the budget will not do.
         yes: Whether not to ask before a run on a hosted engine.
         show: Who is told what happens.
     """
@@ -101,6 +102,7 @@ class Way:
     wait: bool
     patience: float
     budget: float | None
+    partial: bool
     yes: bool
     show: Events | Person
 
@@ -119,7 +121,7 @@ class Way:
 def way_options(command: Callable[..., None]) -> Callable[..., None]:
     """How a run is done and told, as the parameter `way`.
 
-    `--jobs --wait --patience --budget --yes --json --plain --verbose --quiet`.
+    `--jobs --wait --patience --budget --partial --yes --json --plain --verbose --quiet`.
     """
     options = [
         click.option(
@@ -142,6 +144,9 @@ def way_options(command: Callable[..., None]) -> Callable[..., None]:
             metavar="USD",
             help="What the run may cost in all, instead of what the spec says.",
         ),
+        click.option(
+            "--partial", is_flag=True, help="Begin also where the budget will not do, and end when it is spent."
+        ),
         click.option("-y", "--yes", is_flag=True, help="Do not ask before a run on a hosted engine."),
         click.option(
             "--json", "as_json", is_flag=True, help="Events as JSON, one a line, instead of what a person reads."
@@ -150,7 +155,7 @@ def way_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("-v", "--verbose", is_flag=True, help="Tell every optimiser step too."),
         click.option("-q", "--quiet", is_flag=True, help="Tell only what fails, and the results."),
     ]
-    names = ("jobs", "wait", "patience", "budget", "yes", "as_json", "plain", "verbose", "quiet")
+    names = ("jobs", "wait", "patience", "budget", "partial", "yes", "as_json", "plain", "verbose", "quiet")
 
     @wraps(command)
     def told(**given: Any) -> None:

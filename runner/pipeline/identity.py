@@ -106,7 +106,7 @@ EXCLUDED: Mapping[str, str] = {
     "--character, --model, --scale, --after, --from, --until, --only": "what is left out changes nothing of the rest",
     "--force": "the same work once more",
     "--runs-dir": "another store, where nothing is found",
-    "--jobs, --wait, --patience, --budget, --yes": "how a run is done, not what it makes",
+    "--jobs, --wait, --patience, --budget, --partial, --yes": "how a run is done, not what it makes",
     "--json, --plain, --verbose, --quiet": "how it is told",
     "--locked, --no-plugins, --trust": "whether it may run",
     "environment variables": "credentials, an address, and how charrun shows things",

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from charrun.pipeline.cell import Cell
 from charrun.pipeline.checkpoints import CHECKPOINT
 from charrun.pipeline.context import StageContext
 from charrun.pipeline.defects import asking
+from charrun.pipeline.dry_run import Forecast, Foresight
 from charrun.pipeline.history import History
 from charrun.pipeline.identity import maker, numbers, with_inputs
 from charrun.pipeline.stage_run import StageRun
+from charrun.spec.prices import dollars
 from charrun.store.canonical import digest
+from charrun.usage import Usage
 
 State = Literal["done", "shared", "to do", "missing"]
 LOST = "the engine no longer holds its checkpoint"
@@ -30,6 +33,10 @@ class PlannedStage:
         rows: Rows that it makes; 0 where it is done or shared.
         requests: Requests that it sends.
         changes: What of it differs from the nearest earlier work, each in a few words.
+        low: The least that it will use of each base model's tokens; empty where nothing is paid for.
+        high: The most.
+        usd: What that costs in US dollars, the least and the most; None where a price is not known.
+        basis: What the lengths of its answers rest on.
     """
 
     id: str
@@ -38,6 +45,10 @@ class PlannedStage:
     rows: int = 0
     requests: int = 0
     changes: tuple[str, ...] = ()
+    low: Mapping[str, Usage] = field(default_factory=dict)
+    high: Mapping[str, Usage] = field(default_factory=dict)
+    usd: tuple[float, float] | None = None
+    basis: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,27 @@ def plan(cells: Sequence[Cell]) -> list[PlannedCell]:
     """What a run of these cells would do, in their order; reads the store and writes nothing."""
     planner = _Planner(History(cells[0].shared)) if cells else None
     return [PlannedCell(cell.name, planner.cell(cell)) for cell in cells if planner]
+
+
+def priced(planned: Sequence[PlannedCell], foresight: Foresight) -> list[PlannedCell]:
+    """A plan with what each stage will use and cost."""
+    return [
+        replace(
+            cell,
+            stages=tuple(
+                _priced(stage, foresight.stages.get((cell.name, stage.id)), foresight) for stage in cell.stages
+            ),
+        )
+        for cell in planned
+    ]
+
+
+def _priced(stage: PlannedStage, found: Forecast | None, foresight: Foresight) -> PlannedStage:
+    if found is None:
+        return replace(stage, usd=(0.0, 0.0))
+    cost = found.cost(foresight.rates)
+    usd = None if cost is None else (dollars(cost.low), dollars(cost.high))
+    return replace(stage, low=found.low, high=found.high, usd=usd, basis="; ".join(found.bases))
 
 
 class _Planner:

@@ -82,9 +82,20 @@ class RunFolder:
             ) from error
 
     @classmethod
+    def find(cls, runs_dir: Path, name: str, spec: dict[str, Any]) -> RunFolder | None:
+        """The folder of this resolved spec, if there is one; nothing is written."""
+        home, wanted = runs_dir / name, spec_digest(json.loads(hide(canonical(spec))))
+        with contextlib.suppress(OSError):
+            for number in reversed(_numbers(home)):
+                frozen = read_json(home / str(number) / SPEC)
+                if frozen is not None and spec_digest(frozen) == wanted:
+                    return cls(home / str(number))
+        return None
+
+    @classmethod
     def _found(cls, home: Path, spec: dict[str, Any]) -> RunFolder:
         wanted = spec_digest(spec)
-        numbers = sorted(int(p.name) for p in home.iterdir() if p.name.isascii() and p.name.isdigit())
+        numbers = _numbers(home)
         for number in reversed(numbers):
             folder = home / str(number)
             frozen = read_json(folder / SPEC)
@@ -148,6 +159,10 @@ class RunFolder:
             self._sequence += block.count(b"\n")
             start += len(block)
         return size
+
+
+def _numbers(home: Path) -> list[int]:
+    return sorted(int(path.name) for path in home.iterdir() if path.name.isascii() and path.name.isdigit())
 
 
 def spec_digest(spec: Mapping[str, Any]) -> str:

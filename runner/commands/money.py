@@ -1,0 +1,78 @@
+"""What a run will cost, looked at before anything is paid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from charrun.errors import BudgetReached, EnvironmentProblem
+
+if TYPE_CHECKING:
+    from charrun.commands.loading import Loaded
+    from charrun.pipeline.cell import Cell
+    from charrun.pipeline.choice import Choice
+    from charrun.report.plan import Money
+    from charrun.store.run import RunFolder
+
+
+def money_of(
+    loaded: Loaded,
+    choice: Choice,
+    runs_dir: Path,
+    cells: Sequence[Cell],
+    budget: float | None,
+    folder: RunFolder | None = None,
+) -> Money | None:
+    """What a run of these cells will cost; None where nothing is paid for.
+
+    Args:
+        loaded: The spec with its plugins.
+        choice: Where it runs.
+        runs_dir: Where its rows are kept.
+        cells: What of it is run.
+        budget: US dollars of the command line; None for those of the spec.
+        folder: The run that is continued; by default the one of this resolved spec, if there is one.
+
+    Raises:
+        EnvironmentProblem: There is a budget, and a price is not known.
+    """
+    from charrun.pipeline.dry_run import foresee
+    from charrun.pipeline.run import frozen_spec
+    from charrun.report.cost import total
+    from charrun.report.plan import Money, money_lines
+    from charrun.store.ledger import LEDGER, read_ledger
+    from charrun.store.run import RunFolder
+
+    if not choice.engine.hosted:
+        return None
+    foresight = foresee(choice, loaded.registry, runs_dir.absolute(), cells)
+    folder = folder or RunFolder.find(runs_dir, choice.spec.name, frozen_spec(choice))
+    paid = total(read_ledger(folder.folder / LEDGER), foresight.rates) if folder else None
+    spent = paid.cost.high + paid.doubt_cost.high if paid else 0
+    money = Money(foresight, choice.spec.budget_usd if budget is None else budget, spent)
+    if money.limit is not None and foresight.cost() is None:
+        raise EnvironmentProblem(money_lines(money)[0], "a budget can only be kept where all prices are known")
+    return money
+
+
+def require_enough(money: Money | None, partial: bool) -> None:
+    """The budget allows for what the run will cost at the least, unless it may end in the middle.
+
+    Raises:
+        BudgetReached: It does not.
+    """
+    from charrun.report.cost import usd
+    from charrun.spec.prices import picodollars
+
+    if money is None or money.limit is None or partial:
+        return
+    cost = money.foresight.cost()
+    if cost is None or money.spent + cost.low <= picodollars(money.limit):
+        return
+    spent = f" beside ${usd(money.spent)} that are spent," if money.spent else ""
+    raise BudgetReached(
+        f"the run will cost ${usd(cost.low)} to ${usd(cost.high)},{spent} and its budget is ${money.limit:.2f}: "
+        "nothing was begun",
+        "raise it with --budget, or add --partial to begin anyway and spend no more than that",
+    )

@@ -1,0 +1,277 @@
+"""What a run will ask for: its stages themselves, run in a folder that is thrown away, with nobody to answer them.
+
+So an estimate needs nothing of a stage's author, and counts what the stage really sends: prompts that grow over the
+turns of a conversation, forward passes of a reference, what an evaluation scores. What is in the store already is
+found there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from charrun import faults
+from charrun.errors import CharrunError
+from charrun.pipeline.choice import Choice
+from charrun.pipeline.dry_service import DryService, NothingToFetch
+from charrun.pipeline.lengths import LONGER, SHORTEST, EarlierLengths, Lengths
+from charrun.pipeline.observers import nobody
+from charrun.pipeline.shared import Shared
+from charrun.plugin_manager import Registry
+from charrun.service.service import Service
+from charrun.spec.prices import Cost, Rates, price_book
+from charrun.store.items import RECORDS, USAGE
+from charrun.store.ledger import Place
+from charrun.store.lock import HOLDER, LOCK
+from charrun.store.run import RunFolder
+from charrun.store.training import REFERENCE, TRAINING
+from charrun.usage import Usage
+
+if TYPE_CHECKING:
+    from charrun.pipeline.cell import Cell
+    from charrun.pipeline.stage_run import StageRun
+
+_TEXTS = "prompts/general.txt"
+_GROWING = (*RECORDS, USAGE, TRAINING, REFERENCE)
+_stages: ContextVar[tuple[StageRun, ...]] = ContextVar("stages", default=())
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What one stage of one cell will ask for.
+
+    Attributes:
+        low: At the least, by base model: short answers, and all in the engine's cache that can be.
+        high: At the most: long answers, and nothing in it.
+        bases: What the lengths of its answers rest on.
+    """
+
+    low: Mapping[str, Usage]
+    high: Mapping[str, Usage]
+    bases: tuple[str, ...]
+
+    def cost(self, rates: Mapping[str, Rates | None]) -> Cost | None:
+        """The least and the most that it costs; None where a price is not known."""
+        try:
+            low = sum((_cost(rates, model, usage) for model, usage in self.low.items()), Cost())
+            high = sum((_cost(rates, model, usage) for model, usage in self.high.items()), Cost())
+        except ValueError:
+            return None
+        return Cost(low.low, high.high)
+
+
+@dataclass
+class Foresight:
+    """What a run will ask for.
+
+    Attributes:
+        stages: By cell and stage item.
+        rates: What tokens cost, by base model; None where nobody knows.
+        unknown: Models whose tokenizer is not on this machine: counted with charrun's own.
+        gaps: Stages that could not be foreseen, each with the reason.
+    """
+
+    stages: dict[tuple[str, str], Forecast]
+    rates: dict[str, Rates | None]
+    unknown: set[str]
+    gaps: dict[tuple[str, str], str]
+
+    def unpriced(self) -> list[str]:
+        """Models of whose tokens some have no known price."""
+        found: set[str] = set()
+        for model, usage in ((m, u) for forecast in self.stages.values() for m, u in forecast.high.items()):
+            try:
+                _cost(self.rates, model, usage)
+            except ValueError:
+                found.add(model)
+        return sorted(found)
+
+    def cost(self) -> Cost | None:
+        """The least and the most that all of it costs; None where a price is not known."""
+        found = [forecast.cost(self.rates) for forecast in self.stages.values()]
+        known = [each for each in found if each is not None]
+        return sum(known, Cost()) if len(known) == len(found) else None
+
+
+def foresee(choice: Choice, registry: Registry, runs_dir: Path, cells: Sequence[Cell]) -> Foresight:
+    """What a run of these cells would ask for; reads the store, and writes nothing but a folder that is gone again."""
+    short = _dry_run(choice, registry, runs_dir, cells, SHORTEST)
+    longer = _dry_run(choice, registry, runs_dir, cells, LONGER) if short.guesses else short
+    factor = (1 - SHORTEST) / (LONGER - SHORTEST)
+    stages: dict[tuple[str, str], Forecast] = {}
+    by_stage: dict[tuple[str, str], set[str]] = {}
+    for place in short.used:
+        by_stage.setdefault((place.cell, place.stage), set()).add(place.model)
+    for (cell, stage), models in by_stage.items():
+        places = {model: Place(cell, stage, model) for model in sorted(models)}
+        low = {m: _scaled(_cached(short.used[p], short.hits.get(p, 0)), 1 - short.slack) for m, p in places.items()}
+        high = {
+            m: _scaled(_extrapolated(short.used[p], longer.used.get(p, short.used[p]), factor), 1 + short.slack)
+            for m, p in places.items()
+        }
+        stages[cell, stage] = Forecast(low, high, tuple(sorted(short.bases.get(stage, ()))))
+    return Foresight(stages, short.rates, short.unknown, short.gaps)
+
+
+@dataclass
+class _Found:
+    """What a dry run asked for."""
+
+    used: dict[Place, Usage]
+    hits: dict[Place, int]
+    bases: dict[str, set[str]]
+    guesses: bool
+    slack: float
+    rates: dict[str, Rates | None]
+    unknown: set[str]
+    gaps: dict[tuple[str, str], str]
+
+
+def _dry_run(choice: Choice, registry: Registry, runs_dir: Path, cells: Sequence[Cell], share: float) -> _Found:
+    with tempfile.TemporaryDirectory(prefix="charrun-dry-run-") as scratch, faults.suspended():
+        dry = _DryRun(choice, registry, runs_dir, Path(scratch), share)
+        try:
+            asyncio.run(dry.all(cells))
+            used = dict(dry.spending.ledger.totals.used)
+        finally:
+            dry.spending.close()
+        lengths = dry.lengths
+        return _Found(
+            used=used,
+            hits=dry.hits,
+            bases={stage: {each.basis for each in found} for stage, found in lengths.items()},
+            guesses=any(not each.seen for found in lengths.values() for each in found),
+            slack=max((each.slack for found in lengths.values() for each in found), default=0.0),
+            rates=dry.all_rates(),
+            unknown=dry.dry_service.unknown,
+            gaps=dry.gaps,
+        )
+
+
+def _cached(usage: Usage, hits: int) -> Usage:
+    """With tokens from the cache."""
+    return replace(usage, prefill_tokens=usage.prefill_tokens - hits, cached_tokens=usage.cached_tokens + hits)
+
+
+def _extrapolated(short: Usage, longer: Usage, factor: float) -> Usage:
+    """All that is asked for grows in proportion to the length of answers."""
+    one, two = short.to_dict(), longer.to_dict()
+    return Usage.of({name: max(two[name], round(one[name] + (two[name] - one[name]) * factor)) for name in one})
+
+
+def _scaled(usage: Usage, factor: float) -> Usage:
+    counts = usage.to_dict()
+    return Usage.of({n: round(c * factor) if n.endswith("_tokens") else c for n, c in counts.items()})
+
+
+class _DryRun(Shared):
+    """A run's surroundings, with nobody at the other end, and with a store that lies over the real one."""
+
+    def __init__(self, choice: Choice, registry: Registry, runs_dir: Path, scratch: Path, share: float) -> None:
+        free = replace(choice, spec=replace(choice.spec, budget_usd=None, stage_budgets={}))
+        folder = RunFolder(scratch / "dry-run" / "1")
+        folder.folder.mkdir(parents=True)
+        super().__init__(free, registry, scratch, folder, nobody())
+        self._real = runs_dir / "store"
+        self._share = share
+        self._earlier = EarlierLengths(self._real)
+        self._rng = random.Random(0)
+        self._laid: set[str] = set()
+        self.lengths: dict[str, set[Lengths]] = {}
+        self.hits: dict[Place, int] = {}
+        self.gaps: dict[tuple[str, str], str] = {}
+        contexts = {name: each.context for name, each in price_book().models.items() if each.context}
+        texts = (files("charrun.specs") / _TEXTS).read_text(encoding="utf-8")
+        self.dry_service = DryService(self._draw, self._note, texts, contexts)
+
+    async def all(self, cells: Sequence[Cell]) -> None:
+        """All stages of these cells, as far as they can be foreseen."""
+        from charrun.pipeline.cell import Cell
+        from charrun.pipeline.selection import Selection
+
+        for cell in cells:
+            selected = {run.item.id for run in cell.selected}
+            for run in Cell(self, cell.spec, Selection()).stages:
+                if run.item.id not in selected:
+                    continue
+                try:
+                    await run.ensure()
+                except NothingToFetch:
+                    continue  # what it asked for before is counted
+                except CharrunError as error:
+                    self.gaps[run.place] = error.message
+                    break
+
+    async def service(self) -> Service:
+        """Nobody's."""
+        return self.dry_service
+
+    def turn(self, folder: Path) -> asyncio.Lock:
+        """As a run's; what the real store has of the folder is there first."""
+        self._lay_over(folder)
+        return super().turn(folder)
+
+    @contextlib.asynccontextmanager
+    async def writing(self, folder: Path) -> AsyncIterator[None]:
+        """Nobody else writes here."""
+        self._lay_over(folder)
+        yield
+
+    def record(self, event: str, stage: StageRun | None = None, **fields: Any) -> None:
+        """Nothing is told; which stage asks is noted."""
+        if stage is not None and event == "stage_started":
+            _stages.set((*_stages.get(), stage))
+        elif event in ("stage_finished", "stage_failed") and stage in _stages.get()[-1:]:
+            _stages.set(_stages.get()[:-1])
+
+    def message(self, stage: StageRun | None, text: str) -> None:
+        """Nothing is told."""
+
+    def _draw(self, model: str, longest: int) -> int:
+        running = _stages.get()
+        if not running:
+            return longest
+        run = running[-1]
+        lengths = self._earlier.of(run.item.uses, model, self.namespace(model))
+        if longest > 1:
+            self.lengths.setdefault(run.item.id, set()).add(lengths)
+        return lengths.draw(self._rng, longest, self._share)
+
+    def _note(self, model: str, hits: int) -> None:
+        for run in _stages.get()[-1:]:
+            place = Place(*run.place, model)
+            self.hits[place] = self.hits.get(place, 0) + hits
+
+    def _lay_over(self, folder: Path) -> None:
+        real = self._real / folder.name
+        if folder.name in self._laid or not real.is_dir():
+            return
+        self._laid.add(folder.name)
+        for path in real.rglob("*"):
+            target = folder / path.relative_to(real)
+            if path.is_dir():
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            if path.name in (LOCK, HOLDER):
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if path.name in _GROWING:
+                shutil.copyfile(path, target)
+            else:
+                target.symlink_to(path)
+
+
+def _cost(rates: Mapping[str, Rates | None], model: str, usage: Usage) -> Cost:
+    found = rates.get(model)
+    if found is None:
+        raise ValueError(model)
+    return found.cost(usage)

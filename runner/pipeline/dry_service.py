@@ -1,0 +1,264 @@
+"""What takes an engine's place in a dry run: it answers at once, with texts of given lengths, and trains nothing.
+
+Log-probs are the same for every token, and higher for an answer after the very prompt that it was made for, as any
+model's are: checks of trainings hold, and a scorer tells characters apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import random
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from types import SimpleNamespace
+from typing import Any
+
+from charrun.chat import Chat, load_tokenizer
+from charrun.errors import CharrunError, EnvironmentProblem
+from charrun.service.models import local_folder
+from charrun.service.service import Sampler, Service
+
+_BLOCK = 16
+"""Tokens of a prompt that are looked up in the cache together."""
+_LOGPROB, _OWN_LOGPROB = -1.0, -0.5
+_DEMO = "charrun/demo-student"
+
+Draw = Callable[[str, int], int]
+"""Length of an answer, given the base model and the most that it may have."""
+Note = Callable[[str, int], None]
+"""Told of each request's base model, and how many of its prompt's tokens an engine may find in its cache."""
+
+
+class NothingToFetch(CharrunError):
+    """A stage wants the files of a checkpoint."""
+
+
+class DryService(Service):
+    """A session with nobody.
+
+    Attributes:
+        unknown: Models whose tokenizer is not on this machine; charrun's own takes its place.
+
+    Args:
+        draw: How long answers are.
+        texts: What they are made of.
+        note: Told what may be in an engine's cache; the answers themselves say that nothing was.
+        contexts: Longest prompt plus answer by model, where it is known.
+    """
+
+    def __init__(self, draw: Draw, note: Note, texts: str, contexts: Mapping[str, int]) -> None:
+        self._draw = draw
+        self._texts = texts
+        self.note = note
+        self._contexts = contexts
+        self._dry_chats: dict[str, Chat] = {}
+        self._dry_samplers: dict[str, Any] = {}
+        self.unknown: set[str] = set()
+        self.made: set[tuple[int, str]] = set()
+        """Prompts by hash with the answers that they were given."""
+
+    def context_length(self, model: str) -> int | None:
+        """As the price book says."""
+        return self._contexts.get(model)
+
+    async def chat(self, model: str, options: Mapping[str, Any]) -> Chat:
+        """The rendering of a model, if its tokenizer is here."""
+        key = f"{model} {sorted(options.items())}"
+        if key not in self._dry_chats:
+            self._dry_chats[key] = Chat(self._tokenizer(model), options, name=model)
+        self._dry_chats[model] = self._dry_chats[key]
+        return self._dry_chats[key]
+
+    async def sampler(self, base_model: str, path: str | None = None) -> Sampler:
+        """What answers in a model's place."""
+        key = path or base_model
+        if key not in self._dry_samplers:
+            self._dry_samplers[key] = _Sampler(self, base_model, self._dry_chats[base_model])
+        found: Sampler = self._dry_samplers[key]
+        return found
+
+    async def new_adapter(self, base_model: str, rank: int, seed: int) -> Any:
+        """What trains nothing."""
+        return _Trainer()
+
+    async def adapter_from(self, state_path: str) -> Any:
+        """What trains nothing."""
+        return _Trainer()
+
+    async def resumed_adapter(self, state_path: str) -> Any:
+        """What trains nothing."""
+        return _Trainer()
+
+    async def exists(self, path: str) -> bool:
+        """All that was recorded is taken to be there."""
+        return True
+
+    async def delete(self, path: str) -> None:
+        """Nothing is deleted."""
+
+    async def download_urls(self, external_path: str) -> dict[str, str]:
+        """There is nothing to fetch.
+
+        Raises:
+            NothingToFetch: Always.
+        """
+        raise NothingToFetch("a dry run has no files to fetch")
+
+    async def close(self, status: str = "success") -> None:
+        """Nothing was opened."""
+
+    def length(self, model: str, longest: int) -> int:
+        """How long an answer is."""
+        return self._draw(model, longest)
+
+    def text(self, chat: Chat) -> list[int]:
+        """Tokens that answers are cut from."""
+        if not hasattr(chat, "_dry_text"):
+            lines = (chat.encode(line) for line in self._texts.splitlines())
+            chat._dry_text = [token for line in lines for token in line]  # type: ignore[attr-defined]
+        found: list[int] = chat._dry_text  # type: ignore[attr-defined]
+        return found
+
+    def _tokenizer(self, model: str) -> Any:
+        folder = local_folder(model)
+        if folder:
+            return load_tokenizer(folder)
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(model, local_files_only=True)
+        except (OSError, ValueError):
+            self.unknown.add(model)
+        demo = local_folder(_DEMO)
+        if demo is None:
+            raise EnvironmentProblem(f"charrun's own model {_DEMO} is missing")
+        return load_tokenizer(demo)
+
+
+class _Sampler:
+    """The SDK's sampling client, as far as stages use it."""
+
+    def __init__(self, service: DryService, model: str, chat: Chat) -> None:
+        self._service = service
+        self._model = model
+        self._chat = chat
+        self._rng = random.Random(model)
+        self._cache: set[int] = set()
+
+    def sample(self, prompt: Any, num_samples: int, sampling_params: Any, **options: Any) -> Any:
+        """Answers cut from the texts; or log-probs, where they are asked for."""
+        tokens = prompt.to_ints()
+        self._service.note(self._model, self._hits(tokens))
+        if options.get("include_prompt_logprobs"):
+            values = self._logprobs(tokens, options.get("prompt_logprobs_last_n"))
+            sequences = [self._sequence(tokens, 1)]
+            return _done(SimpleNamespace(sequences=sequences, prompt_cache_hit_tokens=0, prompt_logprobs=values))
+        sequences = [self._sequence(tokens, sampling_params.max_tokens) for _ in range(num_samples)]
+        for sequence in sequences:
+            self._keep([*tokens, *sequence.tokens])
+        return _done(SimpleNamespace(sequences=sequences, prompt_cache_hit_tokens=0, prompt_logprobs=None))
+
+    def compute_logprobs(self, prompt: Any, prompt_logprobs_last_n: int | None = None) -> Any:
+        """Log-probs of a prompt's tokens."""
+        return _done(self._logprobs(prompt.to_ints(), prompt_logprobs_last_n))
+
+    def _sequence(self, prompt: Sequence[int], longest: int) -> SimpleNamespace:
+        length = self._service.length(self._model, longest)
+        source = self._service.text(self._chat)
+        start = self._rng.randrange(max(1, len(source) - length))
+        tokens = [*source[start : start + length - 1], self._chat.end_of_turn]
+        self._service.made.add((hash(tuple(prompt)), self._chat.answer(tokens)))
+        return SimpleNamespace(tokens=tokens, logprobs=None, stop_reason="stop")
+
+    def _logprobs(self, tokens: list[int], last_n: int | None) -> list[float | None]:
+        value = _LOGPROB
+        if last_n:
+            prompt, completion = tokens[:-last_n], tokens[-last_n:]
+            if (hash(tuple(prompt)), self._chat.answer(completion)) in self._service.made:
+                value = _OWN_LOGPROB
+        return [None, *([value] * (len(tokens) - 1))]
+
+    def _hits(self, tokens: list[int]) -> int:
+        hits = 0
+        for end, name in _blocks(tokens[:-1]):
+            if name not in self._cache:
+                break
+            hits = end
+        self._keep(tokens)
+        return hits
+
+    def _keep(self, tokens: list[int]) -> None:
+        self._cache.update(name for _, name in _blocks(tokens))
+
+
+class _Trainer:
+    """The SDK's training client, as far as stages use it."""
+
+    def forward(self, data: Sequence[Any], *args: Any, **options: Any) -> Any:
+        """Log-probs, all the same."""
+        outputs = [{"logprobs": SimpleNamespace(data=[_LOGPROB] * datum.model_input.length)} for datum in data]
+        return _done(SimpleNamespace(loss_fn_outputs=outputs, metrics=self._metrics))
+
+    def forward_backward(self, data: Sequence[Any], *args: Any, **options: Any) -> Any:
+        """The metrics of a loss."""
+        return _done(SimpleNamespace(metrics=self._metrics, loss_fn_outputs=[]))
+
+    def forward_backward_custom(self, data: Sequence[Any], loss: Any, *args: Any, **options: Any) -> Any:
+        """The metrics of a loss that the stage computes."""
+        import torch
+
+        _, metrics = loss(list(data), [torch.full((datum.model_input.length,), _LOGPROB) for datum in data])
+        return _done(SimpleNamespace(metrics={**self._metrics, **metrics}, loss_fn_outputs=[]))
+
+    def optim_step(self, *args: Any, **options: Any) -> Any:
+        """Nothing."""
+        return _done(SimpleNamespace(metrics={}))
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("save_"):
+            raise AttributeError(name)
+        return lambda name="", *args, **options: _done(SimpleNamespace(path=f"tinker://dry-run/{name}"))
+
+    @cached_property
+    def _metrics(self) -> dict[str, float]:
+        return {"loss:sum": 0.0}
+
+
+def _done(result: Any) -> Any:
+    """A future of the SDK's that has its result."""
+
+    future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    future.set_result(result)
+    return _Future(future)
+
+
+class _Future:
+    """A finished `APIFuture`; awaiting it lets others go on."""
+
+    def __init__(self, future: concurrent.futures.Future[Any]) -> None:
+        self._future = future
+
+    def future(self) -> concurrent.futures.Future[Any]:
+        """The standard library's."""
+        return self._future
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The result."""
+        return self._future.result()
+
+    async def coroutine(self) -> Any:
+        """The result."""
+        await asyncio.sleep(0)
+        return self._future.result()
+
+    def __await__(self) -> Any:
+        return self.coroutine().__await__()
+
+
+def _blocks(tokens: Sequence[int]) -> Any:
+    """Where each whole block ends, and a name for all up to there."""
+    name = 0
+    for end in range(_BLOCK, len(tokens) + 1, _BLOCK):
+        name = hash((name, tuple(tokens[end - _BLOCK : end])))
+        yield end, name
