@@ -80,6 +80,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     "resume": (Example("resume pirate-smoke/1", "masked"),),
     "plan": (
         Example("plan specs/two-characters.yaml", lines=32),
+        Example("plan specs/pirate-smoke.yaml --set engine=tinker", "slow"),
         Example("plan specs/pirate-smoke.yaml --plain --set stages.dpo.with.beta=0.2 --force reflection", "masked"),
     ),
     "validate": (Example("validate specs/two-characters.yaml"), Example("validate broken.yaml")),

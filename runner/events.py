@@ -85,6 +85,7 @@ class StageProgressed:
         done: Units of work done.
         total: Units of work in all; 0 where nobody knows.
         tokens: Tokens so far, of every kind.
+        usd: US dollars that the run has cost so far, requests in flight at the most that they can cost.
     """
 
     cell: str
@@ -92,6 +93,7 @@ class StageProgressed:
     done: int
     total: int
     tokens: int
+    usd: float
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from charrun.errors import StageFailed
+from charrun.spec.prices import Cost
 from charrun.usage import Usage
 
 
@@ -47,12 +48,21 @@ class CellResult:
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run."""
+    """A finished run.
+
+    Attributes:
+        folder: Its folder.
+        cells: Its cells, as far as they are finished.
+        engine: Name of the engine.
+        stand_ins: Named model to the model that stands in for it.
+        cost: What it has cost, whichever process paid.
+    """
 
     folder: Path
     cells: tuple[CellResult, ...]
     engine: str
     stand_ins: Mapping[str, str] = field(default_factory=dict)
+    cost: Cost = field(default_factory=Cost)
 
 
 class CellsFailed(StageFailed):

@@ -212,7 +212,8 @@ async def _run_cells(shared: Shared, cells: Sequence[Cell], jobs: int) -> list[C
 
 
 def _result_of(shared: Shared, results: Sequence[CellResult]) -> RunResult:
-    return RunResult(shared.folder.folder, tuple(results), shared.engine.name, shared.stand_ins)
+    folder = shared.folder.folder
+    return RunResult(folder, tuple(results), shared.engine.name, shared.stand_ins, shared.spending.settled())
 
 
 def _failure_of(failures: Sequence[tuple[Cell, StageFailed]], cells: int, result: RunResult) -> StageFailed:

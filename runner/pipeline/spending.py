@@ -74,6 +74,12 @@ class Spending:
         found = self._spent.values() if stage is None else [self._spent.get(stage, Cost())]
         return sum(found, Cost())
 
+    def settled(self) -> Cost:
+        """What ended requests cost; 0 where a price is not known."""
+        if self._ledger is None:
+            return Cost()
+        return sum((self._cost(place.model, usage) for place, usage in self.ledger.totals.used.items()), Cost())
+
     def enter(self, place: Place, most: Usage) -> str:
         """Enter a request that is about to be sent; returns its number.
 

@@ -22,6 +22,7 @@ from charrun.pipeline.results import StageResult
 from charrun.pipeline.work import Work
 from charrun.service.service import Sampler
 from charrun.spec import StageItem
+from charrun.spec.prices import dollars
 from charrun.store.canonical import digest
 from charrun.store.files import make_folder, set_aside, write_json
 from charrun.store.items import RECORDS, USAGE
@@ -184,7 +185,8 @@ class StageRun:
             self._done, self._total = 0, total
         self._done += done
         tokens = self._work.usage().tokens if self._work else 0
-        self.tell(events.StageProgressed(*self.place, self._done, self._total, tokens))
+        usd = dollars(self.cell.shared.spending.spent().high)
+        self.tell(events.StageProgressed(*self.place, self._done, self._total, tokens, usd))
 
     @property
     def place(self) -> tuple[str, str]:

@@ -27,11 +27,12 @@ class _Watch:
     task: TaskID | None = None
 
     def pace(self, event: events.StageProgressed) -> str:
-        """Tokens a second and time left."""
+        """Tokens a second, time left, and what the run has cost so far."""
         seconds = time.monotonic() - self.started
         going = 0 < event.done < event.total
         left = duration(seconds / event.done * (event.total - event.done)) if going else "-"
-        return f"{rate(event.tokens, seconds)} tokens/s, {left} left"
+        money = f", ${event.usd:.2f}" if event.usd else ""
+        return f"{rate(event.tokens, seconds)} tokens/s, {left} left{money}"
 
 
 class ConsoleWatcher:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.results import CellResult, RunResult
+from charrun.report.cost import usd
 from charrun.report.outcome import evaluation_lines, weight_lines
 from charrun.report.text import counted, duration, rate
 
@@ -114,6 +115,9 @@ def _paths(result: RunResult, cell: CellResult) -> list[str]:
     home = result.folder.parent.parent
     lines = weight_lines(cell.rows.get("checkpoint", []), cell.rows.get("adapter", []), home)
     lines.append(f"Run folder:       {result.folder}")
+    if result.cost.high:
+        low, high = usd(result.cost.low), usd(result.cost.high)
+        lines.append(f"Cost:             ${low if low == high else f'{low} to ${high}'} (charrun cost)")
     lines.append(f"Stage time:       {duration(sum(s.seconds for s in cell.stages))}")
     return lines
 
