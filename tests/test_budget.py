@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import re
 import signal
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from faults.proxy import Proxy
 from small_runs import key, published
 
 from charrun.errors import BudgetReached, EnvironmentProblem
+from charrun.pipeline.meter import Meter
 from charrun.pipeline.spending import NotNow, Spending
 from charrun.spec.prices import FREE, Cost, Rates, dollars, own_rates, picodollars
 from charrun.store.ledger import LEDGER, Ledger, Place, read_ledger
@@ -213,6 +216,39 @@ def test_what_a_killed_process_had_in_flight_counts_at_the_most_that_it_can_cost
     with pytest.raises(BudgetReached):
         again.enter(PLACE, Usage(sampled_tokens=2))
     again.enter(PLACE, Usage(sampled_tokens=1))
+
+
+def test_an_end_that_cannot_be_entered_is_told_at_the_next_request(
+    spend: Callable[..., Spending], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full when an answer comes: nobody awaits that the ledger has it."""
+    from concurrent.futures import Future
+
+    purse, counted = spend(1.0), list[Usage]()
+
+    class Sent:
+        def __init__(self) -> None:
+            self.inner: Future[int] = Future()
+
+        def future(self) -> Future[int]:
+            return self.inner
+
+    def full(handle: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def send() -> None:
+        meter = Meter(purse, PLACE, counted.append)
+        sent: Any = Sent()
+        meter.send(Usage(sampled_tokens=3), lambda: sent, lambda tokens: Usage(sampled_tokens=tokens))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", full)
+            sent.inner.set_result(2)
+            await asyncio.sleep(0.01)
+        with pytest.raises(EnvironmentProblem, match=r"ledger.jsonl: No space left"):
+            meter.send(Usage(sampled_tokens=3), lambda: sent, lambda tokens: Usage())
+
+    asyncio.run(send())
+    assert not counted and read_ledger(tmp_path / LEDGER).in_doubt() == {PLACE: Usage(sampled_tokens=3)}
 
 
 def test_a_budget_needs_prices(spend: Callable[..., Spending]) -> None:

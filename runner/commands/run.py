@@ -93,7 +93,8 @@ def _prepare(
             click.echo(line, err=True)
         selection = replace(selection, names=tuple(cell.name for cell in cells))
     limited = way.budget is not None or choice.spec.budget_usd is not None
-    money = money_of(loaded, choice, runs_dir, cells, way.budget, folder) if limited or not way.yes else None
+    asks = not way.yes or (limited and not way.partial)
+    money = money_of(loaded, choice, runs_dir, cells, way.budget, folder) if asks else None
     way.show.begin(choice, cells, money)
     require_enough(money, way.partial)
     if choice.engine.hosted:

@@ -32,6 +32,7 @@ from charrun.engine.models import ModelShelf, choose_device
 from charrun.engine.settings import EngineSettings
 from charrun.engine.snapshots import Snapshots
 from charrun.engine.state import Sessions
+from charrun.engine.training import TrainingRun
 from charrun.engine.worker import Worker
 
 RETRY_AFTER = 2
@@ -77,22 +78,30 @@ class Closing:
         await app(scope, receive, send)
 
 
-def open_desk(settings: EngineSettings) -> Desk:
+def open_desk(
+    settings: EngineSettings, worker: Worker | None = None, training: type[TrainingRun] = TrainingRun
+) -> Desk:
     """The parts of a server.
+
+    Args:
+        settings: What to serve.
+        worker: What computes; by default this machine.
+        training: What computes a training run.
 
     Raises:
         ValueError: A folder that is not a model's, or a device that is not there.
         OSError: A storage folder that cannot be made.
     """
-    sessions, worker = Sessions(settings), Worker(settings)
+    sessions = Sessions(settings)
     return Desk(
         settings=settings,
         shelf=ModelShelf(settings.models, *choose_device(settings.device, settings.dtype)),
         store=CheckpointStore(settings.storage),
-        worker=worker,
+        worker=worker or Worker(settings),
         sessions=sessions,
         snapshots=Snapshots(sessions, settings.snapshot_bytes),
         office=TicketOffice(settings.waiting_bytes, settings.result_bytes),
+        training=training,
     )
 
 

@@ -40,6 +40,7 @@ class Desk:
         sessions: Its clients.
         snapshots: Their samplers without a checkpoint.
         office: Their requests.
+        training: What computes a training run.
         jobs: Sampling jobs that are not done, by request id.
         closing: Set when the server finishes what it has and takes no new work.
     """
@@ -51,6 +52,7 @@ class Desk:
     sessions: Sessions
     snapshots: Snapshots
     office: TicketOffice
+    training: type[TrainingRun] = TrainingRun
     jobs: dict[str, SampleJob] = field(default_factory=dict)
     closing: threading.Event = field(default_factory=threading.Event)
 

@@ -135,7 +135,7 @@ class TrainingActions:
 
         def operation() -> Outcome:
             settings = self._desk.settings
-            training = TrainingRun(run.model.weights(), run.lora, run.model.folder, settings.training_bytes)
+            training = self._desk.training(run.model.weights(), run.lora, run.model.folder, settings.training_bytes)
             if checkpoint is not None:
                 self._restore(run, checkpoint, optimizer, training)
             run.training = training

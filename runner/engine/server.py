@@ -74,6 +74,7 @@ def run(
     stops: tuple[signal.Signals, ...] = (signal.SIGTERM,),
     preload: bool = False,
     access_log: bool = False,
+    opened: Callable[[EngineSettings], Desk] | None = None,
 ) -> Ended:
     """Serves until one of the signals `stops` has come and what was in flight is done.
 
@@ -84,6 +85,7 @@ def run(
         stops: Signals that end it.
         preload: Whether the models are loaded before it is ready, rather than when they are first needed.
         access_log: Whether each request is logged.
+        opened: Makes the server's parts; by default those that compute on this machine.
 
     Raises:
         ValueError: A folder that is not a model's, a model that cannot be loaded, or a device that is not there.
@@ -95,7 +97,7 @@ def run(
     from charrun.engine.app import open_desk
 
     transformers_logging.disable_progress_bar()
-    desk = open_desk(settings)
+    desk = (opened or open_desk)(settings)
     if preload:
         desk.shelf.load()
     listener.listen(BACKLOG)

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from charrun.errors import CharrunError
 from charrun.pipeline.spending import Spending
 from charrun.service.service import Sampler, refused
 from charrun.store.ledger import Place
@@ -85,9 +86,15 @@ class Meter:
         return future
 
     def _hear(self, future: tinker.APIFuture[_T], settle: Callable[[concurrent.futures.Future[_T]], None]) -> None:
+        def settled(done: concurrent.futures.Future[_T]) -> None:
+            try:
+                settle(done)
+            except CharrunError as error:  # a full disk; nobody awaits this
+                self.spending.failed(error)
+
         def hear(done: concurrent.futures.Future[_T]) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody knows
-                self._loop.call_soon_threadsafe(settle, done)
+                self._loop.call_soon_threadsafe(settled, done)
 
         # It is the first to hear of it: the ledger has the end before anybody uses the answer.
         future.future().add_done_callback(hear)

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from charrun.errors import BudgetReached, EnvironmentProblem
+from charrun.errors import BudgetReached, CharrunError, EnvironmentProblem
 from charrun.spec.prices import Cost, Rates, dollars, picodollars
 from charrun.store.ledger import Ledger, Place
 from charrun.usage import Usage
@@ -55,6 +55,7 @@ class Spending:
         self._ledger: Ledger | None = None
         self._spent: dict[str, Cost] = {}
         self._flying = 0
+        self._failure: CharrunError | None = None
         self._changed = asyncio.Event()
 
     @property
@@ -86,7 +87,10 @@ class Spending:
         Raises:
             NotNow: It does not fit as long as others are in flight.
             BudgetReached: It does not fit; the run stops.
+            EnvironmentProblem: The ledger can't be written, now or when an earlier request ended.
         """
+        if self._failure is not None:
+            raise self._failure
         number = self.ledger.reserve(place, most, self._fits)
         if number is not None:
             self._flying += 1
@@ -123,6 +127,10 @@ class Spending:
                 self.ledger.settle(number, used)
         finally:
             self._wake()
+
+    def failed(self, error: CharrunError) -> None:
+        """The end of a request could not be entered: nothing more is sent."""
+        self._failure = self._failure or error
 
     def close(self) -> None:
         """Close the ledger."""

@@ -1,0 +1,48 @@
+"""`python -m service_sim`: settings as one JSON line on stdin, `{"port": ...}` on stdout; ends when stdin does.
+
+The line holds `models` (served name to Hugging Face folder), `storage`, `api_key`, and under `service` the fields of
+`compute.Service`. The bill is `bill.jsonl` in the storage folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+
+from charrun.engine import server
+from charrun.engine.settings import EngineSettings
+
+
+def main() -> None:
+    """Serve until stdin ends."""
+    line = json.loads(sys.stdin.readline())
+    storage = Path(line["storage"])
+    storage.mkdir(parents=True, exist_ok=True)
+    models = {name: Path(folder) for name, folder in line["models"].items()}
+    settings = EngineSettings(models=models, storage=storage, api_key=line["api_key"], device="cpu", session_seconds=60)
+
+    def opened(settings: EngineSettings) -> object:
+        from charrun.engine.app import open_desk
+        from service_sim.compute import Service, SimTraining, SimWorker
+        from service_sim.meter import Meter
+
+        SimTraining.names = {folder.resolve(): name for name, folder in models.items()}
+        meter = SimTraining.meter = Meter(storage / "bill.jsonl")
+        return open_desk(settings, SimWorker(settings, Service(**line.get("service", {})), meter), SimTraining)
+
+    def watch() -> None:
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
+    listener = server.bind("127.0.0.1", line.get("port", 0))
+    port = listener.getsockname()[1]
+    server.run(settings, listener, lambda: print(json.dumps({"port": port}), flush=True), opened=opened)
+
+
+if __name__ == "__main__":
+    main()

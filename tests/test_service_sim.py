@@ -1,0 +1,71 @@
+"""The simulated service of benchmarks/: it speaks the protocol, keeps its times, and its bill is the ledger's sum."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, charrun
+
+from charrun.demo import MODELS
+
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+
+import money
+from service_sim.process import Running, simulated
+
+STAGES = "[prompts, teacher, student, pairs, dpo, reflection, interaction, sft]"
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = money.spec_at(tmp_path, money.TINY)
+    head, _, _ = path.read_text().partition("stages:")
+    path.write_text(f"{head}stages: {STAGES}\n")
+    return path
+
+
+def done(service: Running, spec: Path, *args: str) -> None:
+    outcome = charrun(spec, "--runs-dir", spec.parent / "runs", "--yes", *args, env=service.environment)
+    assert outcome.code == 0, outcome.text
+
+
+def test_the_services_bill_is_the_ledger_to_the_token(spec: Path, tmp_path: Path) -> None:
+    with simulated(tmp_path / "service", money.models(), tokens=40) as service:
+        done(service, spec)
+        ended, doubt, document = money.ledger(tmp_path / "runs")
+        assert money.same(service.bill(), ended) and not money._sum(doubt)
+        assert {kind for each in ended.values() for kind, n in each.items() if n} == set(money.KINDS)
+        assert document["total"]["usd_high"] == pytest.approx(money.dollars(service.bill()), abs=1e-12)
+
+
+def test_it_keeps_its_times_and_its_cap(tmp_path: Path) -> None:
+    import tinker
+
+    with simulated(
+        tmp_path / "service", {"m": MODELS["charrun/demo-student-small"]}, seconds=0.5, cap=4, cycle=1.0
+    ) as service:
+        client = tinker.ServiceClient(base_url=service.address, api_key="tml-simulated-service")
+        sampler = client.create_sampling_client(base_model="m").result()
+        prompt, params = (
+            tinker.types.ModelInput.from_ints(list(range(5, 45))),
+            tinker.types.SamplingParams(max_tokens=9, seed=1),
+        )
+        begun = time.monotonic()
+        answers = [future.result() for future in [sampler.sample(prompt, 1, params) for _ in range(4)]]
+        assert 0.5 <= time.monotonic() - begun < 5
+        assert len({tuple(answer.sequences[0].tokens) for answer in answers}) == 1  # the request decides
+        assert sorted(answer.prompt_cache_hit_tokens for answer in answers) == [0, 32, 32, 32]
+        trainer = client.create_lora_training_client(base_model="m", rank=4).result()
+        datum = tinker.types.Datum(
+            model_input=prompt,
+            loss_fn_inputs={"target_tokens": [1] * 40, "weights": [1.0] * 40},  # type: ignore[dict-item]
+        )
+        begun = time.monotonic()
+        for _ in range(2):
+            step = trainer.forward_backward([datum], "cross_entropy"), trainer.optim_step(tinker.types.AdamParams())
+            assert [each.result() for each in step]
+        assert time.monotonic() - begun > 1  # the second step waits for the next cycle
+        assert service.bill()["m"] == {"prefill": 64, "cached": 96, "sampled": 36, "trained": 80}
