@@ -282,6 +282,7 @@ def test_the_ledger_is_what_went_over_the_wire(whole: Whole) -> None:
     assert "charrun/demo-teacher" in told and "Budget: $1.0000; $" in told
 
 
+@pytest.mark.slow
 def test_what_stopped_for_its_budget_goes_on_under_a_higher_one(
     run: Run, tmp_path: Path, proxy: Proxy, whole: Whole
 ) -> None:

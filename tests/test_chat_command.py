@@ -296,6 +296,7 @@ def at_a_terminal(*args: str | Path) -> Iterator[Terminal]:
         os.close(ours)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the engine in /proc to hold it")
 def test_at_a_terminal_ctrl_c_gives_up_an_answer_and_at_the_prompt_ends(smoke: FinishedRun) -> None:
     options = ("--stage", "dpo", "--base", "--max-tokens", "24", "--runs-dir", smoke.runs_dir)

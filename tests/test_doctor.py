@@ -44,6 +44,7 @@ def lines(text: str) -> dict[str, str]:
     return {line[9:]: line[:9].strip() for line in text.splitlines()[:-1]}
 
 
+@pytest.mark.slow
 def test_a_machine_in_order_has_no_problem_and_its_engine_answers(tmp_path: Path) -> None:
     outcome = charrun("doctor", "--runs-dir", tmp_path / "runs")
     assert outcome.code == 0, outcome.text

@@ -116,6 +116,7 @@ time.time = jumping
 """
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_changes_nothing(sampled: Path, tmp_path: Path, demo_engine: RunningEngine) -> None:
     sampled.write_text(SAMPLED.replace("pairs]", "pairs, {uses: dpo, with: {batch_size: 2, checkpoint_every: 1}}]"))
     env = key(demo_engine, demo_engine.base_url)

@@ -51,8 +51,8 @@ def plan(
     """Show what a run of SPEC would do, and why.
 
     On a hosted engine also what it would use and cost: the stages run dry, in a folder that is thrown away, with nobody
-    at the other end. Answers are as long as earlier ones of the same stage and model, or, where there are none, from
-    1/32 of max_tokens to all of it.
+    at the other end. Answers are as long as earlier ones of the same stage and model, else half to twice as long as
+    those of the model in other stages, else from 1/32 of max_tokens to all of it.
     """
     from charrun.pipeline.checks import check_cells, passed_cells
     from charrun.pipeline.choice import choose

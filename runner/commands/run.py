@@ -81,6 +81,7 @@ def _prepare(
 ) -> Selection:
     """Everything before the first write: stages' own checks, `--after`, and the question."""
     from charrun.pipeline.checks import check_cells, passed_cells
+    from charrun.pipeline.plan import plan
     from charrun.pipeline.run import plan_cells
 
     cells = plan_cells(choice, loaded.registry, runs_dir, selection)
@@ -92,9 +93,14 @@ def _prepare(
         for line in left:
             click.echo(line, err=True)
         selection = replace(selection, names=tuple(cell.name for cell in cells))
-    limited = way.budget is not None or choice.spec.budget_usd is not None
-    asks = not way.yes or (limited and not way.partial)
-    money = money_of(loaded, choice, runs_dir, cells, way.budget, folder) if asks else None
+    money = None
+    asks = not way.yes and sys.stdin.isatty()
+    if (asks or way.yes) and choice.engine.hosted:
+        if any(stage.state == "to do" for cell in plan(cells) for stage in cell.stages):
+            cells[0].shared.look()
+        limited = way.budget is not None or choice.spec.budget_usd is not None
+        if asks or (limited and not way.partial):
+            money = money_of(loaded, choice, runs_dir, cells, way.budget, folder)
     way.show.begin(choice, cells, money)
     require_enough(money, way.partial)
     if choice.engine.hosted:

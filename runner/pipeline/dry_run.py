@@ -23,7 +23,7 @@ from charrun import faults
 from charrun.errors import CharrunError
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.dry_service import DryService, NothingToFetch
-from charrun.pipeline.lengths import LONGER, SHORTEST, EarlierLengths, Lengths
+from charrun.pipeline.lengths import EarlierLengths, Lengths
 from charrun.pipeline.observers import nobody
 from charrun.pipeline.shared import Shared
 from charrun.plugin_manager import Registry
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from charrun.pipeline.stage_run import StageRun
 
 _TEXTS = "prompts/general.txt"
+_FACTOR = 10
+"""Long answers are not made: those of a tenth of the way are, and the rest is extrapolated."""
 _GROWING = (*RECORDS, USAGE, TRAINING, REFERENCE)
 _stages: ContextVar[tuple[StageRun, ...]] = ContextVar("stages", default=())
 
@@ -104,9 +106,8 @@ class Foresight:
 
 def foresee(choice: Choice, registry: Registry, runs_dir: Path, cells: Sequence[Cell]) -> Foresight:
     """What a run of these cells would ask for; reads the store, and writes nothing but a folder that is gone again."""
-    short = _dry_run(choice, registry, runs_dir, cells, SHORTEST)
-    longer = _dry_run(choice, registry, runs_dir, cells, LONGER) if short.guesses else short
-    factor = (1 - SHORTEST) / (LONGER - SHORTEST)
+    short = _dry_run(choice, registry, runs_dir, cells, 0.0)
+    longer = _dry_run(choice, registry, runs_dir, cells, 1 / _FACTOR) if short.guesses else short
     stages: dict[tuple[str, str], Forecast] = {}
     by_stage: dict[tuple[str, str], set[str]] = {}
     for place in short.used:
@@ -115,7 +116,7 @@ def foresee(choice: Choice, registry: Registry, runs_dir: Path, cells: Sequence[
         places = {model: Place(cell, stage, model) for model in sorted(models)}
         low = {m: _scaled(_cached(short.used[p], short.hits.get(p, 0)), 1 - short.slack) for m, p in places.items()}
         high = {
-            m: _scaled(_extrapolated(short.used[p], longer.used.get(p, short.used[p]), factor), 1 + short.slack)
+            m: _scaled(_extrapolated(short.used[p], longer.used.get(p, short.used[p]), _FACTOR), 1 + short.slack)
             for m, p in places.items()
         }
         stages[cell, stage] = Forecast(low, high, tuple(sorted(short.bases.get(stage, ()))))
@@ -149,7 +150,7 @@ def _dry_run(choice: Choice, registry: Registry, runs_dir: Path, cells: Sequence
             used=used,
             hits=dry.hits,
             bases={stage: {each.basis for each in found} for stage, found in lengths.items()},
-            guesses=any(not each.seen for found in lengths.values() for each in found),
+            guesses=any(each.guessed for found in lengths.values() for each in found),
             slack=max((each.slack for found in lengths.values() for each in found), default=0.0),
             rates=dry.all_rates(),
             unknown=dry.dry_service.unknown,

@@ -1,4 +1,4 @@
-"""How long answers will be: as rows of earlier runs say, else by a stated default."""
+"""How long answers will be: as rows of earlier runs say, of the same stage or of others, else by a stated default."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from charrun.store.lines import read_lines
 _MOST = 4000
 """Earlier answers that are looked at, for each stage and model."""
 _FEWEST = 8
-SHORTEST, LONGER = 1 / 32, 1 / 8
-"""Shares of `max_tokens`, where nothing is known: the least that is expected, and what more is extrapolated from."""
+_SHORTEST = 32
+"""Where nothing is known, answers have at least this part of `max_tokens`."""
+_SHORTER, _LONGER = 0.5, 2.0
+"""How the answers of a stage may differ from those of others by the same model."""
 _SURE = 0.02
 
 
@@ -29,14 +31,24 @@ class Lengths:
 
     Attributes:
         seen: Those of earlier answers; empty where there are too few.
+        same: Whether the same stage made them.
     """
 
     seen: tuple[int, ...] = ()
+    same: bool = True
 
     @property
     def basis(self) -> str:
         """What an estimate rests on, in a few words."""
-        return f"{len(self.seen):,} earlier answers" if self.seen else "answers of 1/32 of max_tokens to all of it"
+        if not self.seen:
+            return f"answers of 1/{_SHORTEST} of max_tokens to all of it"
+        earlier = f"{len(self.seen):,} earlier answers"
+        return earlier if self.same else f"half to twice the length of {earlier} of the same model in other stages"
+
+    @property
+    def guessed(self) -> bool:
+        """Whether nothing of the same stage is known."""
+        return not self.seen or not self.same
 
     @property
     def slack(self) -> float:
@@ -46,9 +58,20 @@ class Lengths:
         return _SURE + 2 * pstdev(self.seen) / (mean(self.seen) * math.sqrt(len(self.seen)))
 
     def draw(self, rng: random.Random, longest: int, share: float) -> int:
-        """One answer's length; where nothing is known, this share of the longest."""
-        wanted = rng.choice(self.seen) if self.seen else round(longest * share)
-        return max(1, min(longest, wanted))
+        """One answer's length.
+
+        Args:
+            rng: Chooses among those that were seen.
+            longest: The most that it may have.
+            share: Where something is guessed, how far between the least (0) and the most (1) that is expected.
+        """
+        if self.seen:
+            low = high = float(rng.choice(self.seen))
+            if not self.same:
+                low, high = low * _SHORTER, min(high * _LONGER, longest)
+        else:
+            low, high = longest / _SHORTEST, float(longest)
+        return max(1, min(longest, round(low + (high - low) * share)))
 
 
 class EarlierLengths:
@@ -57,6 +80,7 @@ class EarlierLengths:
     def __init__(self, store: Path) -> None:
         self._store = store
         self.of = cache(self._of)
+        self._found = cache(self._read)
 
     def _of(self, stage: str, model: str, identity: str) -> Lengths:
         """Lengths of what a stage's answers by a model were.
@@ -66,24 +90,31 @@ class EarlierLengths:
             model: Name of the base model.
             identity: The same as fingerprints have it.
         """
-        seen: list[int] = []
-        for length in self._lengths(stage, model, identity):
-            seen.append(length)
-            if len(seen) == _MOST:
-                break
-        return Lengths(tuple(seen) if len(seen) >= _FEWEST else ())
+        found = self._found(model, identity)
+        same = found.get(stage, [])
+        if len(same) >= _FEWEST:
+            return Lengths(tuple(same[:_MOST]))
+        other = [length for lengths in found.values() for length in lengths[:_MOST]]
+        return Lengths(tuple(other[:_MOST]), same=False) if len(other) >= _FEWEST else Lengths()
 
-    def _lengths(self, stage: str, model: str, identity: str) -> Iterator[int]:
-        for folder in sorted(self._store.glob(f"{stage}-*")):
-            models = (read_json(folder / "stage.json") or {}).get("models", {})
-            if any(each.get("model") == identity for each in models.values()):
-                yield from _answers(folder / ITEMS, "", "")
-        for folder in sorted(self._store.glob(f"{ANSWERS}*")):
-            yield from _answers(folder / ITEMS, model, f"{stage}-")
+    def _read(self, model: str, identity: str) -> dict[str, list[int]]:
+        """Lengths of all of a model's answers, by the stage that asked for them."""
+        found: dict[str, list[int]] = {}
+        for path in sorted(self._store.glob(f"*/{ITEMS}")):
+            stage, _, _ = path.parent.name.rpartition("-")
+            shared = path.parent.name.startswith(ANSWERS)
+            if not shared:
+                models = (read_json(path.parent / "stage.json") or {}).get("models", {})
+                if identity not in {each.get("model") for each in models.values()}:
+                    continue
+            for record in _records(path):
+                # A stage with several models says in each record which it was; a checkpoint goes by its path.
+                if record["model"] == model or (not shared and record["model"].startswith("tinker://")):
+                    asked = str(record["work"]).partition("/")[0].rpartition("-")[0] if shared else stage
+                    found.setdefault(asked, []).extend(len(each["tokens"]) for each in record["sequences"])
+        return found
 
 
-def _answers(path: Path, model: str, work: str) -> Iterator[int]:
+def _records(path: Path) -> Iterator[dict[str, Any]]:
     for line in read_lines(path):
-        record: dict[str, Any] = line.value
-        if model in ("", record["model"]) and str(record["work"]).startswith(work):
-            yield from (len(sequence["tokens"]) for sequence in record["sequences"])
+        yield line.value

@@ -185,6 +185,14 @@ class Shared:
         with asking(type(self.engine)):
             return self.engine.connect(self._request())
 
+    def look(self) -> None:
+        """Whether a hosted engine would be reached and serves what the spec names; nothing is paid, and none is begun.
+
+        Raises:
+            EnvironmentProblem: It can't be, or does not.
+        """
+        self._reach().close()
+
     def failure(self) -> str | None:
         """Why the engine is gone, or None while it lives or was never needed."""
         return self._connection.failure() if self._connection else None

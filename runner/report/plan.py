@@ -57,7 +57,9 @@ def print_plan(
     if money is not None:
         lines += money_lines(money)
     elif choice.engine.hosted:
-        lines.append("Every request is paid for.")
+        budget = choice.spec.budget_usd
+        limit = "" if budget is None else f" The budget of the spec is ${budget:.2f}, which is never exceeded."
+        lines.append(f"Every request is paid for.{limit}")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
