@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
 from conftest import SPECS, FinishedRun, charrun
+
+from charrun.store.ledger import LEDGER, read_ledger
+
+STAGES = ("teacher", "student", "dpo", "reflection", "interaction", "sft", "evaluate")
 
 
 def test_the_run_says_where_it_happens_and_with_which_stand_ins(smoke: FinishedRun) -> None:
@@ -76,7 +81,26 @@ def test_the_summary_shows_counts_emergence_samples_and_paths(smoke: FinishedRun
     (adapter,) = smoke.rows("export", "adapter")
     assert str(smoke.runs_dir / adapter["folder"]) in smoke.outcome.out
     assert "Final checkpoint: tinker://" in smoke.outcome.out
-    assert (smoke.folder / "report.md").exists()
+
+
+def test_the_report_fills_in_what_was_generated_how_fast_and_at_what_cost(smoke: FinishedRun) -> None:
+    text = (smoke.folder / "report.md").read_text()
+    parts = dict(re.findall(r"^## (.*)\n\n((?:.*\n)*?)(?=## |\Z)", text, re.MULTILINE))
+    assert list(parts) == [
+        "Configuration", "Scale", "Generation and training", "Throughput", "Cost", "Observations",
+    ]  # fmt: skip
+    assert "| teacher | charrun/demo-teacher for Qwen/Qwen3-235B-A22B-Instruct-2507 |" in parts["Configuration"]
+    assert "| smoke | 16 | 1 | 40 | 4 x 4 |" in parts["Scale"]
+    assert "| reflection | 40 reflections |" in parts["Generation and training"]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in parts["Throughput"].splitlines()]
+    speeds = {row[0]: [float(cell.replace(",", "")) for cell in row[1:]] for row in rows if row[0] in STAGES}
+    assert set(speeds) == set(STAGES)
+    for requests, speed, flying, median, slowest, waited in speeds.values():
+        assert speed > 0 and 0 < median <= slowest and waited >= 0 and 0 < flying <= requests
+    totals = read_ledger(smoke.folder / LEDGER).all()
+    assert f"| all | {totals.requests:,} | {totals.prefill_tokens:,} | {totals.cached_tokens:,} |" in parts["Cost"]
+    assert "Nothing is paid for on this engine." in parts["Cost"]
+    assert "In character (pirate)" in parts["Observations"] and parts["Observations"].count("| holds |") == 5
 
 
 def test_a_finished_run_answers_from_its_store_without_an_engine(smoke: FinishedRun) -> None:

@@ -19,6 +19,7 @@ from charrun.errors import EnvironmentProblem, render_problems
 
 if TYPE_CHECKING:
     from charrun.pipeline.choice import Choice
+    from charrun.pipeline.results import RunResult
     from charrun.pipeline.selection import Selection
     from charrun.store.run import RunFolder
 
@@ -118,7 +119,6 @@ def _go(
 ) -> None:
     from charrun.pipeline.results import CellsFailed
     from charrun.pipeline.run import Manner, run_choice
-    from charrun.report.summary import report_markdown
     from charrun.store.files import write_atomic
 
     failed: CellsFailed | None = None
@@ -131,10 +131,25 @@ def _go(
     if result.cells:
         report = result.folder / "report.md"
         if not selection.is_part or not report.exists():  # a part's results do not take the place of the whole's
-            write_atomic(report, report_markdown(result))
+            write_atomic(report, _report(result, choice))
         way.show.end(result)
     if failed:
         raise failed
+
+
+def _report(result: RunResult, choice: Choice) -> str:
+    from charrun.report.run_report import run_report
+    from charrun.spec.prices import Rates
+    from charrun.store.journal import read_journal
+    from charrun.store.ledger import LEDGER, read_ledger
+    from charrun.store.run import JOURNAL
+    from charrun.store.runs import read_run
+
+    journal = read_journal(result.folder / JOURNAL)
+    run = read_run(result.folder, journal)
+    rates = {model: None if each is None else Rates.of(each) for model, each in run.rates.items()}
+    checks = [event for event in journal.events if event["event"] == "check"]
+    return run_report(result, choice, read_ledger(result.folder / LEDGER), rates, run.budget, checks)
 
 
 def _confirm(yes: bool) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from charrun.errors import CharrunError
@@ -47,6 +49,7 @@ class Meter:
         used: Callable[[_T], Usage],
         *,
         recorded: bool = False,
+        since: float | None = None,
     ) -> tinker.APIFuture[_T]:
         """Enter a request and send it.
 
@@ -55,11 +58,13 @@ class Meter:
             request: Sends it.
             used: What it used, by its answer.
             recorded: Whether a record of its answer tells of that too.
+            since: When it began to wait, on the monotonic clock.
 
         Raises:
             BudgetReached: It does not fit.
         """
         number = self.spending.enter(self._place, most)
+        sent = time.monotonic()
         try:
             future = request()
         except BaseException:
@@ -68,7 +73,8 @@ class Meter:
 
         def settle(done: concurrent.futures.Future[_T]) -> None:
             usage = _usage_of(done, used)
-            self.spending.ended(number, usage)
+            times = time.monotonic() - sent, sent - since if since is not None else 0.0
+            self.spending.ended(number, usage, times if usage is not None and usage.tokens else None)
             if usage is not None and not recorded:
                 self._count(usage)
 
@@ -140,29 +146,34 @@ class MeteredSampler:
         return _changed(future, lambda response: cast("list[float | None]", response.prompt_logprobs))
 
     async def asked(
-        self, prompt: types.ModelInput, num_samples: int, sampling_params: types.SamplingParams
+        self, prompt: types.ModelInput, num_samples: int, sampling_params: types.SamplingParams, since: float
     ) -> types.SampleResponse:
-        """Samples whose answer will be recorded; waits until the request fits the budget."""
-        return await (
-            await self._meter.spending.when_it_fits(
-                lambda: self._sample(prompt, num_samples, sampling_params, {}, recorded=True)
-            )
-        )
+        """Samples whose answer will be recorded; waits, further to what it has since, until they fit the budget."""
+        send = partial(self._sample, prompt, num_samples, sampling_params, {}, recorded=True, since=since)
+        return await (await self._meter.spending.when_it_fits(send))
 
-    async def scored(self, prompt: types.ModelInput, last_n: int) -> types.SampleResponse:
-        """Log-probs of the prompt's last tokens, which will be recorded; waits until the request fits the budget."""
-        return await (await self._meter.spending.when_it_fits(lambda: self._score(prompt, last_n, recorded=True)))
+    async def scored(self, prompt: types.ModelInput, last_n: int, since: float) -> types.SampleResponse:
+        """Log-probs of the prompt's last tokens, which will be recorded; waits as `asked` does."""
+        send = partial(self._score, prompt, last_n, recorded=True, since=since)
+        return await (await self._meter.spending.when_it_fits(send))
 
     def _score(
-        self, prompt: types.ModelInput, last_n: int | None, *, recorded: bool
+        self, prompt: types.ModelInput, last_n: int | None, *, recorded: bool, since: float | None = None
     ) -> tinker.APIFuture[types.SampleResponse]:
         from tinker import types
 
         options = {"include_prompt_logprobs": True, "prompt_logprobs_last_n": last_n}
-        return self._sample(prompt, 1, types.SamplingParams(max_tokens=1), options, recorded=recorded)
+        return self._sample(prompt, 1, types.SamplingParams(max_tokens=1), options, recorded=recorded, since=since)
 
     def _sample(
-        self, prompt: types.ModelInput, n: int, params: types.SamplingParams, options: dict[str, Any], *, recorded: bool
+        self,
+        prompt: types.ModelInput,
+        n: int,
+        params: types.SamplingParams,
+        options: dict[str, Any],
+        *,
+        recorded: bool,
+        since: float | None = None,
     ) -> tinker.APIFuture[types.SampleResponse]:
         length = prompt.length
         longest = params.max_tokens if params.max_tokens is not None else (self._context_length or 0) - length
@@ -171,6 +182,7 @@ class MeteredSampler:
             lambda: self._client.sample(prompt, n, params, **options),
             lambda response: usage_of(response, length, n),
             recorded=recorded,
+            since=since,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -120,11 +121,12 @@ class Requests:
     ) -> float:
         from tinker import types
 
-        shared = self._run.cell.shared
+        shared, since = self._run.cell.shared, time.monotonic()
         async with shared.slots:
             shared.go_on()
             with explained():
-                found, hits = await _logprobs(sampler.client, types.ModelInput.from_ints(tokens), len(completion))
+                whole = types.ModelInput.from_ints(tokens)
+                found, hits = await _logprobs(sampler.client, whole, len(completion), since)
         last = [float(value) for value in found[-len(completion) :] if value is not None]
         if len(last) != len(completion):
             raise StageFailed(f"the engine scored {len(last)} of {len(completion)} tokens of an answer")
@@ -158,7 +160,7 @@ class Requests:
         from tinker import types
 
         seed = request.seed if request.seed is not None else seed_from(request.key, start)
-        shared = self._run.cell.shared
+        shared, since = self._run.cell.shared, time.monotonic()
         async with shared.slots:
             shared.go_on()
             with explained():
@@ -167,6 +169,7 @@ class Requests:
                     types.ModelInput.from_ints(request.prompt),
                     n,
                     types.SamplingParams(stop=request.sampler.chat.stop_tokens, seed=seed, **request.params),
+                    since,
                 )
         sampled = sum(len(sequence.tokens) for sequence in response.sequences)
         record: Record = {
@@ -194,18 +197,20 @@ class Requests:
 
 
 async def _samples(
-    client: Sampler, prompt: types.ModelInput, n: int, params: types.SamplingParams
+    client: Sampler, prompt: types.ModelInput, n: int, params: types.SamplingParams, since: float
 ) -> types.SampleResponse:
     """Samples, entered in the ledger; a sampler of a stage's own is not in it."""
     if isinstance(client, MeteredSampler):
-        return await client.asked(prompt, n, params)
+        return await client.asked(prompt, n, params, since)
     response: types.SampleResponse = await client.sample(prompt, n, params)
     return response
 
 
-async def _logprobs(client: Sampler, prompt: types.ModelInput, last_n: int) -> tuple[Sequence[float | None], int]:
+async def _logprobs(
+    client: Sampler, prompt: types.ModelInput, last_n: int, since: float
+) -> tuple[Sequence[float | None], int]:
     """Log-probs of a prompt's last tokens, and how many of its tokens were in the engine's cache."""
     if not isinstance(client, MeteredSampler):
         return await client.compute_logprobs(prompt, prompt_logprobs_last_n=last_n), 0
-    response = await client.scored(prompt, last_n)
+    response = await client.scored(prompt, last_n, since)
     return response.prompt_logprobs or [], int(response.prompt_cache_hit_tokens or 0)

@@ -114,17 +114,18 @@ class Spending:
             except NotNow:
                 await self._changed.wait()
 
-    def ended(self, number: str, used: Usage | None) -> None:
+    def ended(self, number: str, used: Usage | None, times: tuple[float, float] | None = None) -> None:
         """A request has ended.
 
         Args:
             number: Its number.
             used: What it used; None where that is not known, and the most that it can have used stays counted.
+            times: Seconds until it was answered, and those that it waited to be sent.
         """
         self._flying -= 1
         try:
             if used is not None:
-                self.ledger.settle(number, used)
+                self.ledger.settle(number, used, times)
         finally:
             self._wake()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -62,13 +61,6 @@ def print_summary(console: Console, result: RunResult, plain: bool = False) -> N
             ["", "This run used " + ", ".join(f"{u} for {n}" for n, u in result.stand_ins.items()) + "."],
         )
         _print(console, [DEMO_NOTE])
-
-
-def report_markdown(result: RunResult) -> str:
-    """The summary as `report.md` in the run's folder."""
-    console = Console(record=True, width=110, file=io.StringIO(), color_system=None)
-    print_summary(console, result)
-    return f"# {result.folder.parent.name} {result.folder.name}\n\n```\n{console.export_text().strip()}\n```\n"
 
 
 def _stage_table(cell: CellResult) -> Table:

@@ -44,11 +44,13 @@ class Totals:
 
     Attributes:
         used: What ended requests used, by place.
+        times: Of answered requests, by place, the seconds until the answer and those that they waited to be sent.
         open: Of requests without an end, by their number: where, and the most that they can use.
         damaged: Numbers of lines that can't be used.
     """
 
     used: dict[Place, Usage] = field(default_factory=dict)
+    times: dict[Place, list[tuple[float, float]]] = field(default_factory=dict)
     open: dict[str, tuple[Place, Usage]] = field(default_factory=dict)
     damaged: list[int] = field(default_factory=list)
     _lines: int = 0
@@ -67,6 +69,8 @@ class Totals:
             return place, most
         place, used = Place(value["cell"], value["stage"], value["model"]), Usage.of(value["used"])
         self.used.setdefault(place, Usage()).add(used)
+        if "seconds" in value:
+            self.times.setdefault(place, []).append((float(value["seconds"]), float(value["waited"])))
         _, most = self.open.pop(number, (place, Usage()))  # its beginning may be damaged
         change = Usage.of(value["used"])
         change.add(most, -1)
@@ -143,8 +147,13 @@ class Ledger:
         reached("ledger.reserved")
         return number
 
-    def settle(self, number: str, used: Usage) -> None:
+    def settle(self, number: str, used: Usage, times: tuple[float, float] | None = None) -> None:
         """Enter the end of a request.
+
+        Args:
+            number: Its number.
+            used: What it used.
+            times: Seconds until it was answered, and those that it waited to be sent.
 
         Raises:
             EnvironmentProblem: The disk is full or fails; nothing of the line is left.
@@ -152,7 +161,8 @@ class Ledger:
         place, _ = self.totals.open[number]
         try:
             with self._alone():
-                self._append({"id": number, **_told(place), "used": used.counted()})
+                took = {} if times is None else {"seconds": round(times[0], 3), "waited": round(times[1], 3)}
+                self._append({"id": number, **_told(place), "used": used.counted(), **took})
         except OSError as error:
             raise self._problem(error) from error
         reached("ledger.settled")
