@@ -46,6 +46,8 @@ class Stage:
         options_schema: Draft-07 schema of an object; its defaults are filled in.
         cache_version: Raise it when the same inputs would now give other outputs.
         templates: Prompt templates by name; a spec may replace each.
+        runs_dry: Whether `charrun plan` may run it with nobody at the other end, to see what it asks for: not if it
+            does something beyond its context, such as writing elsewhere.
     """
 
     name: ClassVar[str]
@@ -64,6 +66,7 @@ class Stage:
     }
     cache_version: ClassVar[int] = 1
     templates: ClassVar[Mapping[str, Path]] = {}
+    runs_dry: ClassVar[bool] = True
 
     def estimate(self, ctx: StageContext) -> Estimate:
         """Rows and requests at the context's scale; asked before anything runs."""

@@ -48,6 +48,25 @@ stages:
   - interaction
   - {uses: sft, with: {batch_size: 4}}
 """
+POSTS = """
+from pathlib import Path
+from charrun import Stage, hookimpl
+
+class Posts(Stage):
+    name = "posts"
+    summary = "tells the world"
+    consumes = ("chosen",)
+    produces = ("posted",)
+    runs_dry = False
+
+    async def run(self, ctx):
+        (Path(__file__).parent / "posted").touch()
+        ctx.publish("posted", [])
+
+@hookimpl
+def charrun_register_stages():
+    return [Posts]
+"""
 RATES = Rates(prefill=680_000, cached=136_000, sample=1_700_000, train=None)
 MODEL = Rates(prefill=100, cached=20, sample=1000, train=500)
 PLACE = Place("cell", "teacher", "model")
@@ -376,6 +395,33 @@ def test_what_is_stored_is_foreseen_as_free(run: Run, tmp_path: Path, proxy: Pro
     (teacher,) = [stage for stage in plan["cells"][0]["stages"] if stage["id"] == "teacher"]
     assert teacher["low"]["charrun/demo-teacher"]["requests"] == 1
     assert plan["spent_usd"] > 0
+
+
+def test_cells_that_are_alike_are_not_all_run_dry(tmp_path: Path) -> None:
+    """Six seeds of one cell: four are run, and the others are taken to be as those."""
+    spec = tmp_path / "paid.yaml"
+    spec.write_text(SPEC.replace("seed: 7", "seed: [1, 2, 3, 4, 5, 6]").replace("usd: 1", "usd: 9"))
+    plan = planned(spec, tmp_path / "runs", "--until", "student")
+    cells = {cell["name"][-2:]: {stage["id"]: stage for stage in cell["stages"]} for cell in plan["cells"]}
+    guessed = [name for name, stages in cells.items() if "like" in stages["teacher"]["basis"]]
+    assert len(cells) == 6 and len(guessed) == 2
+    assert cells[guessed[0]]["teacher"]["basis"] == "like 3 of 6 such cells"
+    whole = sum(stage["usd"][1] for stages in cells.values() for stage in stages.values())
+    assert plan["usd"][1] == pytest.approx(whole)
+    highs = [stages["teacher"]["usd"][1] for stages in cells.values()]
+    assert max(highs) < 1.1 * min(highs)
+
+
+def test_a_stage_that_must_not_be_run_dry_is_not(tmp_path: Path) -> None:
+    spec = tmp_path / "paid.yaml"
+    (tmp_path / "posts.py").write_text(POSTS)
+    spec.write_text(SPEC.replace("  - pairs", "  - posts\n  - pairs") + "plugins: [./posts.py]\n")
+    plan = planned(spec, tmp_path / "runs", "--trust")
+    assert plan["not_foreseen"] == [
+        {"cell": "pirate-demo-student-small-tiny", "stage": "posts", "why": "posts does not run dry"}
+    ]
+    assert not (tmp_path / "posted").exists()
+    assert {stage["id"] for stage in plan["cells"][0]["stages"] if stage["usd"][1]} >= {"teacher", "dpo", "sft"}
 
 
 def test_a_price_that_nobody_knows_is_an_error_with_a_budget_and_told_without(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charrun import faults
-from charrun.errors import CharrunError
+from charrun.errors import CharrunError, StageFailed
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.dry_service import DryService, NothingToFetch
 from charrun.pipeline.lengths import EarlierLengths, Lengths
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from charrun.pipeline.stage_run import StageRun
 
 _TEXTS = "prompts/general.txt"
+_MOST_ALIKE = 4
+"""Cells of the same models and scale that are run; further ones are taken to be as these."""
 _FACTOR = 10
 """Long answers are not made: those of a tenth of the way are, and the rest is extrapolated."""
 _GROWING = (*RECORDS, USAGE, TRAINING, REFERENCE)
@@ -106,21 +108,57 @@ class Foresight:
 
 def foresee(choice: Choice, registry: Registry, runs_dir: Path, cells: Sequence[Cell]) -> Foresight:
     """What a run of these cells would ask for; reads the store, and writes nothing but a folder that is gone again."""
-    short = _dry_run(choice, registry, runs_dir, cells, 0.0)
-    longer = _dry_run(choice, registry, runs_dir, cells, 1 / _FACTOR) if short.guesses else short
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.models.id, cell.scale.name), []).append(cell)
+    wanted = {id(cell) for group in groups.values() for cell in _spread(group)}
+    chosen = [cell for cell in cells if id(cell) in wanted]  # in their order: the first of several does what they share
+    short = _dry_run(choice, registry, runs_dir, chosen, 0.0)
+    longer = _dry_run(choice, registry, runs_dir, chosen, 1 / _FACTOR) if short.guesses else short
     stages: dict[tuple[str, str], Forecast] = {}
     by_stage: dict[tuple[str, str], set[str]] = {}
     for place in short.used:
         by_stage.setdefault((place.cell, place.stage), set()).add(place.model)
-    for (cell, stage), models in by_stage.items():
-        places = {model: Place(cell, stage, model) for model in sorted(models)}
-        low = {m: _scaled(_cached(short.used[p], short.hits.get(p, 0)), 1 - short.slack) for m, p in places.items()}
+    for (name, stage), models in by_stage.items():
+        places = {model: Place(name, stage, model) for model in sorted(models)}
+        slack = short.slack_of(stage)
+        low = {m: _scaled(_cached(short.used[p], short.hits.get(p, 0)), 1 - slack) for m, p in places.items()}
         high = {
-            m: _scaled(_extrapolated(short.used[p], longer.used.get(p, short.used[p]), _FACTOR), 1 + short.slack)
+            m: _scaled(_extrapolated(short.used[p], longer.used.get(p, short.used[p]), _FACTOR), 1 + slack)
             for m, p in places.items()
         }
-        stages[cell, stage] = Forecast(low, high, tuple(sorted(short.bases.get(stage, ()))))
+        stages[name, stage] = Forecast(low, high, tuple(sorted(short.bases(stage))))
+    for group in groups.values():
+        _fill(stages, group)
     return Foresight(stages, short.rates, short.unknown, short.gaps)
+
+
+def _spread(group: Sequence[Cell]) -> list[Cell]:
+    """A few cells of many that are alike, the first one and others from all over."""
+    if len(group) <= _MOST_ALIKE:
+        return list(group)
+    return [group[round(n * (len(group) - 1) / (_MOST_ALIKE - 1))] for n in range(_MOST_ALIKE)]
+
+
+def _fill(stages: dict[tuple[str, str], Forecast], group: Sequence[Cell]) -> None:
+    """Cells that were not run are as those that were, but the first of them: it did what they share."""
+    run = [cell.name for cell in _spread(group)]
+    rest = [cell.name for cell in group if cell.name not in run]
+    later = run[1:]
+    for stage in {stage for cell, stage in stages if cell in later} if rest else ():
+        known = [stages[cell, stage] for cell in later if (cell, stage) in stages]
+        basis = f"like {len(later)} of {len(group)} such cells"
+        low, high = (_mean([getattr(each, end) for each in known], len(later)) for end in ("low", "high"))
+        for cell in rest:
+            stages[cell, stage] = Forecast(low, high, (basis,))
+
+
+def _mean(usages: Sequence[Mapping[str, Usage]], count: int) -> dict[str, Usage]:
+    total: dict[str, Usage] = {}
+    for each in usages:
+        for model, usage in each.items():
+            total.setdefault(model, Usage()).add(usage)
+    return {m: Usage.of({n: round(c / count) for n, c in usage.to_dict().items()}) for m, usage in total.items()}
 
 
 @dataclass
@@ -129,12 +167,24 @@ class _Found:
 
     used: dict[Place, Usage]
     hits: dict[Place, int]
-    bases: dict[str, set[str]]
-    guesses: bool
-    slack: float
+    lengths: dict[str, set[Lengths]]
     rates: dict[str, Rates | None]
     unknown: set[str]
     gaps: dict[tuple[str, str], str]
+
+    @property
+    def guesses(self) -> bool:
+        """Whether the length of some answers is guessed."""
+        return any(each.guessed for found in self.lengths.values() for each in found)
+
+    def bases(self, stage: str) -> set[str]:
+        """What the lengths of a stage's answers rest on."""
+        return {each.basis for each in self.lengths.get(stage, ())}
+
+    def slack_of(self, stage: str) -> float:
+        """How far its tokens may be off; a stage that asks for no answers takes in those of others."""
+        found = self.lengths.get(stage) or {each for lengths in self.lengths.values() for each in lengths}
+        return max((each.slack for each in found), default=0.0)
 
 
 def _dry_run(choice: Choice, registry: Registry, runs_dir: Path, cells: Sequence[Cell], share: float) -> _Found:
@@ -145,13 +195,10 @@ def _dry_run(choice: Choice, registry: Registry, runs_dir: Path, cells: Sequence
             used = dict(dry.spending.ledger.totals.used)
         finally:
             dry.spending.close()
-        lengths = dry.lengths
         return _Found(
             used=used,
             hits=dry.hits,
-            bases={stage: {each.basis for each in found} for stage, found in lengths.items()},
-            guesses=any(each.guessed for found in lengths.values() for each in found),
-            slack=max((each.slack for found in lengths.values() for each in found), default=0.0),
+            lengths=dry.lengths,
             rates=dry.all_rates(),
             unknown=dry.dry_service.unknown,
             gaps=dry.gaps,
@@ -200,17 +247,17 @@ class _DryRun(Shared):
         from charrun.pipeline.selection import Selection
 
         for cell in cells:
-            selected = {run.item.id for run in cell.selected}
-            for run in Cell(self, cell.spec, Selection()).stages:
-                if run.item.id not in selected:
-                    continue
+            dry = Cell(self, cell.spec, Selection())
+            for run, real in zip(dry.stages, cell.stages, strict=True):
+                run.forced, run.left_out = real.forced, real.left_out
+            for run in (run for run, real in zip(dry.stages, cell.stages, strict=True) if real in cell.selected):
                 try:
                     await run.ensure()
                 except NothingToFetch:
                     continue  # what it asked for before is counted
-                except CharrunError as error:
-                    self.gaps[run.place] = error.message
-                    break
+                except CharrunError as error:  # those that need nothing of it are foreseen nevertheless
+                    if error.message not in self.gaps.values():
+                        self.gaps[run.place] = error.message
 
     async def service(self) -> Service:
         """Nobody's."""
@@ -228,8 +275,14 @@ class _DryRun(Shared):
         yield
 
     def record(self, event: str, stage: StageRun | None = None, **fields: Any) -> None:
-        """Nothing is told; which stage asks is noted."""
+        """Nothing is told; which stage asks is noted.
+
+        Raises:
+            StageFailed: The stage must not be run for an estimate.
+        """
         if stage is not None and event == "stage_started":
+            if not stage.stage.runs_dry:
+                raise StageFailed(f"{stage.item.id} does not run dry")
             _stages.set((*_stages.get(), stage))
         elif event in ("stage_finished", "stage_failed") and stage in _stages.get()[-1:]:
             _stages.set(_stages.get()[:-1])
