@@ -15,7 +15,7 @@ from charrun.pipeline.reference import Reference
 from charrun.pipeline.training import batches_of, train_steps
 from charrun.plugin_manager import load_registry
 from charrun.report.console import ConsoleWatcher
-from charrun.service.engine import Connection, Engine, EngineRequest, StoredCheckpoint
+from charrun.service.engine import Billed, Connection, Engine, EngineRequest, StoredCheckpoint
 from charrun.spec import Scale
 from charrun.stage import Estimate, Stage
 
@@ -40,6 +40,7 @@ def page() -> str:
                 _class(EngineRequest, 4),
                 _class(Connection, 4),
                 _class(StoredCheckpoint, 4),
+                _class(Billed, 4),
             ]
         ),
         "scale": lambda: _table(Scale),

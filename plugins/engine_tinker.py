@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from charrun import Connection, Engine, EngineRequest, EnvironmentProblem, StoredCheckpoint, hookimpl
+from charrun import Billed, Connection, Engine, EngineRequest, EnvironmentProblem, StoredCheckpoint, hookimpl
 
 if TYPE_CHECKING:
     import tinker
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 _REACH_SECONDS = 10
 _HEALTH = "/api/v1/healthz"
 _PAGE = 100
+_HOUR = 3600
+_WINDOW = 14 * 24 * _HOUR
+"""As much as the service tells of at once."""
 _CURRENT_SPEC = "specs/pirate-mini-current.yaml"
 
 
@@ -93,6 +97,27 @@ class TinkerEngine(Engine):
             with explained(), contextlib.suppress(tinker.NotFoundError):
                 result_of(rest.delete_checkpoint_from_tinker_path(path))
 
+    def billed(self, since: float, until: float, request: EngineRequest) -> Sequence[Billed]:
+        """Ask for the account's usage by the hour, two weeks at a time; it lags by some hours."""
+        import tinker
+
+        from charrun import explained, result_of
+
+        base_url = request.options.get("base_url")
+        self._credentials()
+        self._reach(str(base_url) if base_url else self._default_address())
+        start, end = since // _HOUR * _HOUR, until // _HOUR * _HOUR + _HOUR
+        found: list[Billed] = []
+        with explained():
+            account = tinker.AdminClient(base_url=base_url)
+            while start < end:
+                next_one = min(start + _WINDOW, end)
+                answer = result_of(account.get_billing_usage(_time(start), _time(next_one)))
+                notes = {id: session.user_metadata or {} for id, session in answer.sessions.items()}
+                found += [each for event in answer.data if (each := _billed(event, notes))]
+                start = next_one
+        return found
+
     def _credentials(self) -> str | None:
         from tinker import TinkerError
         from tinker.lib._auth_token_provider import resolve_auth_provider
@@ -150,6 +175,25 @@ class TinkerEngine(Engine):
                 line += f": retired on {retired[model].date}, its successor is {retired[model].successor}"
             lines.append(line)
         raise EnvironmentProblem("\n".join(lines), f"{_CURRENT_SPEC} is the same run with models served today")
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _billed(event: tinker.types.BillingUsageEvent, notes: Mapping[str, Mapping[str, str]]) -> Billed | None:
+    """An event of tokens."""
+    info = event.event_info
+    if info.type == "sampling_prefill":
+        kind: Literal["prefill", "cached", "sampled", "training"] = "cached" if info.cached else "prefill"
+    elif info.type == "sampling_sample":
+        kind = "sampled"
+    elif info.type == "training":
+        kind = "training"
+    else:
+        return None
+    note = notes.get(event.session_id or "", {})
+    return Billed(note, event.base_model or "", kind, info.token_count, event.estimated_cost_usd)
 
 
 def _stored(checkpoint: tinker.types.Checkpoint) -> StoredCheckpoint:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from charrun.pipeline.reference import Reference
     from charrun.pipeline.requests import Answer
     from charrun.pipeline.training import batches_of, train_steps
-    from charrun.service.engine import Connection, Engine, EngineRequest, StoredCheckpoint
+    from charrun.service.engine import Billed, Connection, Engine, EngineRequest, StoredCheckpoint
     from charrun.service.models import local_folder
     from charrun.service.service import RoleSampler, Sampler, Service, explained, result_of
     from charrun.spec import Character, ModelRef, Scale, Trait, retired_models
@@ -41,7 +41,7 @@ _HOMES = {
     "charrun.pipeline.requests": ("Answer",),
     "charrun.pipeline.lockfile": ("versions",),
     "charrun.pipeline.training": ("batches_of", "train_steps"),
-    "charrun.service.engine": ("Connection", "Engine", "EngineRequest", "StoredCheckpoint"),
+    "charrun.service.engine": ("Billed", "Connection", "Engine", "EngineRequest", "StoredCheckpoint"),
     "charrun.usage": ("Usage",),
     "charrun.service.models": ("local_folder",),
     "charrun.service.service": ("RoleSampler", "Sampler", "Service", "explained", "result_of"),
@@ -54,6 +54,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "Adapter",
     "Answer",
+    "Billed",
     "Character",
     "CharrunError",
     "Chat",

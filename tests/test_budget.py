@@ -298,7 +298,7 @@ def test_the_ledger_is_what_went_over_the_wire(whole: Whole) -> None:
     assert again.out.splitlines()[0].startswith("cell,stage,model,requests,prefill_tokens,cached_tokens")
     assert len(again.out.splitlines()) == 1 + len(rows)
     told = charrun("cost", "--runs-dir", whole.runs, "--by", "model").out
-    assert "charrun/demo-teacher" in told and "Budget: $1.0000; $" in told
+    assert "charrun/demo-teacher" in told and "Budget: $1.00; $" in told
 
 
 @pytest.mark.slow
@@ -342,7 +342,7 @@ def test_a_budget_of_the_spec_may_change_and_the_run_is_the_same(run: Run, tmp_p
     spec = tmp_path / "paid.yaml"
     spec.write_text(SPEC.replace("usd: 1", "usd: 0.0008"))
     refused = run()
-    assert refused.code == 6 and "and its budget is $0.00: nothing was begun" in refused.err
+    assert refused.code == 6 and "and its budget is $0.0008: nothing was begun" in refused.err
     assert "--partial to begin anyway" in refused.err and not (tmp_path / "runs/paid").exists()
     stopped = run("--partial")
     assert stopped.code == 6 and "a higher --budget" in stopped.err

@@ -39,6 +39,20 @@ def test_the_services_bill_is_the_ledger_to_the_token(spec: Path, tmp_path: Path
         assert money.same(service.bill(), ended) and not money._sum(doubt)
         assert {kind for each in ended.values() for kind, n in each.items() if n} == set(money.KINDS)
         assert document["total"]["usd_high"] == pytest.approx(money.dollars(service.bill()), abs=1e-12)
+        other = tmp_path / "other"
+        other.mkdir()
+        (other / spec.name).write_text(spec.read_text())
+        done(service, other / spec.name, "--until", "teacher")  # another run of the same name, in the same hour
+        told = charrun("cost", "--runs-dir", tmp_path / "runs", "--reconcile", env=service.environment)
+        assert told.code == 0, told.text
+        rows = [line.split() for line in told.out.splitlines() if line.startswith("charrun/")]
+        assert {row[1] for row in rows} == {"prompt", "cached", "sampled", "training", "forward"}
+        for _, kind, ours, unsure, billed, told_so in (row for row in rows if row[1] != "forward"):
+            assert unsure == "0" and told_so == ("within" if kind == "training" else "equal")
+            assert kind == "training" or billed == ours  # forward passes are billed as training here
+        (training,) = [int(row[4].replace(",", "")) for row in rows if row[1] == "training"]
+        bill = service.bill()[money.STUDENT]
+        assert training == bill["trained"] + bill["forward"]
 
 
 def test_it_keeps_its_times_and_its_cap(tmp_path: Path) -> None:

@@ -10,10 +10,19 @@ import json
 import os
 import sys
 import threading
+from datetime import datetime
 from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from charrun.engine import server
 from charrun.engine.settings import EngineSettings
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
 def main() -> None:
@@ -31,7 +40,17 @@ def main() -> None:
 
         SimTraining.names = {folder.resolve(): name for name, folder in models.items()}
         meter = SimTraining.meter = Meter(storage / "bill.jsonl")
-        return open_desk(settings, SimWorker(settings, Service(**line.get("service", {})), meter), SimTraining)
+
+        async def events(request: Request) -> JSONResponse:
+            start, end = (_seconds(request.query_params[name]) for name in ("starting_on", "ending_before"))
+            for session in desk.sessions.all():
+                meter.session(session.id, dict(session.user_metadata))
+            return JSONResponse(meter.events(start, end))
+
+        worker = SimWorker(settings, Service(**line.get("service", {})), meter)
+        desk = open_desk(settings, worker, SimTraining, (Route("/api/v1/billing/usage/events", events),))
+        SimTraining.desk.append(desk)
+        return desk
 
     def watch() -> None:
         while os.read(sys.stdin.fileno(), 4096):

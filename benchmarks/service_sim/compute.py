@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +22,7 @@ from transformers import AutoTokenizer
 import charrun.specs
 from charrun.engine.adam import AdamStep
 from charrun.engine.causal import CausalLM
+from charrun.engine.desk import Desk
 from charrun.engine.lora import LoraSpec
 from charrun.engine.losses import Loss
 from charrun.engine.requests import PromptScores, SampleJob, SampleResult
@@ -106,7 +107,9 @@ class SimWorker(Worker):
             spec = job.spec
             hits, scores = self._answers.hits(weights, spec.prompt), self._answers.scores(weights, job)
             tokens = sum(len(each.tokens) for each in answers)
-            self._meter.sampled(weights.model.name, len(spec.prompt), hits, spec.samples, tokens)
+            self._meter.sampled(
+                job.request_id.partition(":")[0], weights.model.name, len(spec.prompt), hits, spec.samples, tokens
+            )
             job.finish(SampleResult(answers, scores, hits))
 
         self._at(time.monotonic() + seconds, finish)
@@ -192,18 +195,27 @@ class SimTraining(TrainingRun):
     Attributes:
         meter: The service's.
         names: Served names by folder, each of which has one.
+        desk: The server's parts.
     """
 
     meter: ClassVar[Meter]
     names: ClassVar[Mapping[Path, str]]
+    desk: ClassVar[list[Desk]] = []
 
     def __init__(self, base: CausalLM, spec: LoraSpec, folder: Path, activation_bytes: int) -> None:
         super().__init__(base, spec, folder, activation_bytes)
         self._name = self.names[folder]
 
+    @cached_property
+    def _session(self) -> str:
+        """Whose training run this is."""
+        sessions = self.desk[0].sessions.all()
+        found = (each.id for each in sessions for run in each.runs.values() if run.training is self)
+        return next(found, "")
+
     def run(self, data: Sequence[Datum], loss: Loss, backward: bool) -> PassResult:
         """Log-probs, all the same."""
-        self.meter.passed(self._name, sum(len(datum.tokens) for datum in data), backward)
+        self.meter.passed(self._session, self._name, sum(len(datum.tokens) for datum in data), backward)
         logprobs = [np.full(datum.targets.shape, LOGPROB, np.float32) for datum in data]
         return PassResult(logprobs, 0.0)
 

@@ -4,31 +4,69 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 KINDS = ("prefill", "cached", "sampled", "forward", "trained")
+_HOUR = 3600
+_EVENTS: dict[str, dict[str, Any]] = {
+    "prefill": {"type": "sampling_prefill", "cached": False},
+    "cached": {"type": "sampling_prefill", "cached": True},
+    "sampled": {"type": "sampling_sample"},
+    "forward": {"type": "training"},
+    "trained": {"type": "training"},
+}
 
 
 class Meter:
-    """Appends to a bill."""
+    """Appends to a bill, and tells of it as the service's billing rows do; forward passes are billed as training."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", encoding="utf-8")
         self._lock = threading.Lock()
+        self._hours: dict[tuple[int, str, str], Counter[str]] = {}
+        self._notes: dict[str, dict[str, str]] = {}
 
-    def sampled(self, model: str, prompt: int, hits: int, samples: int, tokens: int) -> None:
+    def session(self, id: str, note: dict[str, str]) -> None:
+        """What a session carries."""
+        self._notes[id] = note
+
+    def sampled(self, session: str, model: str, prompt: int, hits: int, samples: int, tokens: int) -> None:
         """A sampling request: its prompt once, less what was in the cache, and as a hit for each further sample."""
-        self._bill(model, prefill=prompt - hits, cached=hits + (samples - 1) * prompt, sampled=tokens)
+        self._bill(session, model, prefill=prompt - hits, cached=hits + (samples - 1) * prompt, sampled=tokens)
 
-    def passed(self, model: str, tokens: int, backward: bool) -> None:
+    def passed(self, session: str, model: str, tokens: int, backward: bool) -> None:
         """A forward pass alone, or a forward-and-backward pass."""
-        self._bill(model, **{"trained" if backward else "forward": tokens})
+        self._bill(session, model, **{"trained" if backward else "forward": tokens})
 
-    def _bill(self, model: str, **tokens: int) -> None:
+    def events(self, start: float, end: float) -> dict[str, Any]:
+        """What was billed in a span of hours, as the billing rows have it."""
+        data, sessions = [], {}
         with self._lock:
+            hours = {key: Counter(count) for key, count in self._hours.items()}
+        for (hour, session, model), counts in sorted(hours.items()):
+            if not start <= hour < end:
+                continue
+            sessions[session] = {"user_metadata": self._notes.get(session)}
+            for kind, tokens in counts.items():
+                about = {"bucket_start": _told(hour), "bucket_end": _told(hour + _HOUR)}
+                about |= {"base_model": model, "session_id": session}
+                data.append({**about, "event_info": {**_EVENTS[kind], "token_count": tokens}})
+        return {"data": data, "sessions": sessions}
+
+    def _bill(self, session: str, model: str, **tokens: int) -> None:
+        hour = int(time.time()) // _HOUR * _HOUR
+        with self._lock:
+            self._hours.setdefault((hour, session, model), Counter()).update(tokens)
             self._file.write(json.dumps({"model": model, **tokens}) + "\n")
             self._file.flush()
+
+
+def _told(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
 def read_bill(path: Path) -> dict[str, Counter[str]]:

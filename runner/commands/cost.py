@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,10 @@ from charrun.commands.tables import numbers_table, paragraph
 from charrun.commands.words import run_names
 from charrun.errors import UsageProblem
 
+if TYPE_CHECKING:
+    from charrun.store.ledger import Totals
+    from charrun.store.runs import Run
+
 SECTIONS = ("stage", "cell", "model")
 
 
@@ -19,9 +24,10 @@ SECTIONS = ("stage", "cell", "model")
 @click.argument("run", default="", shell_complete=run_names)
 @click.option("--by", type=click.Choice(SECTIONS), default="stage", show_default=True, help="What the rows are.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print exact counts by cell, stage and model as CSV.")
+@click.option("--reconcile", is_flag=True, help="Compare with what the engine has billed, as far as it may be seen.")
 @runs_dir_option
 @json_option
-def cost(run: str, by: str, as_csv: bool, runs_dir: Path, as_json: bool) -> None:
+def cost(run: str, by: str, as_csv: bool, reconcile: bool, runs_dir: Path, as_json: bool) -> None:
     """Show what RUN has used, and what that costs.
 
     Every request of the run counts, those before a kill included; what it found in the store cost it nothing. RUN is a
@@ -34,15 +40,17 @@ def cost(run: str, by: str, as_csv: bool, runs_dir: Path, as_json: bool) -> None
     from charrun.store.ledger import LEDGER, read_ledger
     from charrun.store.runs import find_run
 
-    if as_csv and as_json:
-        raise UsageProblem("--csv and --json exclude each other")
+    if as_csv + as_json + reconcile > 1:
+        raise UsageProblem("--csv, --json and --reconcile exclude each other")
     found = find_run(runs_dir, run)
     totals = read_ledger(found.folder / LEDGER)
     rates = {model: None if each is None else Rates.of(each) for model, each in found.rates.items()}
     limit = found.budget
     for line in totals.damaged:
         click.echo(f"warning: {found.folder / LEDGER}:{line} is damaged and is not counted", err=True)
-    if as_json:
+    if reconcile:
+        _reconcile(found, totals)
+    elif as_json:
         click.echo(json.dumps(cost_document(found.id, totals, rates, limit), indent=2, ensure_ascii=False))
     elif as_csv:
         click.echo(cost_csv(cost_records(totals, rates)), nl=False)
@@ -53,3 +61,14 @@ def cost(run: str, by: str, as_csv: bool, runs_dir: Path, as_json: bool) -> None
         click.echo("\n".join(numbers_table(cost_rows(totals, rates, by))))
         if lines := cost_lines(totals, rates, limit):
             click.echo("\n" + "\n".join(paragraph(line) for line in lines))
+
+
+def _reconcile(run: Run, totals: Totals) -> None:
+    from charrun.commands.loading import open_registry
+    from charrun.pipeline.bill import billed_of
+    from charrun.report.cost import reconciled_lines, reconciled_rows
+
+    bill = billed_of(run, totals, open_registry(plugins=True))
+    click.echo(f"{run.id} on {run.engine}; tokens\n")
+    click.echo("\n".join(numbers_table(reconciled_rows(totals, bill))))
+    click.echo("\n" + "\n".join(paragraph(line) for line in reconciled_lines(bill)))

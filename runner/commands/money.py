@@ -62,7 +62,7 @@ def require_enough(money: Money | None, partial: bool) -> None:
     Raises:
         BudgetReached: It does not.
     """
-    from charrun.report.cost import usd
+    from charrun.report.cost import usd, whole_usd
     from charrun.spec.prices import picodollars
 
     if money is None or money.limit is None or partial:
@@ -72,7 +72,7 @@ def require_enough(money: Money | None, partial: bool) -> None:
         return
     spent = f" beside ${usd(money.spent)} that are spent," if money.spent else ""
     raise BudgetReached(
-        f"the run will cost ${usd(cost.low)} to ${usd(cost.high)},{spent} and its budget is ${money.limit:.2f}: "
+        f"the run will cost ${usd(cost.low)} to ${usd(cost.high)},{spent} and its budget is ${whole_usd(money.limit)}: "
         "nothing was begun",
         "raise it with --budget, or add --partial to begin anyway and spend no more than that",
     )

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from charrun.engine import (
@@ -79,7 +80,10 @@ class Closing:
 
 
 def open_desk(
-    settings: EngineSettings, worker: Worker | None = None, training: type[TrainingRun] = TrainingRun
+    settings: EngineSettings,
+    worker: Worker | None = None,
+    training: type[TrainingRun] = TrainingRun,
+    routes: tuple[Route, ...] = (),
 ) -> Desk:
     """The parts of a server.
 
@@ -87,6 +91,7 @@ def open_desk(
         settings: What to serve.
         worker: What computes; by default this machine.
         training: What computes a training run.
+        routes: Further ones.
 
     Raises:
         ValueError: A folder that is not a model's, or a device that is not there.
@@ -102,6 +107,7 @@ def open_desk(
         snapshots=Snapshots(sessions, settings.snapshot_bytes),
         office=TicketOffice(settings.waiting_bytes, settings.result_bytes),
         training=training,
+        routes=routes,
     )
 
 
@@ -127,7 +133,7 @@ def build_app(desk: Desk, ready: Callable[[], None]) -> Starlette:
         routes_refused,
     )
     return Starlette(
-        routes=[route for part in parts for route in part.routes(desk)],
+        routes=[*desk.routes, *(route for part in parts for route in part.routes(desk))],
         middleware=[Middleware(KeyCheck, key=desk.settings.api_key), Middleware(Closing, desk=desk)],
         exception_handlers={RequestRefused: _refused, Busy: _busy, HTTPException: _unknown, Exception: _fault},
         lifespan=lifespan,

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from starlette.routing import Route
+
 from charrun.engine.checkpoints import CheckpointStore
 from charrun.engine.errors import Busy, RequestRefused
 from charrun.engine.futures import Outcome, Ticket, TicketOffice
@@ -41,6 +43,7 @@ class Desk:
         snapshots: Their samplers without a checkpoint.
         office: Their requests.
         training: What computes a training run.
+        routes: Further ones.
         jobs: Sampling jobs that are not done, by request id.
         closing: Set when the server finishes what it has and takes no new work.
     """
@@ -53,6 +56,7 @@ class Desk:
     snapshots: Snapshots
     office: TicketOffice
     training: type[TrainingRun] = TrainingRun
+    routes: tuple[Route, ...] = ()
     jobs: dict[str, SampleJob] = field(default_factory=dict)
     closing: threading.Event = field(default_factory=threading.Event)
 

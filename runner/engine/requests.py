@@ -135,11 +135,15 @@ class SampleResult:
 
 @dataclass
 class SampleJob:
-    """A request on its way: `finish` or `fail` is called once, on the compute thread."""
+    """A request on its way: `finish` or `fail` is called once, on the compute thread.
+
+    `request_id` begins with its session's id, where it has one.
+    """
 
     spec: SampleSpec
     finish: Callable[[SampleResult], None]
     fail: Callable[[Exception], None]
+    request_id: str = ""
     scores: PromptScores | None = None
     sequences: dict[int, Sequence] = field(default_factory=dict)
     cached_tokens: int = 0

@@ -136,7 +136,7 @@ class SamplingActions:
             close()
             ticket.fail(error)
 
-        job = SampleJob(spec, finish, fail)
+        job = SampleJob(spec, finish, fail, ticket.request_id)
         self._desk.jobs[ticket.request_id] = job
         return job
 

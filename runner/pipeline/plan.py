@@ -96,8 +96,9 @@ class _Planner:
 
     def cell(self, cell: Cell) -> tuple[PlannedStage, ...]:
         """All stages of a cell."""
-        found = {run: self.stage(run) for run in cell.stages}
-        for run in reversed(cell.stages):  # what trains again may want a checkpoint itself
+        wanted = cell.stages[: cell.stages.index(cell.selected[-1]) + 1]  # --until leaves out the rest
+        found = {run: self.stage(run) for run in wanted}
+        for run in reversed(wanted):  # what trains again may want a checkpoint itself
             if found[run].state == "to do":
                 for other, nearest in _checkpoints(run):
                     found[other] = self._wanted(other, found[other], nearest, run)

@@ -28,7 +28,7 @@ from charrun.service.service import Service
 from charrun.spec import Character, load_character
 from charrun.spec.prices import FREE, Rates, own_rates, price_book, rates_of
 from charrun.store.canonical import folder_digest
-from charrun.store.ledger import LEDGER, Heard, Ledger
+from charrun.store.ledger import LEDGER, LEDGER_NOTE, Heard, Ledger
 from charrun.store.lock import FolderLock
 from charrun.store.run import LOCK, RunFolder
 
@@ -168,7 +168,8 @@ class Shared:
             if self._service is None:
                 self._connection = await self._connect()
                 self.exact = self._connection.exact
-                service = Service(self._connection, {"run": self.folder.name})
+                note = {"run": self.folder.name, LEDGER_NOTE: self.spending.ledger.process}
+                service = Service(self._connection, note)
                 await service.open()
                 self._service = service
                 # Calls that cost nothing, before anything is paid.

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from charrun.report.text import safe
+from charrun.service.engine import Billed
 from charrun.spec.prices import FREE, Cost, Rates, dollars
 from charrun.store.ledger import Place, Totals
 from charrun.usage import Usage
 
 _HEADING = ("requests", "prompt", "cached", "sampled", "forward", "trained", "dollars")
+_DOLLAR = 1.0
 _SECTIONS: dict[str, Callable[[Place], str]] = {
     "stage": lambda place: place.stage,
     "cell": lambda place: place.cell,
@@ -51,6 +53,11 @@ class Sum:
 def usd(pico: int) -> str:
     """Dollars to a hundredth of a cent."""
     return f"{dollars(pico):,.4f}"
+
+
+def whole_usd(limit: float) -> str:
+    """A sum that a person has chosen: to the cent, small ones to a hundredth of it."""
+    return f"{limit:,.2f}" if limit >= _DOLLAR else f"{limit:,.4f}"
 
 
 def sums(totals: Totals, rates: Mapping[str, Rates | None], by: Callable[[Place], Any]) -> dict[Any, Sum]:
@@ -100,7 +107,7 @@ def cost_lines(totals: Totals, rates: Mapping[str, Rates | None], limit: float |
         lines.append("From and to: forward passes of training are billed as prefill at least, as training at most.")
     if limit is not None:
         lines.append(
-            f"Budget: ${limit:,.4f}; ${limit - dollars(found.cost.high + found.doubt_cost.high):,.4f} are left."
+            f"Budget: ${whole_usd(limit)}; ${limit - dollars(found.cost.high + found.doubt_cost.high):,.4f} are left."
         )
     if found.unpriced:
         lines.append(f"No price is known of {', '.join(sorted(map(safe, found.unpriced)))}: say it under `prices`.")
@@ -170,3 +177,66 @@ def _plain(found: Sum) -> dict[str, Any]:
         "usd_high": dollars(found.cost.high) if known else None,
         "usd_in_doubt": dollars(found.doubt_cost.high) if known else None,
     }
+
+
+_BILLED = ("prompt", "cached", "sampled", "training")
+Bill = dict[tuple[str, str], int]
+"""Tokens by model and kind."""
+
+
+def reconciled_rows(totals: Totals, billed: Sequence[Billed]) -> list[tuple[str, ...]]:
+    """The ledger beside the bill, by model and kind of tokens.
+
+    How forward passes are billed is documented nowhere: as training, as prompts, or not at all. A prompt that has no
+    end may be in the cache or not.
+    """
+    ours, doubt, theirs = _by_kind(totals.used), _by_kind(totals.in_doubt()), _bill_side(billed)
+    rows: list[tuple[str, ...]] = [("model", "tokens", "ledger", "no end, at most", "billed", "")]
+    for model in sorted({model for model, _ in {**ours, **doubt, **theirs}}):
+        forward = sum(usage.forward_tokens for place, usage in totals.used.items() if place.model == model)
+        for kind in _BILLED:
+            mine, paid = ours.get((model, kind), 0), theirs.get((model, kind), 0)
+            unsure = doubt.get((model, kind), 0)
+            most = mine + unsure
+            if kind == "cached":
+                most += doubt.get((model, "prompt"), 0)
+            elif kind in ("prompt", "training"):
+                most += forward
+            if mine or unsure or paid:
+                told = "equal" if mine == paid else "within" if mine <= paid <= most else f"{paid - mine:+,}"
+                rows.append((safe(model), kind, f"{mine:,}", f"{unsure:,}", f"{paid:,}", told))
+        if forward:
+            rows.append((safe(model), "forward", f"{forward:,}", "", "?", ""))
+    return rows
+
+
+def reconciled_lines(billed: Sequence[Billed]) -> list[str]:
+    """What the comparison comes to."""
+    if not billed:
+        return ["The engine has billed nothing for this run's sessions yet; its bill may lag by some hours."]
+    priced = [each.usd for each in billed if each.usd is not None]
+    lines = [f"The engine estimates ${sum(priced):,.4f} for it."] if priced else []
+    return [*lines, "Within: more than the ledger's, by no more than requests without an end and forward passes."]
+
+
+def _by_kind(places: Mapping[Place, Usage]) -> Bill:
+    found: Bill = {}
+    for place, usage in places.items():
+        counts = (
+            usage.prefill_tokens,
+            usage.cached_tokens,
+            usage.sampled_tokens,
+            usage.trained_tokens,
+        )
+        for kind, count in zip(_BILLED, counts, strict=True):
+            found[place.model, kind] = found.get((place.model, kind), 0) + count
+    return found
+
+
+def _bill_side(billed: Sequence[Billed]) -> Bill:
+    names = {"prefill": "prompt", "cached": "cached", "sampled": "sampled", "training": "training"}
+    found: Bill = {}
+    for each in billed:
+        key = each.model, names[each.kind]
+        found[key] = found.get(key, 0) + each.tokens
+    return found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.plan import PlannedCell, PlannedStage
 from charrun.report.columns import fit
-from charrun.report.cost import usd
+from charrun.report.cost import usd, whole_usd
 from charrun.report.text import counted, safe
 from charrun.spec.prices import dollars
 from charrun.usage import Usage
@@ -58,7 +58,7 @@ def print_plan(
         lines += money_lines(money)
     elif choice.engine.hosted:
         budget = choice.spec.budget_usd
-        limit = "" if budget is None else f" The budget of the spec is ${budget:.2f}, which is never exceeded."
+        limit = "" if budget is None else f" The budget of the spec is ${whole_usd(budget)}, which is never exceeded."
         lines.append(f"Every request is paid for.{limit}")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -108,7 +108,7 @@ def money_lines(money: Money) -> list[str]:
         spent = f", beside ${usd(money.spent)} that it has cost already" if money.spent else ""
         lines.append(f"{told}{spent}.")
     if money.limit is not None:
-        lines.append(f"Its budget is ${money.limit:.2f}, which it never exceeds.")
+        lines.append(f"Its budget is ${whole_usd(money.limit)}, which it never exceeds.")
     elif cost is None or cost.high:
         lines.append("It has no budget: `budget: {usd: ...}` in the spec or --budget sets one.")
     bases: dict[str, list[str]] = {}

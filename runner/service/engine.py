@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from charrun.errors import EnvironmentProblem
 
@@ -69,6 +69,25 @@ class StoredCheckpoint:
     folder: Path | None = None
 
 
+@dataclass(frozen=True)
+class Billed:
+    """What an engine has billed for an hour of one session.
+
+    Attributes:
+        note: What the session carries.
+        model: The base model.
+        kind: What the tokens were.
+        tokens: How many.
+        usd: What they cost, in US dollars; None where it does not say.
+    """
+
+    note: Mapping[str, str]
+    model: str
+    kind: Literal["prefill", "cached", "sampled", "training"]
+    tokens: int
+    usd: float | None
+
+
 class Engine:
     """A place that answers: the hosted service, any base URL, or this machine.
 
@@ -130,3 +149,11 @@ class Engine:
             EnvironmentProblem: One could not be deleted.
         """
         raise EnvironmentProblem(f"the engine {self.name} cannot delete checkpoints")
+
+    def billed(self, since: float, until: float, request: EngineRequest) -> Sequence[Billed]:
+        """What it has billed between two times in seconds since 1970, for `charrun cost --reconcile`.
+
+        Raises:
+            EnvironmentProblem: It has no bill, or the account may not read it.
+        """
+        raise EnvironmentProblem(f"the engine {self.name} has no bill")

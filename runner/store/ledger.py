@@ -27,6 +27,8 @@ from charrun.store.lines import cut_torn_line, sealed, unsealed, write_whole
 from charrun.usage import Usage
 
 LEDGER = "ledger.jsonl"
+LEDGER_NOTE = "ledger"
+"""Under which a session at the engine carries the name of its process."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,14 @@ class Totals:
         times: Of answered requests, by place, the seconds until the answer and those that they waited to be sent.
         open: Of requests without an end, by their number: where, and the most that they can use.
         damaged: Numbers of lines that can't be used.
+        processes: Names of the processes that entered them; sessions at the engine carry them.
     """
 
     used: dict[Place, Usage] = field(default_factory=dict)
     times: dict[Place, list[tuple[float, float]]] = field(default_factory=dict)
     open: dict[str, tuple[Place, Usage]] = field(default_factory=dict)
     damaged: list[int] = field(default_factory=list)
+    processes: set[str] = field(default_factory=set)
     _lines: int = 0
 
     def take(self, line: bytes) -> tuple[Place, Usage] | None:
@@ -63,6 +67,7 @@ class Totals:
             self.damaged.append(self._lines)
             return None
         number = str(value["id"])
+        self.processes.add(number.partition(".")[0])
         if "most" in value:
             place, most = Place(value["cell"], value["stage"], value["model"]), Usage.of(value["most"])
             self.open[number] = place, most
@@ -101,6 +106,7 @@ class Ledger:
     Attributes:
         totals: What its lines add up to, as far as this process has read them.
         failure: Why it could not be made durable in the background.
+        process: What this process is called in it.
     """
 
     def __init__(self, path: Path, heard: Heard | None = None) -> None:
@@ -110,7 +116,7 @@ class Ledger:
         self._heard = heard or (lambda place, change: None)
         self._size = 0
         self._count = 0
-        self._process = uuid.uuid4().hex[:8]
+        self.process = uuid.uuid4().hex[:8]
         try:
             is_new = not path.exists()
             self._handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
@@ -140,7 +146,7 @@ class Ledger:
                 if not fits(place, most):
                     return None
                 self._count += 1
-                number = f"{self._process}.{self._count}"
+                number = f"{self.process}.{self._count}"
                 self._append({"id": number, **_told(place), "most": most.counted()})
         except OSError as error:
             raise self._problem(error) from error
