@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from charrun.chat import TrainedRow
-from charrun.errors import BudgetReached
+from charrun.errors import Interrupted
 from charrun.pipeline.adapters import Adapter
 from charrun.service.service import explained
 from charrun.store.canonical import digest
@@ -78,7 +78,7 @@ async def _forward(run: StageRun, client: tinker.TrainingClient, chunks: Sequenc
             try:
                 send = partial(client.forward, data, "cross_entropy")
                 pending.append((chunk, await run.cell.shared.spending.when_it_fits(send)))
-            except BudgetReached:
+            except Interrupted:
                 upcoming = iter(())
         if not pending:
             run.cell.shared.go_on()

@@ -83,8 +83,8 @@ class Shared:
         self.answers = SharedAnswers(self.store, self.writing)
         self.rates = cache(self._rates)
         limit = budget if budget is not None else self.spec.budget_usd
-        self.spending = Spending(self._ledger, self.rates, limit, self.spec.stage_budgets, self._break_off)
         self._broke: BudgetReached | None = None
+        self.spending = Spending(self._ledger, self.rates, limit, self.spec.stage_budgets, self._break_off, self.go_on)
 
     def turn(self, folder: Path) -> asyncio.Lock:
         """Held while a cell makes or reads what lies in a store folder; other processes are kept out by its file."""

@@ -35,7 +35,8 @@ class Spending:
         rates: What a model's tokens cost; None where nobody knows.
         limit: US dollars for all of the run; None for no limit.
         stages: US dollars for single stage items.
-        broke: Called once, with the reason, when the run has to stop.
+        broke: Called with the reason when the run has to stop.
+        go_on: Raises where nothing may be begun any more.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Spending:
         limit: float | None,
         stages: Mapping[str, float],
         broke: Callable[[BudgetReached], None],
+        go_on: Callable[[], None] = lambda: None,
     ) -> None:
         self.limit_usd = limit
         self._open = ledger
@@ -52,6 +54,7 @@ class Spending:
         self._limit = None if limit is None else picodollars(limit)
         self._caps = {id: picodollars(usd) for id, usd in stages.items()}
         self._broke = broke
+        self._go_on = go_on
         self._ledger: Ledger | None = None
         self._spent: dict[str, Cost] = {}
         self._flying = 0
@@ -107,12 +110,14 @@ class Spending:
 
         Raises:
             BudgetReached: It does not fit although nothing is in flight any more.
+            Interrupted: The run is being stopped.
         """
         while True:
             try:
                 return send()
             except NotNow:
                 await self._changed.wait()
+                self._go_on()
 
     def ended(self, number: str, used: Usage | None, times: tuple[float, float] | None = None) -> None:
         """A request has ended.

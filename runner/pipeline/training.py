@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from charrun.errors import BudgetReached
+from charrun.errors import Interrupted
 from charrun.faults import reached
 from charrun.pipeline.adapters import INTERMEDIATE, Adapter, Adapters, discard, finished
 from charrun.service.service import explained
@@ -89,7 +89,7 @@ async def train_steps(
                 break
             try:
                 gradient = await run.cell.shared.spending.when_it_fits(partial(submit, batches[step]))
-            except BudgetReached:
+            except Interrupted:
                 break
             await loop.submit(step, gradient, adam, _is_due(step + 1, save_every, len(batches)))
         await loop.drain()
