@@ -109,7 +109,8 @@ async def forward_logprobs(ctx: StageContext, adapter: Adapter, rows: Sequence[T
     from charrun import explained
 
     with explained():
-        outputs = (await adapter.client.forward([row.datum() for row in rows], "cross_entropy")).loss_fn_outputs
+        data = [row.datum() for row in rows]
+        outputs = (await (await ctx.afford(lambda: adapter.client.forward(data, "cross_entropy")))).loss_fn_outputs
     return [
         [float(v) for v, on in zip(output["logprobs"].data, row.trained[1:], strict=True) if on]
         for row, output in zip(rows, outputs, strict=True)
@@ -129,10 +130,13 @@ async def check_sampler(
     from charrun import explained
 
     gaps: list[float] = []
+
+    async def score(row: TrainedRow) -> list[float | None]:
+        prompt = types.ModelInput.from_ints(list(row.tokens))
+        return await (await ctx.afford(lambda: sampler.client.compute_logprobs(prompt)))
+
     with explained():
-        found = await ctx.gather(
-            sampler.client.compute_logprobs(types.ModelInput.from_ints(list(row.tokens))).coroutine() for row in rows
-        )
+        found = await ctx.gather(score(row) for row in rows)
     for row, whole, expected in zip(rows, found, logprobs, strict=True):
         values = [v for v, on in zip(whole, row.trained, strict=True) if on]
         gaps += [abs((v if v is not None else float("inf")) - e) for v, e in zip(values, expected, strict=True)]

@@ -220,6 +220,17 @@ class StageContext:
         """
         return await self._requests.score(sampler, prompt, completion, shared=shared)
 
+    async def afford(self, send: Callable[[], _T]) -> _T:
+        """What a call returns that sends a request through a sampler's or an adapter's own client.
+
+        It is called as soon as the most that the request can cost fits the budget, beside what is in flight. Requests
+        through `sample`, `score`, `reference` and `train_steps` need no such care.
+
+        Raises:
+            BudgetReached: It does not fit although nothing is in flight any more; the run stops.
+        """
+        return await self._run.cell.shared.spending.when_it_fits(send)
+
     # -- training -------------------------------------------------------------------------------------------------
 
     async def new_adapter(self, role: str, rank: int, name: str = "adapter") -> Adapter:

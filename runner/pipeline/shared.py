@@ -84,7 +84,7 @@ class Shared:
         self.rates = cache(self._rates)
         limit = budget if budget is not None else self.spec.budget_usd
         self._broke: BudgetReached | None = None
-        self.spending = Spending(self._ledger, self.rates, limit, self.spec.stage_budgets, self._break_off, self.go_on)
+        self.spending = Spending(self._ledger, self.rates, limit, self.spec.stage_budgets, self.break_off, self.go_on)
 
     def turn(self, folder: Path) -> asyncio.Lock:
         """Held while a cell makes or reads what lies in a store folder; other processes are kept out by its file."""
@@ -234,7 +234,7 @@ class Shared:
         names = sorted({ref.name for entry in self.spec.models for ref in entry.roles.values()})
         return {name: self.rates(name) for name in names}
 
-    def _break_off(self, error: BudgetReached) -> None:
+    def break_off(self, error: BudgetReached) -> None:
         """Begin nothing any more for the want of money."""
         self._broke = self._broke or error
         self.stopping = True

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from charrun import events
-from charrun.errors import Interrupted, StageFailed, disk_problem
+from charrun.errors import BudgetReached, Interrupted, StageFailed, disk_problem
 from charrun.faults import reached
 from charrun.pipeline.adapters import discard
 from charrun.pipeline.checkpoints import CHECKPOINT
@@ -247,6 +247,9 @@ class StageRun:
                     return await self._do()
             except StageFailed as error:
                 shared.failures[ticket] = error
+                raise
+            except BudgetReached as error:
+                shared.break_off(error)
                 raise
             except OSError as error:
                 raise disk_problem(f"{self.item.id}: {error.filename or folder}", error) from error
