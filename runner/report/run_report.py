@@ -92,7 +92,7 @@ def _model(ref: ModelRef, stand_ins: Mapping[str, str]) -> str:
 def _stages(cell: CellResult) -> str:
     def row(stage: StageResult) -> tuple[str, ...]:
         return (
-            stage.id + (" (found done)" if stage.cached else ""),
+            safe(stage.id),
             counted(dict(stage.rows)),
             f"{stage.usage.tokens:,}",
             f"{stage.usage.steps:,}" if stage.usage.steps else "",
