@@ -19,8 +19,8 @@ from faults.ledger import Ledger as Wire
 from faults.proxy import Proxy
 from small_runs import key, published
 
-from charrun.errors import BudgetReached, EnvironmentProblem
-from charrun.pipeline.meter import Meter
+from charrun.errors import BudgetReached, EnvironmentProblem, StageFailed
+from charrun.pipeline.meter import Meter, MeteredSampler, MeteredTrainer
 from charrun.pipeline.spending import NotNow, Spending
 from charrun.spec.prices import FREE, Cost, Rates, dollars, own_rates, picodollars
 from charrun.store.ledger import LEDGER, Ledger, Place, read_ledger
@@ -270,6 +270,39 @@ def test_an_end_that_cannot_be_entered_is_told_at_the_next_request(
     assert not counted and read_ledger(tmp_path / LEDGER).in_doubt() == {PLACE: Usage(sampled_tokens=3)}
 
 
+def test_what_would_be_in_no_ledger_is_refused(spend: Callable[..., Spending]) -> None:
+    from tinker import types
+
+    client: Any = type("Client", (), {"get_tokenizer": lambda self: "tokens", "forward_async": None})()
+
+    async def use() -> None:
+        meter = Meter(spend(1.0), PLACE, lambda usage: None)
+        trainer, sampler = MeteredTrainer(client, meter), MeteredSampler(client, meter, None)
+        assert trainer.get_tokenizer() == sampler.get_tokenizer() == "tokens"
+        for name in ("save_weights_and_get_sampling_client", "create_sampling_client", "something_new"):
+            with pytest.raises(StageFailed, match="would be in no ledger"):
+                getattr(trainer, name)
+        with pytest.raises(StageFailed, match="says no max_tokens"):  # its most is not known
+            sampler.sample(types.ModelInput.from_ints([1] * 50), 1, types.SamplingParams())
+
+    asyncio.run(use())
+
+
+def test_an_answer_that_comes_after_the_end_leaves_its_most(spend: Callable[..., Spending], tmp_path: Path) -> None:
+    purse = spend(1.0)
+    number = purse.enter(PLACE, Usage(sampled_tokens=3))
+    purse.close()
+    purse.ended(number, Usage(sampled_tokens=1))
+    assert read_ledger(tmp_path / LEDGER).in_doubt() == {PLACE: Usage(sampled_tokens=3)}
+
+
+@pytest.mark.parametrize("usd", ["nan", "inf", "0", "-1", "x"])
+def test_a_budget_is_a_sum_of_money(usd: str, tmp_path: Path) -> None:
+    for words in (("plan",), ("run", "--yes")):
+        told = charrun(*words, SPECS / "pirate-smoke.yaml", "--runs-dir", tmp_path / "runs", "--budget", usd)
+        assert told.code == 2 and "--budget" in told.err and "Traceback" not in told.text
+
+
 def test_a_budget_needs_prices(spend: Callable[..., Spending]) -> None:
     with pytest.raises(EnvironmentProblem, match="nobody knows what model costs, and the run has a budget"):
         spend(1.0, rates=None).enter(PLACE, Usage(sampled_tokens=1))
@@ -383,9 +416,22 @@ def test_the_bill_is_within_what_the_plan_says(whole: Whole, tmp_path: Path) -> 
     known = planned(spec, whole.runs, "--set", "seed=8")
     assert guessed["usd"][0] < known["usd"][0] and known["usd"][1] < guessed["usd"][1]
     assert {stage["basis"] for stage in known["cells"][0]["stages"]} >= {"8 earlier answers", "10 earlier answers"}
+    small = planned(spec, whole.runs, "--budget", "0.000001")
     done = planned(spec, whole.runs)
+    assert small["usd"] == done["usd"]
     assert done["usd"] == [0.0, 0.0] and done["spent_usd"] == pytest.approx(bill["usd_high"])
     assert sorted(whole.runs.rglob("*")) == before
+
+
+def test_cells_that_are_done_cost_nothing_more(whole: Whole, tmp_path: Path) -> None:
+    spec = tmp_path / "paid.yaml"
+    spec.write_text(SPEC.replace("seed: 7", "seed: [7, 8]"))
+    plan = planned(spec, whole.runs)
+    done, left = plan["cells"]
+    assert {stage["state"] for stage in done["stages"]} == {"done"}
+    assert all(stage["usd"] == [0.0, 0.0] for stage in done["stages"])
+    rest = sum(stage["usd"][1] for stage in left["stages"])
+    assert rest > 0 and plan["usd"][1] == pytest.approx(rest)
 
 
 def test_what_is_stored_is_foreseen_as_free(run: Run, tmp_path: Path, proxy: Proxy) -> None:
@@ -421,7 +467,8 @@ def test_a_stage_that_must_not_be_run_dry_is_not(tmp_path: Path) -> None:
         {"cell": "pirate-demo-student-small-tiny", "stage": "posts", "why": "posts does not run dry"}
     ]
     assert not (tmp_path / "posted").exists()
-    assert {stage["id"] for stage in plan["cells"][0]["stages"] if stage["usd"][1]} >= {"teacher", "dpo", "sft"}
+    usd = {stage["id"]: stage["usd"] for stage in plan["cells"][0]["stages"]}
+    assert usd["posts"] is None and all(usd[id][1] for id in ("teacher", "dpo", "sft"))
 
 
 def test_a_price_that_nobody_knows_is_an_error_with_a_budget_and_told_without(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def require_enough(money: Money | None, partial: bool) -> None:
     if money is None or money.limit is None or partial:
         return
     cost = money.foresight.cost()
-    if cost is None or money.spent + cost.low <= picodollars(money.limit):
+    if cost is None or not cost.high or money.spent + cost.low <= picodollars(money.limit):
         return
     spent = f" beside ${usd(money.spent)} that are spent," if money.spent else ""
     raise BudgetReached(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,6 +63,20 @@ def locked_option(command: _Command) -> _Command:
     return click.option(
         "--locked", is_flag=True, help="Refuse whatever differs from SPEC.lock, which `charrun lock` writes."
     )(command)
+
+
+class Dollars(click.FloatRange):
+    """A sum of money: a number above 0."""
+
+    def __init__(self) -> None:
+        super().__init__(0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """As click, which takes infinity and nan for numbers."""
+        found = float(super().convert(value, param, ctx))
+        if not math.isfinite(found):
+            self.fail(f"{value} is no sum of money.", param, ctx)
+        return found
 
 
 def json_option(command: _Command) -> _Command:

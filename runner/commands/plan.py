@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from charrun.commands.money import money_of
-from charrun.commands.options import json_option, locked_option, plugin_options, runs_dir_option, set_option
+from charrun.commands.options import Dollars, json_option, locked_option, plugin_options, runs_dir_option, set_option
 from charrun.commands.run_options import PLAIN_VARIABLE, load_selected, selection_of, selection_options
 from charrun.commands.run_shown import terminal
 from charrun.commands.words import spec_files
@@ -30,7 +30,7 @@ EXIT_WORK = 10
 @click.option("--plain", is_flag=True, envvar=PLAIN_VARIABLE, help="Lines instead of tables.")
 @click.option(
     "--budget",
-    type=click.FloatRange(0, min_open=True),
+    type=Dollars(),
     metavar="USD",
     help="What the run may cost in all, instead of what the spec says.",
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from charrun.commands.loading import Loaded, load
+from charrun.commands.options import Dollars
 from charrun.commands.run_shown import Events, Person
 from charrun.commands.words import character_ids, model_ids, scale_names, stage_ids
 from charrun.errors import UsageProblem
@@ -140,7 +141,7 @@ def way_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--budget",
-            type=click.FloatRange(0, min_open=True),
+            type=Dollars(),
             metavar="USD",
             help="What the run may cost in all, instead of what the spec says.",
         ),

@@ -127,7 +127,7 @@ class Adapters:
         context_length = service.context_length(ref.name)
 
         async def begun() -> tinker.TrainingClient:
-            return self._run.metered_trainer(await fresh(), ref.name, context_length)
+            return self._run.metered_trainer(await fresh(), ref.name)
 
         about: dict[str, Any] = {
             "chat": await service.chat(ref.name, ref.chat),
@@ -143,7 +143,7 @@ class Adapters:
             if client is not None:
                 what = "its last step" if saved.is_final else f"step {saved.next_step}"
                 shared.message(self._run, f"training goes on from {what}, {saved.state}")
-                client = self._run.metered_trainer(client, ref.name, context_length)
+                client = self._run.metered_trainer(client, ref.name)
                 return Adapter(client=client, next_step=saved.next_step, saved=saved, **about)
         if resumable:
             shared.message(self._run, "the engine holds no checkpoint of this training any more: it begins anew")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -29,11 +30,9 @@ from charrun.pipeline.shared import Shared
 from charrun.plugin_manager import Registry
 from charrun.service.service import Service
 from charrun.spec.prices import Cost, Rates, price_book
-from charrun.store.items import RECORDS, USAGE
 from charrun.store.ledger import Place
 from charrun.store.lock import HOLDER, LOCK
 from charrun.store.run import RunFolder
-from charrun.store.training import REFERENCE, TRAINING
 from charrun.usage import Usage
 
 if TYPE_CHECKING:
@@ -45,7 +44,8 @@ _MOST_ALIKE = 4
 """Cells of the same models and scale that are run; further ones are taken to be as these."""
 _FACTOR = 10
 """Long answers are not made: those of a tenth of the way are, and the rest is extrapolated."""
-_GROWING = (*RECORDS, USAGE, TRAINING, REFERENCE)
+_PUBLISHED = re.compile(r".+-[0-9a-f]{16}\.jsonl")
+_LARGE = 64 * 1024 * 1024
 _stages: ContextVar[tuple[StageRun, ...]] = ContextVar("stages", default=())
 
 
@@ -108,9 +108,11 @@ class Foresight:
 
 def foresee(choice: Choice, registry: Registry, runs_dir: Path, cells: Sequence[Cell]) -> Foresight:
     """What a run of these cells would ask for; reads the store, and writes nothing but a folder that is gone again."""
-    groups: dict[tuple[str, str], list[Cell]] = {}
+    groups: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
-        groups.setdefault((cell.models.id, cell.scale.name), []).append(cell)
+        left = [run.item.id for run in cell.selected if run.forced or run.peek() is None]
+        if left:  # cells are alike that have the same to do
+            groups.setdefault((cell.models.id, cell.scale.name, *left), []).append(cell)
     wanted = {id(cell) for group in groups.values() for cell in _spread(group)}
     chosen = [cell for cell in cells if id(cell) in wanted]  # in their order: the first of several does what they share
     short = _dry_run(choice, registry, runs_dir, chosen, 0.0)
@@ -256,8 +258,7 @@ class _DryRun(Shared):
                 except NothingToFetch:
                     continue  # what it asked for before is counted
                 except CharrunError as error:  # those that need nothing of it are foreseen nevertheless
-                    if error.message not in self.gaps.values():
-                        self.gaps[run.place] = error.message
+                    self.gaps[run.place] = error.message
 
     async def service(self) -> Service:
         """Nobody's."""
@@ -318,10 +319,11 @@ class _DryRun(Shared):
             if path.name in (LOCK, HOLDER):
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
-            if path.name in _GROWING:
-                shutil.copyfile(path, target)
-            else:
+            # What the store publishes is only ever replaced; a stage may write into other files of its folder.
+            if _PUBLISHED.fullmatch(path.name) or path.stat().st_size > _LARGE:
                 target.symlink_to(path)
+            else:
+                shutil.copyfile(path, target)
 
 
 def _cost(rates: Mapping[str, Rates | None], model: str, usage: Usage) -> Cost:

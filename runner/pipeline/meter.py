@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from charrun.errors import CharrunError
+from charrun.errors import CharrunError, StageFailed
 from charrun.pipeline.spending import Spending
 from charrun.service.service import Sampler, refused
 from charrun.store.ledger import Place
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     import tinker
     from tinker import types
 
+_FREE = ("_", "get_", "save_", "load_", "model", "holder", "retry", "unload", "close")
+_SAMPLERS = ("save_weights_and_get_sampling_client", "save_weights_and_get_sampling_client_async")
+_CHUNK_ROWS, _CHUNK_TOKENS = 1024, 100_000
+"""What the SDK surely sends as one request: it splits at 1,024 rows and at 5 MB."""
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -50,6 +54,7 @@ class Meter:
         *,
         recorded: bool = False,
         since: float | None = None,
+        single: bool = True,
     ) -> tinker.APIFuture[_T]:
         """Enter a request and send it.
 
@@ -59,6 +64,7 @@ class Meter:
             used: What it used, by its answer.
             recorded: Whether a record of its answer tells of that too.
             since: When it began to wait, on the monotonic clock.
+            single: Whether the SDK sends it as one: of several a part may be done when another one is refused.
 
         Raises:
             BudgetReached: It does not fit.
@@ -72,7 +78,7 @@ class Meter:
             raise
 
         def settle(done: concurrent.futures.Future[_T]) -> None:
-            usage = _usage_of(done, used)
+            usage = _usage_of(done, used, single)
             times = time.monotonic() - sent, sent - since if since is not None else 0.0
             self.spending.ended(number, usage, times if usage is not None and usage.tokens else None)
             if usage is not None and not recorded:
@@ -106,12 +112,12 @@ class Meter:
         future.future().add_done_callback(hear)
 
 
-def _usage_of(done: concurrent.futures.Future[_T], used: Callable[[_T], Usage]) -> Usage | None:
+def _usage_of(done: concurrent.futures.Future[_T], used: Callable[[_T], Usage], single: bool) -> Usage | None:
     if done.cancelled():
         return None
     error = done.exception()
     if error is not None:
-        return Usage() if refused(error) else None
+        return Usage() if single and refused(error) else None
     return used(done.result())
 
 
@@ -130,7 +136,17 @@ class MeteredSampler:
         self._context_length = context_length
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
+        return _free(self._client, name)
+
+    async def sample_async(self, *args: Any, **options: Any) -> types.SampleResponse:
+        """As the SDK's."""
+        answer: types.SampleResponse = await self.sample(*args, **options)
+        return answer
+
+    async def compute_logprobs_async(self, *args: Any, **options: Any) -> list[float | None]:
+        """As the SDK's."""
+        found: list[float | None] = await self.compute_logprobs(*args, **options)
+        return found
 
     def sample(
         self, prompt: types.ModelInput, num_samples: int, sampling_params: types.SamplingParams, **options: Any
@@ -176,7 +192,14 @@ class MeteredSampler:
         since: float | None = None,
     ) -> tinker.APIFuture[types.SampleResponse]:
         length = prompt.length
-        longest = params.max_tokens if params.max_tokens is not None else (self._context_length or 0) - length
+        longest = params.max_tokens
+        if longest is None:
+            if self._context_length is None:
+                raise StageFailed(
+                    "a request says no max_tokens, and the engine does not say how long an answer can be",
+                    "a defect of the stage: what it can cost is not known",
+                )
+            longest = max(0, self._context_length - length)
         return self._meter.send(
             of_samples(length, 0, n, n * longest),
             lambda: self._client.sample(prompt, n, params, **options),
@@ -195,39 +218,70 @@ def usage_of(response: types.SampleResponse, prompt: int, samples: int) -> Usage
 class MeteredTrainer:
     """A training client of the SDK's, metered."""
 
-    def __init__(self, client: tinker.TrainingClient, meter: Meter, context_length: int | None) -> None:
+    def __init__(self, client: tinker.TrainingClient, meter: Meter) -> None:
         self._client = client
         self._meter = meter
-        self._context_length = context_length
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
+        return _free(self._client, name)
+
+    async def forward_async(self, *args: Any, **options: Any) -> Any:
+        """As the SDK's."""
+        return self.forward(*args, **options)
+
+    async def forward_backward_async(self, *args: Any, **options: Any) -> Any:
+        """As the SDK's."""
+        return self.forward_backward(*args, **options)
+
+    async def forward_backward_custom_async(self, *args: Any, **options: Any) -> Any:
+        """As the SDK's."""
+        return self.forward_backward_custom(*args, **options)
+
+    async def optim_step_async(self, *args: Any, **options: Any) -> Any:
+        """As the SDK's."""
+        return self.optim_step(*args, **options)
 
     def forward(self, data: list[types.Datum], *args: Any, **options: Any) -> Any:
         """As the SDK's."""
         usage = Usage(forward_tokens=tokens_of(data))
-        return self._meter.send(usage, lambda: self._client.forward(data, *args, **options), lambda _: usage)
+        send = partial(self._client.forward, data, *args, **options)
+        return self._meter.send(usage, send, lambda _: usage, single=_is_single(data))
 
     def forward_backward(self, data: list[types.Datum], *args: Any, **options: Any) -> Any:
         """As the SDK's."""
         usage = Usage(trained_tokens=tokens_of(data))
-        return self._meter.send(usage, lambda: self._client.forward_backward(data, *args, **options), lambda _: usage)
+        send = partial(self._client.forward_backward, data, *args, **options)
+        return self._meter.send(usage, send, lambda _: usage, single=_is_single(data))
 
     def forward_backward_custom(self, data: list[types.Datum], *args: Any, **options: Any) -> Any:
         """As the SDK's: a forward pass, the loss here, a forward-and-backward pass."""
         tokens = tokens_of(data)
         usage = Usage(forward_tokens=tokens, trained_tokens=tokens)
         return self._meter.send(
-            usage, lambda: self._client.forward_backward_custom(data, *args, **options), lambda _: usage
+            usage, partial(self._client.forward_backward_custom, data, *args, **options), lambda _: usage, single=False
         )
 
     def optim_step(self, *args: Any, **options: Any) -> Any:
         """As the SDK's; costs nothing, and is counted."""
         return self._meter.count(self._client.optim_step(*args, **options), Usage(steps=1))
 
-    def create_sampling_client(self, *args: Any, **options: Any) -> Any:
-        """As the SDK's, metered."""
-        return MeteredSampler(self._client.create_sampling_client(*args, **options), self._meter, self._context_length)
+
+def _free(client: Any, name: str) -> Any:
+    """What of a client costs nothing.
+
+    Raises:
+        StageFailed: It may, and would be in no ledger.
+    """
+    if not name.startswith(_FREE) or name in _SAMPLERS:
+        raise StageFailed(
+            f"{type(client).__name__}.{name} would be in no ledger",
+            "a defect of the stage: sample through ctx.sampler, also from a checkpoint that ctx.save gives",
+        )
+    return getattr(client, name)
+
+
+def _is_single(data: Sequence[types.Datum]) -> bool:
+    return len(data) <= _CHUNK_ROWS and tokens_of(data) <= _CHUNK_TOKENS
 
 
 def tokens_of(data: Sequence[types.Datum]) -> int:

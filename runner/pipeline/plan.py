@@ -10,7 +10,7 @@ from charrun.pipeline.cell import Cell
 from charrun.pipeline.checkpoints import CHECKPOINT
 from charrun.pipeline.context import StageContext
 from charrun.pipeline.defects import asking
-from charrun.pipeline.dry_run import Forecast, Foresight
+from charrun.pipeline.dry_run import Foresight
 from charrun.pipeline.history import History
 from charrun.pipeline.identity import maker, numbers, with_inputs
 from charrun.pipeline.stage_run import StageRun
@@ -68,19 +68,15 @@ def plan(cells: Sequence[Cell]) -> list[PlannedCell]:
 def priced(planned: Sequence[PlannedCell], foresight: Foresight) -> list[PlannedCell]:
     """A plan with what each stage will use and cost."""
     return [
-        replace(
-            cell,
-            stages=tuple(
-                _priced(stage, foresight.stages.get((cell.name, stage.id)), foresight) for stage in cell.stages
-            ),
-        )
+        replace(cell, stages=tuple(_priced(stage, (cell.name, stage.id), foresight) for stage in cell.stages))
         for cell in planned
     ]
 
 
-def _priced(stage: PlannedStage, found: Forecast | None, foresight: Foresight) -> PlannedStage:
-    if found is None:
-        return replace(stage, usd=(0.0, 0.0))
+def _priced(stage: PlannedStage, place: tuple[str, str], foresight: Foresight) -> PlannedStage:
+    found = foresight.stages.get(place)
+    if found is None or place in foresight.gaps:
+        return replace(stage, usd=None if place in foresight.gaps else (0.0, 0.0))
     cost = found.cost(foresight.rates)
     usd = None if cost is None else (dollars(cost.low), dollars(cost.high))
     return replace(stage, low=found.low, high=found.high, usd=usd, basis="; ".join(found.bases))

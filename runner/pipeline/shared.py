@@ -200,9 +200,11 @@ class Shared:
 
     async def close(self, status: str) -> None:
         """End the session and stop what the engine started, also where it was still starting."""
-        self.spending.close()
-        if self._service and not self.failure():
-            await self._service.close(status)
+        try:
+            if self._service and not self.failure():
+                await self._service.close(status)
+        finally:
+            self.spending.close()
         if self._connecting:
             await asyncio.wait({self._connecting})
             if not self._connecting.exception():

@@ -59,6 +59,7 @@ class Spending:
         self._spent: dict[str, Cost] = {}
         self._flying = 0
         self._failure: CharrunError | None = None
+        self._is_closed = False
         self._changed = asyncio.Event()
 
     @property
@@ -129,7 +130,7 @@ class Spending:
         """
         self._flying -= 1
         try:
-            if used is not None:
+            if used is not None and not self._is_closed:
                 self.ledger.settle(number, used, times)
         finally:
             self._wake()
@@ -139,7 +140,8 @@ class Spending:
         self._failure = self._failure or error
 
     def close(self) -> None:
-        """Close the ledger."""
+        """Close the ledger; what ends afterwards stays counted at its most."""
+        self._is_closed = True
         if self._ledger is not None:
             self._ledger.close()
 

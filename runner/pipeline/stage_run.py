@@ -165,11 +165,9 @@ class StageRun:
         """A sampling client of a base model, or of a checkpoint of it, whose requests are this stage's."""
         return MeteredSampler(client, self._meter(model), context_length)
 
-    def metered_trainer(
-        self, client: tinker.TrainingClient, model: str, context_length: int | None
-    ) -> tinker.TrainingClient:
+    def metered_trainer(self, client: tinker.TrainingClient, model: str) -> tinker.TrainingClient:
         """A training client whose requests are this stage's."""
-        return cast("tinker.TrainingClient", MeteredTrainer(client, self._meter(model), context_length))
+        return cast("tinker.TrainingClient", MeteredTrainer(client, self._meter(model)))
 
     def _meter(self, model: str) -> Meter:
         return Meter(self.cell.shared.spending, Place(*self.place, model), self._count)

@@ -100,15 +100,15 @@ def cost_lines(totals: Totals, rates: Mapping[str, Rates | None], limit: float |
     if totals.open:
         many = f"{len(totals.open):,} requests have" if len(totals.open) > 1 else "1 request has"
         lines.append(
-            f"{many} no end: in flight now, or when a process was killed. At most ${usd(found.doubt_cost.high)} more, "
-            "which counts against the budget."
+            f"{many} no end: in flight now or at a kill, or given up after an error. At most "
+            f"${usd(found.doubt_cost.high)} more, which counts against the budget."
         )
     if found.cost.low != found.cost.high:
         lines.append("From and to: forward passes of training are billed as prefill at least, as training at most.")
     if limit is not None:
-        lines.append(
-            f"Budget: ${whole_usd(limit)}; ${limit - dollars(found.cost.high + found.doubt_cost.high):,.4f} are left."
-        )
+        left = limit - dollars(found.cost.high + found.doubt_cost.high)
+        told = f"${left:,.4f} are left" if left >= 0 else f"nothing is left, it is over by ${-left:,.4f}"
+        lines.append(f"Budget: ${whole_usd(limit)}; {told}.")
     if found.unpriced:
         lines.append(f"No price is known of {', '.join(sorted(map(safe, found.unpriced)))}: say it under `prices`.")
     return lines
@@ -145,7 +145,7 @@ def cost_document(run: str, totals: Totals, rates: Mapping[str, Rates | None], l
 def cost_csv(records: Iterable[Mapping[str, Any]]) -> str:
     """The records as CSV, with a heading."""
     out = io.StringIO()
-    rows = [{**record, "in_doubt": sum(record["in_doubt"].values())} for record in records]
+    rows = [{**record, "in_doubt": Usage.of(record["in_doubt"]).tokens} for record in records]
     names = list(rows[0]) if rows else ["cell", "stage", "model", *Usage().to_dict()]
     writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()
@@ -154,7 +154,7 @@ def cost_csv(records: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _is_free(rates: Mapping[str, Rates | None]) -> bool:
-    return all(each == FREE for each in rates.values())
+    return bool(rates) and all(each == FREE for each in rates.values())
 
 
 def _cost(rates: Rates | None, usage: Usage) -> Cost | None:

@@ -105,6 +105,8 @@ def money_lines(money: Money) -> list[str]:
         lines.append(f"It is not known what {names} costs: say it under `prices` in the spec.")
     else:
         told = f"It will cost ${usd(cost.low)} to ${usd(cost.high)}" if cost.high else "It will cost nothing"
+        if foresight.gaps:
+            told = f"It will cost ${usd(cost.low)} at least; what could not be foreseen is not in that"
         spent = f", beside ${usd(money.spent)} that it has cost already" if money.spent else ""
         lines.append(f"{told}{spent}.")
     if money.limit is not None:
@@ -120,7 +122,8 @@ def money_lines(money: Money) -> list[str]:
     if foresight.unknown:
         names = ", ".join(sorted(map(safe, foresight.unknown)))
         lines.append(f"  The tokenizer of {names} is not on this machine: charrun's own counts more tokens.")
-    lines += [f"  {safe(stage)} could not be foreseen: {safe(why)}" for (_, stage), why in foresight.gaps.items()]
+    whys = dict.fromkeys((stage, why) for (_, stage), why in foresight.gaps.items())
+    lines += [f"  {safe(stage)} could not be foreseen: {safe(why)}" for stage, why in whys]
     return lines
 
 

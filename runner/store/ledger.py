@@ -217,6 +217,7 @@ class Ledger:
                 break
             text += block
         for line in text.splitlines(keepends=True):
+            self._size += len(line)
             self._take(line)
         self._size = size
 
