@@ -35,6 +35,7 @@ from charrun.demo import MODELS
 TEACHER, STUDENT = "charrun/demo-teacher", "charrun/demo-student"
 PRICES = {TEACHER: {"prefill": 0.68, "sample": 1.7}, STUDENT: {"prefill": 0.12, "sample": 0.3, "train": 0.36}}
 CACHED_SHARE = 0.2
+STILL_SECONDS = 1.0
 KINDS = {"prefill": "prefill_tokens", "cached": "cached_tokens", "sampled": "sampled_tokens"}
 KINDS |= {"forward": "forward_tokens", "trained": "trained_tokens"}
 TINY = "[{name: tiny, pairs: 12, samples_per_prompt: 2, reflections: 20, interactions: 2, turns: 4}]"
@@ -138,6 +139,15 @@ def published(runs: Path) -> dict[str, bytes]:
     return {f"{p.parent.name}/{p.name}": p.read_bytes() for p in paths if not p.name.startswith("checkpoint-")}
 
 
+def settled(service: Running) -> dict[str, Counter[str]]:
+    """The bill once it stands still: what a killed runner had in flight is billed when it is done."""
+    before, bill = None, service.bill()
+    while bill != before:
+        time.sleep(STILL_SECONDS)
+        before, bill = bill, service.bill()
+    return bill
+
+
 def bill(folder: Path, scales: Sequence[str], kills: int) -> None:
     """The service's bill against the ledger."""
     print("| scale | kills | requests | tokens billed | ledger, ended | without an end, at most | |")
@@ -165,9 +175,8 @@ def bill(folder: Path, scales: Sequence[str], kills: int) -> None:
                         process.wait()
                         left -= 1
                 run(service, spec, place / "runs")
-                time.sleep(2)  # what a killed runner had in flight is billed when it is done
+                billed = settled(service)
                 ended, doubt, document = ledger(place / "runs")
-                billed = service.bill()
             most = {model: ended[model] + doubt[model] for model in ended}
             exact = same(billed, ended)
             within = all(
@@ -240,9 +249,8 @@ def budgets(folder: Path, number: int) -> None:
             usd = true * rng.uniform(0.01, 1.2)
             runs, before = folder / f"run-{index}", service.bill()
             code = run(service, spec, runs, "--budget", f"{usd:.9f}", "--partial")
-            time.sleep(0.2)
             total = told("cost", "--runs-dir", runs, "--json")["total"]
-            paid = dollars(since(service.bill(), before))
+            paid = dollars(since(settled(service), before))
             stopped += code == 6
             exceeded += total["usd_high"] + total["usd_in_doubt"] > usd or paid > usd + 1e-12
             closest = max(closest, total["usd_high"] / usd if code == 6 else 0.0)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from charrun import StageFailed, TrainedRow
 
 if TYPE_CHECKING:
+    from tinker import types
+
     from charrun import Adapter, RoleSampler, StageContext
 
 ALPHA = 32
@@ -110,7 +112,8 @@ async def forward_logprobs(ctx: StageContext, adapter: Adapter, rows: Sequence[T
 
     with explained():
         data = [row.datum() for row in rows]
-        outputs = (await (await ctx.afford(lambda: adapter.client.forward(data, "cross_entropy")))).loss_fn_outputs
+        passed: types.ForwardBackwardOutput = await ctx.afford(lambda: adapter.client.forward(data, "cross_entropy"))
+        outputs = passed.loss_fn_outputs
     return [
         [float(v) for v, on in zip(output["logprobs"].data, row.trained[1:], strict=True) if on]
         for row, output in zip(rows, outputs, strict=True)
@@ -133,7 +136,7 @@ async def check_sampler(
 
     async def score(row: TrainedRow) -> list[float | None]:
         prompt = types.ModelInput.from_ints(list(row.tokens))
-        return await (await ctx.afford(lambda: sampler.client.compute_logprobs(prompt)))
+        return await ctx.afford(lambda: sampler.client.compute_logprobs(prompt))
 
     with explained():
         found = await ctx.gather(score(row) for row in rows)

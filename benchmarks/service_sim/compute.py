@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import heapq
-import logging
 import math
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import count
@@ -31,13 +30,11 @@ from charrun.engine.sampling import Weights
 from charrun.engine.settings import EngineSettings
 from charrun.engine.training import Datum, PassResult, TrainingRun
 from charrun.engine.worker import Worker
+from charrun.pipeline.dry_service import PromptCache
 from service_sim.meter import Meter
 
 LOGPROB, OWN_LOGPROB = -1.0, -0.5
 """Of any token; of an answer's after the very prompt that it was made for."""
-BLOCK = 16
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -127,10 +124,7 @@ class SimWorker(Worker):
                 if self._stopping:
                     return
                 work = heapq.heappop(self._due)[2]
-            try:
-                work()
-            except Exception:
-                logger.exception("an operation failed without an answer")
+            self._operate(work)
 
 
 class Answers:
@@ -140,7 +134,7 @@ class Answers:
         self._service = service
         self._text = (Path(charrun.specs.__path__[0]) / "prompts" / "general.txt").read_text(encoding="utf-8")
         self._made: set[tuple[int, str]] = set()
-        self._cached: dict[str, set[int]] = {}
+        self._cached: dict[str, PromptCache] = {}
         self._source = cache(self._tokens)
 
     def of(self, weights: Weights, job: SampleJob) -> list[Sampled]:
@@ -162,12 +156,7 @@ class Answers:
 
     def hits(self, weights: Weights, prompt: Any) -> int:
         """How much of a prompt is in the cache; it is from now on."""
-        known, hits, going = self._cached.setdefault(weights.key, set()), 0, True
-        for end, name in _blocks(prompt):
-            going = going and name in known
-            hits = min(end, len(prompt) - 1) if going else hits
-            known.add(name)
-        return hits
+        return self._cached.setdefault(weights.key, PromptCache()).hits(prompt.tolist())
 
     def scores(self, weights: Weights, job: SampleJob) -> PromptScores | None:
         """Log-probs of the prompt's own tokens, where they are asked for."""
@@ -227,10 +216,3 @@ class SimTraining(TrainingRun):
     def optimizer_tensors(self) -> dict[str, torch.Tensor]:
         """No moments."""
         return {}
-
-
-def _blocks(prompt: Any) -> Iterator[tuple[int, int]]:
-    name = 0
-    for end in range(BLOCK, len(prompt) + 1, BLOCK):
-        name = hash((name, prompt[end - BLOCK : end].tobytes()))
-        yield end, name

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from charrun.commands.options import json_option, runs_dir_option
-from charrun.commands.tables import numbers_table, paragraph
+from charrun.commands.tables import paragraph
 from charrun.commands.words import run_names
 from charrun.errors import UsageProblem
+from charrun.report.columns import figures, screen_width, table
 
 if TYPE_CHECKING:
     from charrun.store.ledger import Totals
@@ -36,7 +37,7 @@ def cost(run: str, by: str, as_csv: bool, reconcile: bool, runs_dir: Path, as_js
     """
     from charrun.report.cost import cost_csv, cost_document, cost_lines, cost_records, cost_rows
     from charrun.report.text import safe
-    from charrun.spec.prices import Rates
+    from charrun.spec.prices import told_rates
     from charrun.store.ledger import LEDGER, read_ledger
     from charrun.store.runs import find_run
 
@@ -44,7 +45,7 @@ def cost(run: str, by: str, as_csv: bool, reconcile: bool, runs_dir: Path, as_js
         raise UsageProblem("--csv, --json and --reconcile exclude each other")
     found = find_run(runs_dir, run)
     totals = read_ledger(found.folder / LEDGER)
-    rates = {model: None if each is None else Rates.of(each) for model, each in found.rates.items()}
+    rates = told_rates(found.rates)
     limit = found.budget
     for line in totals.damaged:
         click.echo(f"warning: {found.folder / LEDGER}:{line} is damaged and is not counted", err=True)
@@ -58,7 +59,7 @@ def cost(run: str, by: str, as_csv: bool, reconcile: bool, runs_dir: Path, as_js
         click.echo(f"{found.id} has asked for nothing: all of it was found, or it has not begun")
     else:
         click.echo(f"{found.id} on {safe(found.engine)}; tokens\n")
-        click.echo("\n".join(numbers_table(cost_rows(totals, rates, by))))
+        click.echo("\n".join(figures(cost_rows(totals, rates, by), screen_width())))
         if lines := cost_lines(totals, rates, limit):
             click.echo("\n" + "\n".join(paragraph(line) for line in lines))
 
@@ -66,9 +67,9 @@ def cost(run: str, by: str, as_csv: bool, reconcile: bool, runs_dir: Path, as_js
 def _reconcile(run: Run, totals: Totals) -> None:
     from charrun.commands.loading import open_registry
     from charrun.pipeline.bill import billed_of
-    from charrun.report.cost import reconciled_lines, reconciled_rows
+    from charrun.report.reconciled import reconciled_lines, reconciled_rows
 
     bill = billed_of(run, totals, open_registry(plugins=True))
     click.echo(f"{run.id} on {run.engine}; tokens\n")
-    click.echo("\n".join(numbers_table(reconciled_rows(totals, bill))))
+    click.echo("\n".join(table(reconciled_rows(totals, bill), "<<>>><", screen_width())))
     click.echo("\n" + "\n".join(paragraph(line) for line in reconciled_lines(bill)))

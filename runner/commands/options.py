@@ -79,6 +79,13 @@ class Dollars(click.FloatRange):
         return found
 
 
+def budget_option(command: _Command) -> _Command:
+    """`--budget USD`, as the parameter `budget`: None where it is not given."""
+    return click.option(
+        "--budget", type=Dollars(), metavar="USD", help="What the run may cost in all, instead of what the spec says."
+    )(command)
+
+
 def json_option(command: _Command) -> _Command:
     """`--json`, as the parameter `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(command)

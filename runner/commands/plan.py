@@ -10,7 +10,14 @@ from typing import Any
 import click
 
 from charrun.commands.money import money_of
-from charrun.commands.options import Dollars, json_option, locked_option, plugin_options, runs_dir_option, set_option
+from charrun.commands.options import (
+    budget_option,
+    json_option,
+    locked_option,
+    plugin_options,
+    runs_dir_option,
+    set_option,
+)
 from charrun.commands.run_options import PLAIN_VARIABLE, load_selected, selection_of, selection_options
 from charrun.commands.run_shown import terminal
 from charrun.commands.words import spec_files
@@ -28,12 +35,7 @@ EXIT_WORK = 10
 @plugin_options
 @json_option
 @click.option("--plain", is_flag=True, envvar=PLAIN_VARIABLE, help="Lines instead of tables.")
-@click.option(
-    "--budget",
-    type=Dollars(),
-    metavar="USD",
-    help="What the run may cost in all, instead of what the spec says.",
-)
+@budget_option
 @click.option("--exit-code", is_flag=True, help=f"Exit with {EXIT_WORK} where there is something to do.")
 def plan(
     spec: str,

@@ -68,8 +68,25 @@ def go(
     folder: RunFolder | None = None,
 ) -> None:
     """Look, ask, run, and show what was made; `folder` is a run that is continued as it is."""
+    from charrun.pipeline.results import CellsFailed
+    from charrun.pipeline.run import Manner, run_choice
+    from charrun.store.files import write_atomic
+
     selection = _prepare(loaded, choice, runs_dir, selection, way, folder)
-    _go(loaded, choice, runs_dir, selection, way, folder)
+    failed: CellsFailed | None = None
+    manner = Manner(way.jobs, way.wait, way.patience * 60, way.budget)
+    with way.show.watching() as watcher:
+        try:
+            result = run_choice(choice, loaded.registry, runs_dir, [watcher], selection, manner, folder)
+        except CellsFailed as error:  # what the others have made is shown nevertheless
+            failed, result = error, error.result
+    if result.cells:
+        report = result.folder / "report.md"
+        if not selection.is_part or not report.exists():  # a part's results do not take the place of the whole's
+            write_atomic(report, _report(result, choice))
+        way.show.end(result)
+    if failed:
+        raise failed
 
 
 def _prepare(
@@ -94,52 +111,25 @@ def _prepare(
         for line in left:
             click.echo(line, err=True)
         selection = replace(selection, names=tuple(cell.name for cell in cells))
+    planned = plan(cells) if choice.engine.hosted else []
     money = None
     asks = not way.yes and sys.stdin.isatty()
     if (asks or way.yes) and choice.engine.hosted:
-        if any(stage.state == "to do" for cell in plan(cells) for stage in cell.stages):
+        if any(stage.state == "to do" for cell in planned for stage in cell.stages):
             cells[0].shared.look()
         limited = way.budget is not None or choice.spec.budget_usd is not None
         if asks or (limited and not way.partial):
             money = money_of(loaded, choice, runs_dir, cells, way.budget, folder)
-    way.show.begin(choice, cells, money)
+    way.show.begin(choice, cells, planned, money)
     require_enough(money, way.partial)
     if choice.engine.hosted:
         _confirm(way.yes)
     return selection
 
 
-def _go(
-    loaded: Loaded,
-    choice: Choice,
-    runs_dir: Path,
-    selection: Selection,
-    way: Way,
-    folder: RunFolder | None,
-) -> None:
-    from charrun.pipeline.results import CellsFailed
-    from charrun.pipeline.run import Manner, run_choice
-    from charrun.store.files import write_atomic
-
-    failed: CellsFailed | None = None
-    manner = Manner(way.jobs, way.wait, way.patience * 60, way.budget)
-    with way.show.watching() as watcher:
-        try:
-            result = run_choice(choice, loaded.registry, runs_dir, [watcher], selection, manner, folder)
-        except CellsFailed as error:  # what the others have made is shown nevertheless
-            failed, result = error, error.result
-    if result.cells:
-        report = result.folder / "report.md"
-        if not selection.is_part or not report.exists():  # a part's results do not take the place of the whole's
-            write_atomic(report, _report(result, choice))
-        way.show.end(result)
-    if failed:
-        raise failed
-
-
 def _report(result: RunResult, choice: Choice) -> str:
     from charrun.report.run_report import run_report
-    from charrun.spec.prices import Rates
+    from charrun.spec.prices import told_rates
     from charrun.store.journal import read_journal
     from charrun.store.ledger import LEDGER, read_ledger
     from charrun.store.run import JOURNAL
@@ -147,9 +137,8 @@ def _report(result: RunResult, choice: Choice) -> str:
 
     journal = read_journal(result.folder / JOURNAL)
     run = read_run(result.folder, journal)
-    rates = {model: None if each is None else Rates.of(each) for model, each in run.rates.items()}
     checks = [event for event in journal.events if event["event"] == "check"]
-    return run_report(result, choice, read_ledger(result.folder / LEDGER), rates, run.budget, checks)
+    return run_report(result, choice, read_ledger(result.folder / LEDGER), told_rates(run.rates), run.budget, checks)
 
 
 def _confirm(yes: bool) -> None:

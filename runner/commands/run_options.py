@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from charrun.commands.loading import Loaded, load
-from charrun.commands.options import Dollars
+from charrun.commands.options import budget_option
 from charrun.commands.run_shown import Events, Person
 from charrun.commands.words import character_ids, model_ids, scale_names, stage_ids
 from charrun.errors import UsageProblem
@@ -139,12 +139,7 @@ def way_options(command: Callable[..., None]) -> Callable[..., None]:
             metavar="MINUTES",
             help="End, resumable, when the engine has answered nothing for so long.",
         ),
-        click.option(
-            "--budget",
-            type=Dollars(),
-            metavar="USD",
-            help="What the run may cost in all, instead of what the spec says.",
-        ),
+        budget_option,
         click.option(
             "--partial", is_flag=True, help="Begin also where the budget will not do, and end when it is spent."
         ),

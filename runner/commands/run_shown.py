@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from charrun.pipeline.cell import Cell
     from charrun.pipeline.choice import Choice
+    from charrun.pipeline.plan import PlannedCell
     from charrun.pipeline.results import RunResult
     from charrun.report.plan import Money
 
@@ -39,7 +40,9 @@ class Events:
     def __init__(self, verbose: bool) -> None:
         self._verbose = verbose
 
-    def begin(self, choice: Choice, cells: Sequence[Cell], money: Money | None) -> None: ...
+    def begin(
+        self, choice: Choice, cells: Sequence[Cell], planned: Sequence[PlannedCell], money: Money | None
+    ) -> None: ...
 
     @contextmanager
     def watching(self) -> Iterator[object]:
@@ -60,15 +63,14 @@ class Person:
         self.verbosity = verbosity
         self.console = terminal("nobody reads this any more; the run goes on: charrun status tells how far it is")
 
-    def begin(self, choice: Choice, cells: Sequence[Cell], money: Money | None) -> None:
-        from charrun.pipeline.plan import plan, priced
+    def begin(self, choice: Choice, cells: Sequence[Cell], planned: Sequence[PlannedCell], money: Money | None) -> None:
+        from charrun.pipeline.plan import priced
         from charrun.report.plan import print_plan
         from charrun.report.summary import print_start
 
         if self.verbosity:
             print_start(self.console, choice, [cell.spec for cell in cells])
         if choice.engine.hosted:
-            planned = plan(cells)
             print_plan(self.console, choice, priced(planned, money.foresight) if money else planned, self.plain, money)
 
     def watching(self) -> AbstractContextManager[object]:

@@ -50,18 +50,6 @@ def wrapped_table(rows: Sequence[Sequence[str]], wrap: Collection[int], width: i
     return lines
 
 
-def numbers_table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as aligned lines: the first column to the left, all others to the right."""
-    widths = [max(wide(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        _GAP.join(
-            cell + " " * (size - wide(cell)) if column == 0 else " " * (size - wide(cell)) + cell
-            for column, (cell, size) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
 def _wrap(lines: Sequence[str], width: int) -> list[str]:
     return [piece for line in lines for piece in textwrap.wrap(line, width) or [""]]
 

@@ -22,6 +22,8 @@ from charrun.store.canonical import canonical, digest, seed_from
 from charrun.store.files import indented, make_folder
 
 if TYPE_CHECKING:
+    import tinker
+
     from charrun.pipeline.stage_run import StageRun
     from charrun.stage import Row
 
@@ -220,16 +222,16 @@ class StageContext:
         """
         return await self._requests.score(sampler, prompt, completion, shared=shared)
 
-    async def afford(self, send: Callable[[], _T]) -> _T:
-        """What a call returns that sends a request through a sampler's or an adapter's own client.
+    async def afford(self, send: Callable[[], tinker.APIFuture[_T]]) -> _T:
+        """What a request is answered that a call sends through a sampler's or an adapter's own client.
 
-        It is called as soon as the most that the request can cost fits the budget, beside what is in flight. Requests
+        It is sent as soon as the most that the request can cost fits the budget, beside what is in flight. Requests
         through `sample`, `score`, `reference` and `train_steps` need no such care.
 
         Raises:
             BudgetReached: It does not fit although nothing is in flight any more; the run stops.
         """
-        return await self._run.cell.shared.spending.when_it_fits(send)
+        return await self._run.cell.shared.spending.answer(send)
 
     # -- training -------------------------------------------------------------------------------------------------
 

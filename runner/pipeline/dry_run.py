@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -29,10 +28,11 @@ from charrun.pipeline.observers import nobody
 from charrun.pipeline.shared import Shared
 from charrun.plugin_manager import Registry
 from charrun.service.service import Service
-from charrun.spec.prices import Cost, Rates, price_book
+from charrun.spec.prices import Cost, Rates, cost_of, price_book
 from charrun.store.ledger import Place
 from charrun.store.lock import HOLDER, LOCK
 from charrun.store.run import RunFolder
+from charrun.store.tickets import PUBLISHED
 from charrun.usage import Usage
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ _MOST_ALIKE = 4
 """Cells of the same models and scale that are run; further ones are taken to be as these."""
 _FACTOR = 10
 """Long answers are not made: those of a tenth of the way are, and the rest is extrapolated."""
-_PUBLISHED = re.compile(r".+-[0-9a-f]{16}\.jsonl")
 _LARGE = 64 * 1024 * 1024
 _stages: ContextVar[tuple[StageRun, ...]] = ContextVar("stages", default=())
 
@@ -65,12 +64,8 @@ class Forecast:
 
     def cost(self, rates: Mapping[str, Rates | None]) -> Cost | None:
         """The least and the most that it costs; None where a price is not known."""
-        try:
-            low = sum((_cost(rates, model, usage) for model, usage in self.low.items()), Cost())
-            high = sum((_cost(rates, model, usage) for model, usage in self.high.items()), Cost())
-        except ValueError:
-            return None
-        return Cost(low.low, high.high)
+        low, high = _sum(rates, self.low), _sum(rates, self.high)
+        return None if low is None or high is None else Cost(low.low, high.high)
 
 
 @dataclass
@@ -91,13 +86,8 @@ class Foresight:
 
     def unpriced(self) -> list[str]:
         """Models of whose tokens some have no known price."""
-        found: set[str] = set()
-        for model, usage in ((m, u) for forecast in self.stages.values() for m, u in forecast.high.items()):
-            try:
-                _cost(self.rates, model, usage)
-            except ValueError:
-                found.add(model)
-        return sorted(found)
+        asked = (each for forecast in self.stages.values() for each in forecast.high.items())
+        return sorted({model for model, usage in asked if cost_of(self.rates, model, usage) is None})
 
     def cost(self) -> Cost | None:
         """The least and the most that all of it costs; None where a price is not known."""
@@ -320,14 +310,13 @@ class _DryRun(Shared):
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             # What the store publishes is only ever replaced; a stage may write into other files of its folder.
-            if _PUBLISHED.fullmatch(path.name) or path.stat().st_size > _LARGE:
+            if PUBLISHED.fullmatch(path.name) or path.stat().st_size > _LARGE:
                 target.symlink_to(path)
             else:
                 shutil.copyfile(path, target)
 
 
-def _cost(rates: Mapping[str, Rates | None], model: str, usage: Usage) -> Cost:
-    found = rates.get(model)
-    if found is None:
-        raise ValueError(model)
-    return found.cost(usage)
+def _sum(rates: Mapping[str, Rates | None], usages: Mapping[str, Usage]) -> Cost | None:
+    found = [cost_of(rates, model, usage) for model, usage in usages.items()]
+    known = [each for each in found if each is not None]
+    return sum(known, Cost()) if len(known) == len(found) else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +34,27 @@ class NothingToFetch(CharrunError):
     """A stage wants the files of a checkpoint."""
 
 
+class PromptCache:
+    """What an engine has in its cache of prompts and answers that it was sent, in whole blocks."""
+
+    def __init__(self) -> None:
+        self._known: set[int] = set()
+
+    def hits(self, tokens: Sequence[int]) -> int:
+        """How many of a prompt's tokens are in it, the last one never; all of them are from now on."""
+        hits = 0
+        for end, name in _blocks(tokens[:-1]):
+            if name not in self._known:
+                break
+            hits = end
+        self.keep(tokens)
+        return hits
+
+    def keep(self, tokens: Sequence[int]) -> None:
+        """Put tokens into it."""
+        self._known.update(name for _, name in _blocks(tokens))
+
+
 class DryService(Service):
     """A session with nobody.
 
@@ -52,6 +73,7 @@ class DryService(Service):
         self._texts = texts
         self.note = note
         self._contexts = contexts
+        self._tokens: dict[Chat, list[int]] = {}
         self._dry_chats: dict[str, Chat] = {}
         self._dry_samplers: dict[str, Any] = {}
         self.unknown: set[str] = set()
@@ -114,11 +136,10 @@ class DryService(Service):
 
     def text(self, chat: Chat) -> list[int]:
         """Tokens that answers are cut from."""
-        if not hasattr(chat, "_dry_text"):
+        if chat not in self._tokens:
             lines = (chat.encode(line) for line in self._texts.splitlines())
-            chat._dry_text = [token for line in lines for token in line]  # type: ignore[attr-defined]
-        found: list[int] = chat._dry_text  # type: ignore[attr-defined]
-        return found
+            self._tokens[chat] = [token for line in lines for token in line]
+        return self._tokens[chat]
 
     def _tokenizer(self, model: str) -> Any:
         folder = local_folder(model)
@@ -144,19 +165,19 @@ class _Sampler:
         self._model = model
         self._chat = chat
         self._rng = random.Random(model)
-        self._cache: set[int] = set()
+        self._cache = PromptCache()
 
     def sample(self, prompt: Any, num_samples: int, sampling_params: Any, **options: Any) -> Any:
         """Answers cut from the texts; or log-probs, where they are asked for."""
         tokens = prompt.to_ints()
-        self._service.note(self._model, self._hits(tokens))
+        self._service.note(self._model, self._cache.hits(tokens))
         if options.get("include_prompt_logprobs"):
             values = self._logprobs(tokens, options.get("prompt_logprobs_last_n"))
             sequences = [self._sequence(tokens, 1)]
             return _done(SimpleNamespace(sequences=sequences, prompt_cache_hit_tokens=0, prompt_logprobs=values))
         sequences = [self._sequence(tokens, sampling_params.max_tokens) for _ in range(num_samples)]
         for sequence in sequences:
-            self._keep([*tokens, *sequence.tokens])
+            self._cache.keep([*tokens, *sequence.tokens])
         return _done(SimpleNamespace(sequences=sequences, prompt_cache_hit_tokens=0, prompt_logprobs=None))
 
     def compute_logprobs(self, prompt: Any, prompt_logprobs_last_n: int | None = None) -> Any:
@@ -178,18 +199,6 @@ class _Sampler:
             if (hash(tuple(prompt)), self._chat.answer(completion)) in self._service.made:
                 value = _OWN_LOGPROB
         return [None, *([value] * (len(tokens) - 1))]
-
-    def _hits(self, tokens: list[int]) -> int:
-        hits = 0
-        for end, name in _blocks(tokens[:-1]):
-            if name not in self._cache:
-                break
-            hits = end
-        self._keep(tokens)
-        return hits
-
-    def _keep(self, tokens: list[int]) -> None:
-        self._cache.update(name for _, name in _blocks(tokens))
 
 
 class _Trainer:
@@ -256,7 +265,7 @@ class _Future:
         return self.coroutine().__await__()
 
 
-def _blocks(tokens: Sequence[int]) -> Any:
+def _blocks(tokens: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Where each whole block ends, and a name for all up to there."""
     name = 0
     for end in range(_BLOCK, len(tokens) + 1, _BLOCK):

@@ -166,12 +166,12 @@ class MeteredSampler:
     ) -> types.SampleResponse:
         """Samples whose answer will be recorded; waits, further to what it has since, until they fit the budget."""
         send = partial(self._sample, prompt, num_samples, sampling_params, {}, recorded=True, since=since)
-        return await (await self._meter.spending.when_it_fits(send))
+        return await self._meter.spending.answer(send)
 
     async def scored(self, prompt: types.ModelInput, last_n: int, since: float) -> types.SampleResponse:
         """Log-probs of the prompt's last tokens, which will be recorded; waits as `asked` does."""
         send = partial(self._score, prompt, last_n, recorded=True, since=since)
-        return await (await self._meter.spending.when_it_fits(send))
+        return await self._meter.spending.answer(send)
 
     def _score(
         self, prompt: types.ModelInput, last_n: int | None, *, recorded: bool, since: float | None = None

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from charrun.errors import BudgetReached, CharrunError, EnvironmentProblem
 from charrun.spec.prices import Cost, Rates, dollars, picodollars
 from charrun.store.ledger import Ledger, Place
 from charrun.usage import Usage
+
+if TYPE_CHECKING:
+    import tinker
 
 _T = TypeVar("_T")
 
@@ -106,6 +109,10 @@ class Spending:
         self._wake()
         raise error
 
+    async def answer(self, send: Callable[[], tinker.APIFuture[_T]]) -> _T:
+        """What a request is answered that a call enters and sends, as soon as it fits; raises as `when_it_fits`."""
+        return await (await self.when_it_fits(send))
+
     async def when_it_fits(self, send: Callable[[], _T]) -> _T:
         """What a call returns that enters a request and sends it, as soon as it fits.
 
@@ -150,38 +157,38 @@ class Spending:
         self._changed = asyncio.Event()
 
     def _fits(self, place: Place, most: Usage) -> bool:
+        return self._obstacle(place, most) is None
+
+    def _obstacle(self, place: Place, most: Usage) -> tuple[str, str, int, int] | None:
+        """Which limit a request does not fit: whose it is, how it is raised, what of it is spent, and all of it."""
         if not self.limited:
-            return True
+            return None
         cost = self._cost(place.model, most).high
-        if self._limit is not None and self.spent().high + cost > self._limit:
-            return False
         cap = self._caps.get(place.stage)
-        return cap is None or self.spent(place.stage).high + cost <= cap
+        if cap is not None and (spent := self.spent(place.stage).high) + cost > cap:
+            return f"of {place.stage} ", f"budget.stages.{place.stage}", spent, cap
+        if self._limit is not None and (spent := self.spent().high) + cost > self._limit:
+            return "", "--budget", spent, self._limit
+        return None
 
     def _heard(self, place: Place, change: Usage) -> None:
         self._spent[place.stage] = self._spent.get(place.stage, Cost()) + self._cost(place.model, change)
 
     def _cost(self, model: str, usage: Usage) -> Cost:
         rates = self._rates(model)
-        try:
-            if rates is not None:
-                return rates.cost(usage)
-            told = f"nobody knows what {model} costs"
-        except ValueError:
-            told = f"nobody knows what training {model} costs"
-        if not self.limited:
-            return Cost()
-        raise EnvironmentProblem(f"{told}, and the run has a budget", "say it under `prices` in the spec")
+        cost = None if rates is None else rates.cost(usage)
+        if cost is not None or not self.limited:
+            return cost or Cost()
+        what = model if rates is None else f"training {model}"
+        raise EnvironmentProblem(
+            f"nobody knows what {what} costs, and the run has a budget", "say it under `prices` in the spec"
+        )
 
     def _told(self, place: Place, most: Usage) -> tuple[str, str]:
-        cost = dollars(self._cost(place.model, most).high)
-        cap = self._caps.get(place.stage)
-        spent, limit, option = self.spent(place.stage), cap, f"budget.stages.{place.stage}"
-        whose = f"of {place.stage} "
-        if cap is None or spent.high + self._cost(place.model, most).high <= cap:
-            spent, limit, option, whose = self.spent(), self._limit or 0, "--budget", ""
+        whose, option, spent, limit = self._obstacle(place, most) or ("", "--budget", 0, 0)
+        cost = self._cost(place.model, most).high
         return (
-            f"the budget {whose}is reached: ${dollars(spent.high):.4f} of ${dollars(limit or 0):.4f} are spent, "
-            f"and the next request of {place.stage} may cost ${cost:.4f}",
+            f"the budget {whose}is reached: ${dollars(spent):.4f} of ${dollars(limit):.4f} are spent, "
+            f"and the next request of {place.stage} may cost ${dollars(cost):.4f}",
             f"what is recorded stays; the same command goes on with a higher {option}",
         )

@@ -56,6 +56,21 @@ def table(rows: Sequence[Sequence[str]], align: str, width: int, shrink: int = 0
     ]
 
 
+def figures(rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Rows of a name and figures; where they are too wide, each name has a line of its own above its figures.
+
+    Args:
+        rows: The heading first.
+        width: Columns of the terminal.
+    """
+    align = "<" + ">" * (len(rows[0]) - 1)
+    whole = sum(max(wide(safe(row[column])) for row in rows) + len(_GAP) for column in range(len(align))) - len(_GAP)
+    if whole <= width:
+        return table(rows, align, width)
+    numbers = table([["", *row[1:]] for row in rows], align, width)
+    return [line for row, line in zip(rows, numbers, strict=True) for line in (fit(safe(row[0]), width), line)]
+
+
 def _pad(text: str, side: str, width: int) -> str:
     cut = fit(text, width)
     blank = " " * (width - wide(cut))

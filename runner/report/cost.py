@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from charrun.report.text import safe
-from charrun.service.engine import Billed
-from charrun.spec.prices import FREE, Cost, Rates, dollars
+from charrun.spec.prices import FREE, Cost, Rates, cost_of, dollars
 from charrun.store.ledger import Place, Totals
 from charrun.usage import Usage
 
@@ -67,7 +66,7 @@ def sums(totals: Totals, rates: Mapping[str, Rates | None], by: Callable[[Place]
         for place, usage in places.items():
             sum_ = found.setdefault(by(place), Sum())
             (sum_.doubt if is_doubt else sum_.usage).add(usage)
-            cost = _cost(rates.get(place.model), usage)
+            cost = cost_of(rates, place.model, usage)
             if cost is None:
                 sum_.unpriced.add(place.model)
             elif is_doubt:
@@ -157,13 +156,6 @@ def _is_free(rates: Mapping[str, Rates | None]) -> bool:
     return bool(rates) and all(each == FREE for each in rates.values())
 
 
-def _cost(rates: Rates | None, usage: Usage) -> Cost | None:
-    try:
-        return None if rates is None else rates.cost(usage)
-    except ValueError:  # nobody knows what training costs
-        return None
-
-
 def _figures(found: Sum) -> tuple[str, ...]:
     usage = found.usage
     counts = (usage.requests, usage.prefill_tokens, usage.cached_tokens, usage.sampled_tokens)
@@ -177,66 +169,3 @@ def _plain(found: Sum) -> dict[str, Any]:
         "usd_high": dollars(found.cost.high) if known else None,
         "usd_in_doubt": dollars(found.doubt_cost.high) if known else None,
     }
-
-
-_BILLED = ("prompt", "cached", "sampled", "training")
-Bill = dict[tuple[str, str], int]
-"""Tokens by model and kind."""
-
-
-def reconciled_rows(totals: Totals, billed: Sequence[Billed]) -> list[tuple[str, ...]]:
-    """The ledger beside the bill, by model and kind of tokens.
-
-    How forward passes are billed is documented nowhere: as training, as prompts, or not at all. A prompt that has no
-    end may be in the cache or not.
-    """
-    ours, doubt, theirs = _by_kind(totals.used), _by_kind(totals.in_doubt()), _bill_side(billed)
-    rows: list[tuple[str, ...]] = [("model", "tokens", "ledger", "no end, at most", "billed", "")]
-    for model in sorted({model for model, _ in {**ours, **doubt, **theirs}}):
-        forward = sum(usage.forward_tokens for place, usage in totals.used.items() if place.model == model)
-        for kind in _BILLED:
-            mine, paid = ours.get((model, kind), 0), theirs.get((model, kind), 0)
-            unsure = doubt.get((model, kind), 0)
-            most = mine + unsure
-            if kind == "cached":
-                most += doubt.get((model, "prompt"), 0)
-            elif kind in ("prompt", "training"):
-                most += forward
-            if mine or unsure or paid:
-                told = "equal" if mine == paid else "within" if mine <= paid <= most else f"{paid - mine:+,}"
-                rows.append((safe(model), kind, f"{mine:,}", f"{unsure:,}", f"{paid:,}", told))
-        if forward:
-            rows.append((safe(model), "forward", f"{forward:,}", "", "?", ""))
-    return rows
-
-
-def reconciled_lines(billed: Sequence[Billed]) -> list[str]:
-    """What the comparison comes to."""
-    if not billed:
-        return ["The engine has billed nothing for this run's sessions yet; its bill may lag by some hours."]
-    priced = [each.usd for each in billed if each.usd is not None]
-    lines = [f"The engine estimates ${sum(priced):,.4f} for it."] if priced else []
-    return [*lines, "Within: more than the ledger's, by no more than requests without an end and forward passes."]
-
-
-def _by_kind(places: Mapping[Place, Usage]) -> Bill:
-    found: Bill = {}
-    for place, usage in places.items():
-        counts = (
-            usage.prefill_tokens,
-            usage.cached_tokens,
-            usage.sampled_tokens,
-            usage.trained_tokens,
-        )
-        for kind, count in zip(_BILLED, counts, strict=True):
-            found[place.model, kind] = found.get((place.model, kind), 0) + count
-    return found
-
-
-def _bill_side(billed: Sequence[Billed]) -> Bill:
-    names = {"prefill": "prompt", "cached": "cached", "sampled": "sampled", "training": "training"}
-    found: Bill = {}
-    for each in billed:
-        key = each.model, names[each.kind]
-        found[key] = found.get(key, 0) + each.tokens
-    return found

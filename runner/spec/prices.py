@@ -183,14 +183,13 @@ class Rates:
         """From what `asdict` makes of them."""
         return cls(rates.get("prefill") or 0, rates.get("cached") or 0, rates.get("sample") or 0, rates.get("train"))
 
-    def cost(self, usage: Usage) -> Cost:
-        """What it costs. How forward passes are billed is documented nowhere: at least as prefill, at most as training.
+    def cost(self, usage: Usage) -> Cost | None:
+        """What it costs; None where something was trained, and no price of that is known.
 
-        Raises:
-            ValueError: Something was trained, and no price of it is known.
+        How forward passes are billed is documented nowhere: at least as prefill, at most as training.
         """
         if self.train is None and (usage.trained_tokens or usage.forward_tokens):
-            raise ValueError("the price of training is not known")
+            return None
         train = self.train or 0
         sum_ = (
             usage.prefill_tokens * self.prefill
@@ -204,6 +203,17 @@ class Rates:
 
 FREE = Rates(0, 0, 0, 0)
 """On this machine."""
+
+
+def told_rates(told: Mapping[str, Mapping[str, int | None] | None]) -> dict[str, Rates | None]:
+    """Rates by model, as a run's journal has them; None where nobody knew."""
+    return {model: None if rates is None else Rates.of(rates) for model, rates in told.items()}
+
+
+def cost_of(rates: Mapping[str, Rates | None], model: str, usage: Usage) -> Cost | None:
+    """What a model's usage costs; None where nobody knows."""
+    found = rates.get(model)
+    return None if found is None else found.cost(usage)
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,13 @@ import contextlib
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from charrun.errors import EnvironmentProblem, disk_problem
 from charrun.faults import reached
-from charrun.store import sync
-from charrun.store.files import alone, sync_folder
-from charrun.store.lines import cut_torn_line, sealed, unsealed, write_whole
+from charrun.store.files import alone
+from charrun.store.lines import GrowingFile, cut_torn_line, sealed, unsealed
 from charrun.usage import Usage
 
 LEDGER = "ledger.jsonl"
@@ -100,32 +98,22 @@ Heard = Callable[[Place, Usage], None]
 """Told of each change of what is counted: where, and by how much."""
 
 
-class Ledger:
+class Ledger(GrowingFile):
     """A run's ledger, open for writing; several processes may have it open.
 
     Attributes:
         totals: What its lines add up to, as far as this process has read them.
-        failure: Why it could not be made durable in the background.
         process: What this process is called in it.
     """
 
     def __init__(self, path: Path, heard: Heard | None = None) -> None:
-        self.path = path
+        super().__init__(path)
         self.totals = Totals()
-        self.failure: OSError | None = None
-        self._heard = heard or (lambda place, change: None)
-        self._size = 0
-        self._count = 0
         self.process = uuid.uuid4().hex[:8]
-        try:
-            is_new = not path.exists()
-            self._handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-            if is_new:
-                sync_folder(path.parent)
-            with self._alone():
-                pass
-        except OSError as error:
-            raise self._problem(error) from error
+        self._heard = heard or (lambda place, change: None)
+        self._count = 0
+        with self._alone():
+            pass
 
     def reserve(self, place: Place, most: Usage, fits: Callable[[Place, Usage], bool]) -> str | None:
         """Enter a request before it is sent.
@@ -141,15 +129,12 @@ class Ledger:
         Raises:
             EnvironmentProblem: The disk is full or fails; nothing of the line is left.
         """
-        try:
-            with self._alone():
-                if not fits(place, most):
-                    return None
-                self._count += 1
-                number = f"{self.process}.{self._count}"
-                self._append({"id": number, **_told(place), "most": most.counted()})
-        except OSError as error:
-            raise self._problem(error) from error
+        with self._alone():
+            if not fits(place, most):
+                return None
+            self._count += 1
+            number = f"{self.process}.{self._count}"
+            self._append({"id": number, **asdict(place), "most": most.counted()})
         reached("ledger.reserved")
         return number
 
@@ -165,69 +150,40 @@ class Ledger:
             EnvironmentProblem: The disk is full or fails; nothing of the line is left.
         """
         place, _ = self.totals.open[number]
-        try:
-            with self._alone():
-                took = {} if times is None else {"seconds": round(times[0], 3), "waited": round(times[1], 3)}
-                self._append({"id": number, **_told(place), "used": used.counted(), **took})
-        except OSError as error:
-            raise self._problem(error) from error
+        took = {} if times is None else {"seconds": round(times[0], 3), "waited": round(times[1], 3)}
+        with self._alone():
+            self._append({"id": number, **asdict(place), "used": used.counted(), **took})
         reached("ledger.settled")
 
-    def fileno(self) -> int:
-        """Its descriptor.
-
-        Raises:
-            ValueError: It is closed.
-        """
-        if self._handle < 0:
-            raise ValueError("closed")
-        return self._handle
-
-    def close(self) -> None:
-        """Make its lines durable and close it; closing it twice is fine."""
-        if self._handle >= 0:
-            with contextlib.suppress(OSError):
-                os.fsync(self._handle)
-            os.close(self._handle)
-            self._handle = -1
-
     def _append(self, value: dict[str, Any]) -> None:
-        if self.failure is not None:
-            raise self.failure
         line = sealed(value)
-        write_whole(self._handle, line, self._size)
-        self._size += len(line)
+        self.write(line)
         self._take(line)
-        sync.grown(self)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep other processes out, and learn what they have entered."""
-        with alone(self._handle):
-            size = os.fstat(self._handle).st_size
-            if size != self._size:
+        with self.told(), alone(self._handle):
+            if os.fstat(self._handle).st_size != self.size:
                 self._catch_up(cut_torn_line(self._handle))
             yield
 
     def _catch_up(self, size: int) -> None:
         text = b""
-        while len(text) < size - self._size:
-            block = os.pread(self._handle, 1 << 20, self._size + len(text))
+        while len(text) < size - self.size:
+            block = os.pread(self._handle, 1 << 20, self.size + len(text))
             if not block:
                 break
             text += block
         for line in text.splitlines(keepends=True):
-            self._size += len(line)
+            self.size += len(line)
             self._take(line)
-        self._size = size
+        self.size = size
 
     def _take(self, line: bytes) -> None:
         change = self.totals.take(line)
         if change is not None:
             self._heard(*change)
-
-    def _problem(self, error: OSError) -> EnvironmentProblem:
-        return disk_problem(f"cannot write {self.path}", error)
 
 
 def read_ledger(path: Path) -> Totals:
@@ -245,7 +201,3 @@ def read_ledger(path: Path) -> Totals:
     except FileNotFoundError:
         pass
     return totals
-
-
-def _told(place: Place) -> dict[str, str]:
-    return {"cell": place.cell, "stage": place.stage, "model": place.model}

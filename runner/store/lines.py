@@ -92,26 +92,24 @@ def read_lines(path: Path, damaged: list[int] | None = None) -> Iterator[Line]:
             offset += len(line)
 
 
-class AppendFile:
-    """A file of sealed lines, open for appending; whoever opens it holds its folder's lock.
+class GrowingFile:
+    """A file of sealed lines that is open for appending.
 
     Attributes:
         path: Where it lies.
-        size: Bytes of its whole lines.
+        size: Bytes of its whole lines, as far as this process knows.
         failure: Why it could not be made durable in the background.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.size = 0
         self.failure: OSError | None = None
-        try:
+        with self.told():
             is_new = not path.exists()
             self._handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-            self.size = cut_torn_line(self._handle)
             if is_new:
                 sync_folder(path.parent)
-        except OSError as error:
-            raise _cannot_write(path, error) from error
 
     def fileno(self) -> int:
         """Its descriptor.
@@ -123,26 +121,60 @@ class AppendFile:
             raise ValueError("closed")
         return self._handle
 
+    def close(self) -> None:
+        """Make the lines durable and close the file; closing it twice is fine."""
+        if self._handle >= 0:
+            with contextlib.suppress(OSError):
+                os.fsync(self._handle)
+            os.close(self._handle)
+            self._handle = -1
+
+    @contextlib.contextmanager
+    def told(self) -> Iterator[None]:
+        """What the system says of the file within the block is told as a person needs it.
+
+        Raises:
+            EnvironmentProblem: The disk is full or fails.
+        """
+        try:
+            yield
+        except OSError as error:
+            raise disk_problem(f"cannot write {self.path}", error) from error
+
+    def write(self, line: bytes, *, durable: bool = False) -> None:
+        """Append a sealed line by one write; the disk has it within a second, or now with `durable`.
+
+        Raises:
+            OSError: The disk is full or fails; nothing of the line is left.
+        """
+        if self.failure is not None:
+            raise self.failure
+        write_whole(self._handle, line, self.size)
+        self.size += len(line)
+        if durable:
+            os.fsync(self._handle)
+        else:
+            sync.grown(self)
+
+
+class AppendFile(GrowingFile):
+    """Such a file that nobody else writes: whoever opens it holds its folder's lock."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        with self.told():
+            self.size = cut_torn_line(self._handle)
+
     def append(self, value: dict[str, Any], *, durable: bool = False) -> Line:
         """Append a line; the kernel has it when this returns, the disk within a second, or now with `durable`.
 
         Raises:
             EnvironmentProblem: The disk is full or fails; nothing of the line is left.
         """
-        line = sealed(value)
-        try:
-            if self.failure is not None:
-                raise self.failure
-            write_whole(self._handle, line, self.size)
-            if durable:
-                os.fsync(self._handle)
-            else:
-                sync.grown(self)
-        except OSError as error:
-            raise _cannot_write(self.path, error) from error
-        found = Line(value, self.size, len(line))
-        self.size += len(line)
-        return found
+        offset, line = self.size, sealed(value)
+        with self.told():
+            self.write(line, durable=durable)
+        return Line(value, offset, len(line))
 
     def sync(self) -> None:
         """Make all lines durable now.
@@ -150,10 +182,8 @@ class AppendFile:
         Raises:
             EnvironmentProblem: The disk fails.
         """
-        try:
+        with self.told():
             os.fsync(self._handle)
-        except OSError as error:
-            raise _cannot_write(self.path, error) from error
 
     def read(self, offset: int, length: int) -> dict[str, Any]:
         """A line that was found sound before.
@@ -165,14 +195,6 @@ class AppendFile:
         if value is None:
             raise EnvironmentProblem(f"{self.path} was changed or damaged meanwhile", "run the same command again")
         return value
-
-    def close(self) -> None:
-        """Make the lines durable and close the file; closing it twice is fine."""
-        if self._handle >= 0:
-            with contextlib.suppress(OSError):
-                os.fsync(self._handle)
-            os.close(self._handle)
-            self._handle = -1
 
 
 def write_whole(handle: int, line: bytes, size: int) -> None:
@@ -204,7 +226,3 @@ def cut_torn_line(handle: int) -> int:
     if end < size:
         os.ftruncate(handle, end)
     return end
-
-
-def _cannot_write(path: Path, error: OSError) -> EnvironmentProblem:
-    return disk_problem(f"cannot write {path}", error)

@@ -84,31 +84,21 @@ class RunFolder:
     @classmethod
     def find(cls, runs_dir: Path, name: str, spec: dict[str, Any]) -> RunFolder | None:
         """The folder of this resolved spec, if there is one; nothing is written."""
-        home, wanted = runs_dir / name, spec_digest(json.loads(hide(canonical(spec))))
+        spec = json.loads(hide(canonical(spec)))
         with contextlib.suppress(OSError):
-            for number in reversed(_numbers(home)):
-                frozen = read_json(home / str(number) / SPEC)
-                if frozen is not None and spec_digest(frozen) == wanted:
-                    return cls(home / str(number))
+            return next((cls(folder) for folder, _ in _of(runs_dir / name, spec)), None)
         return None
 
     @classmethod
     def _found(cls, home: Path, spec: dict[str, Any]) -> RunFolder:
-        wanted = spec_digest(spec)
-        numbers = _numbers(home)
-        for number in reversed(numbers):
-            folder = home / str(number)
-            frozen = read_json(folder / SPEC)
-            if frozen is not None and spec_digest(frozen) == wanted:
-                if frozen != spec:
-                    write_json(folder / SPEC, spec)
-                return cls(folder)
-            if frozen is None and wanted in specs_of(folder):
-                run = cls(folder)
-                write_json(folder / SPEC, spec)
+        for folder, frozen in _of(home, spec):
+            run = cls(folder)
+            if frozen is None:
                 run.mended.append(f"{folder / SPEC} was missing or damaged and is written anew")
-                return run
-        folder = make_folder(home / str((numbers[-1] if numbers else 0) + 1))
+            if frozen != spec:  # damaged, or of other limits
+                write_json(folder / SPEC, spec)
+            return run
+        folder = make_folder(home / str(max(_numbers(home), default=0) + 1))
         write_json(folder / SPEC, spec)
         return cls(folder)
 
@@ -161,8 +151,18 @@ class RunFolder:
         return size
 
 
+def _of(home: Path, spec: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any] | None]]:
+    """The runs of a resolved spec, the latest first, each with its frozen spec; None where that is damaged."""
+    wanted = spec_digest(spec)
+    for number in sorted(_numbers(home), reverse=True):
+        folder = home / str(number)
+        frozen = read_json(folder / SPEC)
+        if wanted == spec_digest(frozen) if frozen is not None else wanted in specs_of(folder):
+            yield folder, frozen
+
+
 def _numbers(home: Path) -> list[int]:
-    return sorted(int(path.name) for path in home.iterdir() if path.name.isascii() and path.name.isdigit())
+    return [int(path.name) for path in home.iterdir() if path.name.isascii() and path.name.isdigit()]
 
 
 def spec_digest(spec: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ Contract:
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from charrun.store.files import file_digest, read_json, read_rows, write_json, w
 
 DONE = "done"
 """Folder of a store folder's tickets."""
+PUBLISHED = re.compile(r".+-(?P<digest>[0-9a-f]{16})\.jsonl")
+"""Names of published files."""
 _LENGTH = 16
 _PLACE = "ticket"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from charrun.store.checked import Checked
 from charrun.store.files import ASIDE, file_digest
 from charrun.store.items import ITEMS, SCORES, USAGE
 from charrun.store.lock import HOLDER, LOCK
-from charrun.store.tickets import DONE, Ticket, read_ticket
+from charrun.store.tickets import DONE, PUBLISHED, Ticket, read_ticket
 from charrun.store.training import REFERENCE, TRAINING
 
 STAGE = "stage.json"
@@ -23,7 +22,6 @@ _LINES = {
     USAGE: "not counted any more",
 }
 _MADE_AGAIN = "made again from what is recorded"
-_PUBLISHED = re.compile(r".+-(?P<digest>[0-9a-f]{16})\.jsonl")
 
 
 def verify_folder(folder: Path, outputs: Iterable[Output], found: Checked, *, written: bool) -> None:
@@ -78,7 +76,7 @@ def _check_named(
     for out in outputs:
         wanted.setdefault(out.file, set()).add(out.sha256)
     for path in sorted({*wanted, *rest}):
-        by_name = _PUBLISHED.fullmatch(path.name) if path.parent == folder else None
+        by_name = PUBLISHED.fullmatch(path.name) if path.parent == folder else None
         if path not in wanted and by_name is None:
             found.uncovered.append(path)
             continue
