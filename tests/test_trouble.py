@@ -148,6 +148,19 @@ def test_work_that_cells_share_fails_once(offline: Path, tmp_path: Path) -> None
     assert charrun(offline, "--runs-dir", tmp_path / "runs", "--trust").code == 0
 
 
+def test_a_report_is_written_where_it_tells_more_than_the_one_that_is_there(offline: Path, tmp_path: Path) -> None:
+    command, report = (offline, "--runs-dir", tmp_path / "runs", "--trust"), tmp_path / "runs/offline/1/report.md"
+    assert charrun(*command, "--only", "first").code == 0
+    assert report.read_text().startswith("# offline 1 (a part of it)\n") and "second" not in report.read_text()
+    assert charrun(*command).code == 0
+    whole, written = report.read_text(), report.stat().st_mtime_ns
+    assert whole.startswith("# offline 1\n") and "| second | 1 sum |" in whole
+    assert charrun(*command).code == 0  # nothing was made
+    assert report.stat().st_mtime_ns == written
+    assert charrun(*command, "--force", "second").code == 0
+    assert report.stat().st_mtime_ns > written
+
+
 def test_a_part_of_a_run_does_not_hide_the_whole(offline: Path, tmp_path: Path) -> None:
     command = (offline, "--runs-dir", tmp_path / "runs", "--trust")
     assert charrun(*command).code == 0

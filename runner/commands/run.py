@@ -16,6 +16,7 @@ from charrun.commands.options import locked_option, plugin_options, runs_dir_opt
 from charrun.commands.run_options import Way, load_selected, selection_of, selection_options, way_options
 from charrun.commands.words import spec_files
 from charrun.errors import EnvironmentProblem, render_problems
+from charrun.report.text import PART
 
 if TYPE_CHECKING:
     from charrun.pipeline.choice import Choice
@@ -82,8 +83,8 @@ def go(
             failed, result = error, error.result
     if result.cells:
         report = result.folder / "report.md"
-        if not selection.is_part or not report.exists():  # a part's results do not take the place of the whole's
-            write_atomic(report, _report(result, choice))
+        if _is_news(report, result, selection):
+            write_atomic(report, _report(result, choice, selection))
         way.show.end(result)
     if failed:
         raise failed
@@ -127,7 +128,17 @@ def _prepare(
     return selection
 
 
-def _report(result: RunResult, choice: Choice) -> str:
+def _is_news(report: Path, result: RunResult, selection: Selection) -> bool:
+    """Whether a report tells more than the one that is there: a part's does not take the place of the whole's."""
+    try:
+        with report.open(encoding="utf-8") as file:
+            was_part = file.readline().rstrip().endswith(PART)
+    except OSError:
+        return True
+    return was_part or (not selection.is_part and any(not s.cached for cell in result.cells for s in cell.stages))
+
+
+def _report(result: RunResult, choice: Choice, selection: Selection) -> str:
     from charrun.report.run_report import run_report
     from charrun.spec.prices import told_rates
     from charrun.store.journal import read_journal
@@ -138,7 +149,15 @@ def _report(result: RunResult, choice: Choice) -> str:
     journal = read_journal(result.folder / JOURNAL)
     run = read_run(result.folder, journal)
     checks = [event for event in journal.events if event["event"] == "check"]
-    return run_report(result, choice, read_ledger(result.folder / LEDGER), told_rates(run.rates), run.budget, checks)
+    return run_report(
+        result,
+        choice,
+        read_ledger(result.folder / LEDGER),
+        told_rates(run.rates),
+        run.budget,
+        checks,
+        selection.is_part,
+    )
 
 
 def _confirm(yes: bool) -> None:

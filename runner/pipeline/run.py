@@ -179,7 +179,7 @@ def _damage_of(run: RunFolder) -> list[str]:
     if not any((run.folder / name).exists() for name in (JOURNAL, SNAPSHOT)):
         return []
     with contextlib.suppress(OSError):
-        return [str(each) for each in verify_own(read_run(run.folder)).damage]
+        return [str(each) for each in verify_own(read_run(run.folder), ledger=False).damage]
     return []
 
 

@@ -82,9 +82,11 @@ class Shared:
         self.failures: dict[Path, StageFailed] = {}
         self.answers = SharedAnswers(self.store, self.writing)
         self.rates = cache(self._rates)
-        limit = budget if budget is not None else self.spec.budget_usd
+        limit, caps = (budget if budget is not None else self.spec.budget_usd), self.spec.stage_budgets
+        if not self.engine.hosted:  # nothing is paid for
+            limit, caps = None, {}
         self._broke: BudgetReached | None = None
-        self.spending = Spending(self._ledger, self.rates, limit, self.spec.stage_budgets, self.break_off, self.go_on)
+        self.spending = Spending(self._ledger, self.rates, limit, caps, self.break_off, self.go_on)
 
     def turn(self, folder: Path) -> asyncio.Lock:
         """Held while a cell makes or reads what lies in a store folder; other processes are kept out by its file."""

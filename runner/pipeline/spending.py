@@ -98,7 +98,7 @@ class Spending:
         """
         if self._failure is not None:
             raise self._failure
-        number = self.ledger.reserve(place, most, self._fits)
+        number = self.ledger.reserve(place, most, self._fits if self.limited else None)
         if number is not None:
             self._flying += 1
             return number
@@ -161,8 +161,6 @@ class Spending:
 
     def _obstacle(self, place: Place, most: Usage) -> tuple[str, str, int, int] | None:
         """Which limit a request does not fit: whose it is, how it is raised, what of it is spent, and all of it."""
-        if not self.limited:
-            return None
         cost = self._cost(place.model, most).high
         cap = self._caps.get(place.stage)
         if cap is not None and (spent := self.spent(place.stage).high) + cost > cap:

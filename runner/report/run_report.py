@@ -9,7 +9,7 @@ from charrun.pipeline.choice import Choice
 from charrun.pipeline.results import CellResult, RunResult, StageResult
 from charrun.report.cost import cost_lines, cost_rows
 from charrun.report.outcome import evaluation_lines, weight_lines
-from charrun.report.text import counted, duration, rate, safe
+from charrun.report.text import PART, counted, duration, rate, safe
 from charrun.spec import ModelRef
 from charrun.spec.prices import Rates
 from charrun.store.ledger import Totals
@@ -25,6 +25,7 @@ def run_report(
     rates: Mapping[str, Rates | None],
     limit: float | None,
     checks: Sequence[Mapping[str, Any]],
+    is_part: bool = False,
 ) -> str:
     """The report as Markdown.
 
@@ -35,10 +36,11 @@ def run_report(
         rates: What tokens cost, by base model.
         limit: US dollars that the run might cost.
         checks: Invariants that were looked at, as the journal tells them.
+        is_part: Whether a part of the spec was run.
     """
     cells = [cell.name for cell in result.cells]
     parts = [
-        f"# {safe(result.folder.parent.name)} {result.folder.name}",
+        f"# {safe(result.folder.parent.name)} {result.folder.name}{PART if is_part else ''}",
         "## Configuration",
         *_configuration(result, choice, cells),
         "## Scale",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+PART = " (a part of it)"
+"""At the end of the title of a report that tells of a part of a run."""
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-_]")
 
 

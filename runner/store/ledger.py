@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -25,6 +26,8 @@ from charrun.store.lines import GrowingFile, cut_torn_line, sealed, unsealed
 from charrun.usage import Usage
 
 LEDGER = "ledger.jsonl"
+_BLOCK = 1 << 20
+_LOOKS, _LOOK_SECONDS = 5, 0.002
 LEDGER_NOTE = "ledger"
 """Under which a session at the engine carries the name of its process."""
 
@@ -101,6 +104,9 @@ Heard = Callable[[Place, Usage], None]
 class Ledger(GrowingFile):
     """A run's ledger, open for writing; several processes may have it open.
 
+    A line is appended by one write, which needs no lock. Only who asks what still fits keeps the others out meanwhile,
+    and reads what they have entered.
+
     Attributes:
         totals: What its lines add up to, as far as this process has read them.
         process: What this process is called in it.
@@ -110,18 +116,21 @@ class Ledger(GrowingFile):
         super().__init__(path)
         self.totals = Totals()
         self.process = uuid.uuid4().hex[:8]
+        self._own = f'"id":"{self.process}.'.encode()
         self._heard = heard or (lambda place, change: None)
         self._count = 0
+        self._seen = self._end = 0
         with self._alone():
             pass
 
-    def reserve(self, place: Place, most: Usage, fits: Callable[[Place, Usage], bool]) -> str | None:
+    def reserve(self, place: Place, most: Usage, fits: Callable[[Place, Usage], bool] | None = None) -> str | None:
         """Enter a request before it is sent.
 
         Args:
             place: For what it is.
             most: The most that it can use.
-            fits: Whether that may still be asked for, given what is counted until now.
+            fits: Whether that may still be asked for, given what all processes have entered until now; without it
+                anything may.
 
         Returns:
             Its number; None where it does not fit, and nothing is entered.
@@ -129,12 +138,16 @@ class Ledger(GrowingFile):
         Raises:
             EnvironmentProblem: The disk is full or fails; nothing of the line is left.
         """
-        with self._alone():
-            if not fits(place, most):
-                return None
-            self._count += 1
-            number = f"{self.process}.{self._count}"
-            self._append({"id": number, **asdict(place), "most": most.counted()})
+        number = f"{self.process}.{self._count + 1}"
+        entry = {"id": number, **asdict(place), "most": most.counted()}
+        if fits is None:
+            self._append(entry)
+        else:
+            with self._alone():
+                if not fits(place, most):
+                    return None
+                self._append(entry)
+        self._count += 1
         reached("ledger.reserved")
         return number
 
@@ -151,34 +164,51 @@ class Ledger(GrowingFile):
         """
         place, _ = self.totals.open[number]
         took = {} if times is None else {"seconds": round(times[0], 3), "waited": round(times[1], 3)}
-        with self._alone():
-            self._append({"id": number, **asdict(place), "used": used.counted(), **took})
+        self._append({"id": number, **asdict(place), "used": used.counted(), **took})
         reached("ledger.settled")
 
     def _append(self, value: dict[str, Any]) -> None:
         line = sealed(value)
-        self.write(line)
+        with self.told():
+            size = os.fstat(self._handle).st_size
+            if size != self._end and self._is_torn(size):  # another process has died while it wrote
+                self._cut()
+                size = os.fstat(self._handle).st_size
+            self.write(line)
+        self._end = size + len(line)
         self._take(line)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keep other processes out, and learn what they have entered."""
+        """Keep out other processes that ask what fits, and learn what all have entered."""
         with self.told(), alone(self._handle):
-            if os.fstat(self._handle).st_size != self.size:
-                self._catch_up(cut_torn_line(self._handle))
+            self._drop_torn_line()
+            size = self._end = os.fstat(self._handle).st_size
+            while self._seen < size:
+                text = os.pread(self._handle, _BLOCK, self._seen)
+                whole = text[: text.rfind(b"\n") + 1]
+                if not whole:
+                    break
+                for line in whole.splitlines(keepends=True):
+                    self._seen += len(line)
+                    if self._own not in line:
+                        self._take(line)
             yield
 
-    def _catch_up(self, size: int) -> None:
-        text = b""
-        while len(text) < size - self.size:
-            block = os.pread(self._handle, 1 << 20, self.size + len(text))
-            if not block:
-                break
-            text += block
-        for line in text.splitlines(keepends=True):
-            self.size += len(line)
-            self._take(line)
-        self.size = size
+    def _drop_torn_line(self) -> None:
+        """What a process was writing when it died; what another one is writing now is whole in a moment."""
+        for _ in range(_LOOKS):
+            if not self._is_torn(os.fstat(self._handle).st_size):
+                return
+            time.sleep(_LOOK_SECONDS)
+        cut_torn_line(self._handle)
+
+    def _is_torn(self, size: int) -> bool:
+        return size > 0 and os.pread(self._handle, 1, size - 1) != b"\n"
+
+    def _cut(self) -> None:
+        with alone(self._handle):
+            self._drop_torn_line()
 
     def _take(self, line: bytes) -> None:
         change = self.totals.take(line)

@@ -97,13 +97,11 @@ class GrowingFile:
 
     Attributes:
         path: Where it lies.
-        size: Bytes of its whole lines, as far as this process knows.
         failure: Why it could not be made durable in the background.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.size = 0
         self.failure: OSError | None = None
         with self.told():
             is_new = not path.exists()
@@ -149,16 +147,25 @@ class GrowingFile:
         """
         if self.failure is not None:
             raise self.failure
-        write_whole(self._handle, line, self.size)
-        self.size += len(line)
+        if os.write(self._handle, line) != len(line):
+            self._cut()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if durable:
             os.fsync(self._handle)
         else:
             sync.grown(self)
 
+    def _cut(self) -> None:
+        """Drop the part of a line that the disk took."""
+        raise NotImplementedError
+
 
 class AppendFile(GrowingFile):
-    """Such a file that nobody else writes: whoever opens it holds its folder's lock."""
+    """Such a file that nobody else writes: whoever opens it holds its folder's lock.
+
+    Attributes:
+        size: Bytes of its whole lines.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -174,6 +181,7 @@ class AppendFile(GrowingFile):
         offset, line = self.size, sealed(value)
         with self.told():
             self.write(line, durable=durable)
+        self.size += len(line)
         return Line(value, offset, len(line))
 
     def sync(self) -> None:
@@ -195,6 +203,9 @@ class AppendFile(GrowingFile):
         if value is None:
             raise EnvironmentProblem(f"{self.path} was changed or damaged meanwhile", "run the same command again")
         return value
+
+    def _cut(self) -> None:
+        os.ftruncate(self._handle, self.size)
 
 
 def write_whole(handle: int, line: bytes, size: int) -> None:

@@ -49,8 +49,12 @@ def verify_run(run: Run) -> Checked:
     return found
 
 
-def verify_own(run: Run) -> Checked:
+def verify_own(run: Run, *, ledger: bool = True) -> Checked:
     """Check a run's own folder.
+
+    Args:
+        run: The run.
+        ledger: Whether its ledger too, which tells of damage itself when it is opened.
 
     Raises:
         OSError: A file is there and can't be read.
@@ -64,7 +68,7 @@ def verify_own(run: Run) -> Checked:
         found.add(folder / SPEC, "is not the spec that the run was begun with", "running the spec begins another run")
     is_sound = not found.damage
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        if path.name in (SPEC, JOURNAL) and path.parent == folder:
+        if (path.name in (SPEC, JOURNAL) and path.parent == folder) or (path == folder / LEDGER and not ledger):
             continue
         if path == folder / LOCK:
             found.whole(path, "written anew by the next run")
