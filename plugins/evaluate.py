@@ -120,10 +120,15 @@ class EvaluateStage(Stage):
         teacher, student = await ctx.sampler("teacher"), await ctx.sampler("student")
         scorer = Scorer(ctx, await ctx.sampler("scorer"), ctx.character_prompt(who))
 
-        played = await self._answer(ctx, teacher, calibration, [system(scorer.constitution)])
-        plain = await self._answer(ctx, student, calibration, [], shared=True)
-        in_character = await scorer.scores(calibration, played)
-        default = await scorer.scores(calibration, plain, shared=True)
+        played, plain = await ctx.gather(
+            [
+                self._answer(ctx, teacher, calibration, [system(scorer.constitution)]),
+                self._answer(ctx, student, calibration, [], shared=True),
+            ]
+        )
+        in_character, default = await ctx.gather(
+            [scorer.scores(calibration, played), scorer.scores(calibration, plain, shared=True)]
+        )
         area, threshold = auc(in_character, default), best_threshold(in_character, default)
         result: Row = {
             "scored_as": who.id,
@@ -142,12 +147,16 @@ class EvaluateStage(Stage):
             return
 
         models = [("base", student)] + [(row["stage"], await ctx.sampler("student", row)) for row in checkpoints]
-        answers: dict[str, list[Answer]] = {}
-        rows: list[Row] = []
-        for name, sampler in models:
+
+        async def measure(sampler: RoleSampler) -> tuple[list[Answer], list[float]]:
             base = sampler is student
-            answers[name] = await self._answer(ctx, sampler, test, [], shared=base)
-            scores = await scorer.scores(test, answers[name], shared=base)
+            said = await self._answer(ctx, sampler, test, [], shared=base)
+            return said, await scorer.scores(test, said, shared=base)
+
+        measured = await ctx.gather([measure(sampler) for _, sampler in models])
+        answers = {name: said for (name, _), (said, _) in zip(models, measured, strict=True)}
+        rows: list[Row] = []
+        for (name, _), (_, scores) in zip(models, measured, strict=True):
             hits = sum(score > threshold for score in scores)
             low, high = wilson(hits, len(scores))
             result["rates"].append(asdict(Rate(name, hits, len(scores), low, high)))
@@ -234,8 +243,12 @@ class Scorer:
     async def _score(self, prompt: str, text: str, shared: bool) -> float:
         chat = self.sampler.chat
         completion = chat.completion(text)
-        told = await self.ctx.score(self.sampler, chat.prompt([system(self.constitution), user(prompt)]), completion)
-        untold = await self.ctx.score(self.sampler, chat.prompt([user(prompt)]), completion, shared=shared)
+        told, untold = await self.ctx.gather(
+            [
+                self.ctx.score(self.sampler, chat.prompt([system(self.constitution), user(prompt)]), completion),
+                self.ctx.score(self.sampler, chat.prompt([user(prompt)]), completion, shared=shared),
+            ]
+        )
         return told - untold
 
 

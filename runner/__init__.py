@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from charrun.pipeline.requests import Answer
     from charrun.pipeline.training import batches_of, train_steps
     from charrun.service.engine import Billed, Connection, Engine, EngineRequest, StoredCheckpoint
+    from charrun.service.explained import explained, result_of
     from charrun.service.models import local_folder
-    from charrun.service.service import RoleSampler, Sampler, Service, explained, result_of
+    from charrun.service.service import RoleSampler, Service
+    from charrun.service.session import Sampler
     from charrun.spec import Character, ModelRef, Scale, Trait, retired_models
     from charrun.stage import Estimate, Row, Stage
     from charrun.store.canonical import digest, seed_from
@@ -44,7 +46,9 @@ _HOMES = {
     "charrun.service.engine": ("Billed", "Connection", "Engine", "EngineRequest", "StoredCheckpoint"),
     "charrun.usage": ("Usage",),
     "charrun.service.models": ("local_folder",),
-    "charrun.service.service": ("RoleSampler", "Sampler", "Service", "explained", "result_of"),
+    "charrun.service.explained": ("explained", "result_of"),
+    "charrun.service.service": ("RoleSampler", "Service"),
+    "charrun.service.session": ("Sampler",),
     "charrun.spec": ("Character", "ModelRef", "Scale", "Trait", "retired_models"),
     "charrun.stage": ("Estimate", "Row", "Stage"),
     "charrun.store.canonical": ("digest", "seed_from"),

@@ -36,20 +36,22 @@ def main() -> None:
     def opened(settings: EngineSettings) -> object:
         from charrun.engine.app import open_desk
         from service_sim.compute import Service, SimTraining, SimWorker
+        from service_sim.jobs import JobLog
         from service_sim.meter import Meter
 
+        def note(session: str) -> dict[str, str]:
+            return next((dict(each.user_metadata) for each in desk.sessions.all() if each.id == session), {})
+
         SimTraining.names = {folder.resolve(): name for name, folder in models.items()}
-        meter = SimTraining.meter = Meter(storage / "bill.jsonl")
+        meter = SimTraining.meter = Meter(storage / "bill.jsonl", note)
 
         async def events(request: Request) -> JSONResponse:
             start, end = (_seconds(request.query_params[name]) for name in ("starting_on", "ending_before"))
-            for session in desk.sessions.all():
-                meter.session(session.id, dict(session.user_metadata))
             return JSONResponse(meter.events(start, end))
 
-        worker = SimWorker(settings, Service(**line.get("service", {})), meter)
+        log = JobLog(storage / "jobs.jsonl", note)
+        worker = SimTraining.worker = SimWorker(settings, Service(**line.get("service", {})), meter, log)
         desk = open_desk(settings, worker, SimTraining, (Route("/api/v1/billing/usage/events", events),))
-        SimTraining.desk.append(desk)
         return desk
 
     def watch() -> None:

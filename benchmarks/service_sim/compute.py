@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import heapq
 import math
+import os
 import random
 import threading
 import time
+import traceback
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,7 +24,8 @@ from transformers import AutoTokenizer
 import charrun.specs
 from charrun.engine.adam import AdamStep
 from charrun.engine.causal import CausalLM
-from charrun.engine.desk import Desk
+from charrun.engine.desk import Operation, settle
+from charrun.engine.futures import Outcome, Ticket
 from charrun.engine.lora import LoraSpec
 from charrun.engine.losses import Loss
 from charrun.engine.requests import PromptScores, SampleJob, SampleResult
@@ -31,6 +35,7 @@ from charrun.engine.settings import EngineSettings
 from charrun.engine.training import Datum, PassResult, TrainingRun
 from charrun.engine.worker import Worker
 from charrun.pipeline.dry_service import PromptCache
+from service_sim.jobs import JobLog, Texts, data_name, named
 from service_sim.meter import Meter
 
 LOGPROB, OWN_LOGPROB = -1.0, -0.5
@@ -48,7 +53,8 @@ class Service:
         token_seconds: For each token of an answer.
         jitter: Standard deviation of the logarithm of a request's time.
         cap: Sequences at once; more are answered with 429.
-        cycle: Seconds of a training clock cycle; 0 trains at once.
+        cycle: Seconds of a training clock cycle, in which a training takes one optimizer step at the most; 0 trains at
+            once.
     """
 
     tokens: float = 60.0
@@ -63,8 +69,15 @@ class Service:
 class SimWorker(Worker):
     """Does each piece of work when its time has come, in one thread."""
 
-    def __init__(self, settings: EngineSettings, service: Service, meter: Meter) -> None:
+    def __init__(self, settings: EngineSettings, service: Service, meter: Meter, log: JobLog) -> None:
         self.busy_seconds = 0.0
+        self.log = log
+        self.texts = Texts()
+        self.told: dict[str, Any] = {}
+        """What the training operation that runs now says of itself, and
+        session: whose it is."""
+        self.session = ""
+        self._queues: dict[str, deque[tuple[Ticket, Operation, float]]] = {}
         self._service = service
         self._meter = meter
         self._due: list[tuple[float, int, Callable[[], None]]] = []
@@ -82,15 +95,50 @@ class SimWorker(Worker):
         return self._open >= self._service.cap
 
     def run_soon(self, operation: Callable[[], None]) -> None:
-        """Queues an operation for the next clock cycle."""
+        """Queues a training's operation for the next clock cycle."""
+        if not isinstance(operation, partial) or operation.func is not settle:
+            self._at(time.monotonic(), operation)
+            return
+        ticket, work = operation.args
+        key = ticket.request_id.rpartition(":")[0]
+        with self._wake:
+            queue = self._queues.setdefault(key, deque())
+            queue.append((ticket, work, self.log.now()))
+            if len(queue) == 1:
+                self._at(self._next_cycle(), partial(self._train, key))
+
+    def _next_cycle(self) -> float:
         cycle, now = self._service.cycle, time.monotonic()
-        due = self._started + math.ceil((now - self._started) / cycle) * cycle if cycle else now
-        self._at(due, operation)
+        return self._started + (math.floor((now - self._started) / cycle) + 1) * cycle if cycle else now
+
+    def _train(self, key: str) -> None:
+        """What a training does in one clock cycle."""
+        queue = self._queues[key]
+        while True:
+            ticket, work, arrived = queue[0]
+            self.told, self.session = {"kind": "other"}, key.partition(":")[0]
+
+            def watched(work: Operation = work) -> Outcome:
+                outcome = work()
+                if isinstance(outcome, Mapping) and "path" in outcome:
+                    kind = "save" if str(outcome["type"]).startswith("save") else "load"
+                    self.told = {"kind": kind, "path": outcome["path"]}
+                return outcome
+
+            settle(ticket, watched)
+            self.log.done(self.session, arrived, queue=key, **self.told)
+            with self._wake:
+                queue.popleft()
+                if not queue:
+                    return
+                if self.told["kind"] == "step" and self._service.cycle:
+                    self._at(self._next_cycle(), partial(self._train, key))
+                    return
 
     def sample(self, weights: Weights, job: SampleJob) -> None:
         """Queues a sampling job for when it is done."""
         answers = self._answers.of(weights, job)
-        longest = max(len(each.tokens) for each in answers)
+        longest, arrived = max(len(each.tokens) for each in answers), self.log.now()
         rng = random.Random(hash((job.spec.prompt.tobytes(), job.spec.seed)))
         seconds = (self._service.seconds + longest * self._service.token_seconds) * math.exp(
             rng.gauss(0, self._service.jitter)
@@ -104,15 +152,28 @@ class SimWorker(Worker):
             spec = job.spec
             hits, scores = self._answers.hits(weights, spec.prompt), self._answers.scores(weights, job)
             tokens = sum(len(each.tokens) for each in answers)
-            self._meter.sampled(
-                job.request_id.partition(":")[0], weights.model.name, len(spec.prompt), hits, spec.samples, tokens
+            session, folder = job.request_id.partition(":")[0], weights.model.folder
+            self._meter.sampled(session, weights.model.name, len(spec.prompt), hits, spec.samples, tokens)
+            _, path, _ = f"{weights.key}||".split("|", 2)
+            about = {"path": path} if path else {}
+            is_score = spec.score_from is not None
+            made = [] if is_score else [named(text) for text in self._answers.texts(weights, answers)]
+            self.log.done(
+                session,
+                arrived,
+                kind="score" if is_score else "sample",
+                seconds=round(seconds, 4),
+                samples=spec.samples,
+                texts=self.texts.within(folder, spec.prompt),
+                made=made,
+                **about,
             )
             job.finish(SampleResult(answers, scores, hits))
 
         self._at(time.monotonic() + seconds, finish)
 
     def _at(self, due: float, work: Callable[[], None]) -> None:
-        with self._wake:
+        with self._wake:  # a lock that its holder may take again
             heapq.heappush(self._due, (due, next(self._numbers), work))
             self._wake.notify()
 
@@ -124,7 +185,11 @@ class SimWorker(Worker):
                 if self._stopping:
                     return
                 work = heapq.heappop(self._due)[2]
-            self._operate(work)
+            try:
+                work()
+            except Exception:  # an instrument that is broken measures nothing
+                traceback.print_exc()
+                os._exit(1)
 
 
 class Answers:
@@ -153,6 +218,12 @@ class Answers:
             self._made.add((hash(spec.prompt.tobytes()), text))
             found.append(Sampled(tokens, [LOGPROB] * length, stopped))
         return found
+
+    def texts(self, weights: Weights, answers: Sequence[Sampled]) -> list[str]:
+        """What answers say."""
+        tokenizer, _, end = self._source(weights.model.folder)
+        whole = [each.tokens[:-1] if each.tokens[-1] == end else each.tokens for each in answers]
+        return [tokenizer.decode(tokens, skip_special_tokens=False).strip() for tokens in whole]
 
     def hits(self, weights: Weights, prompt: Any) -> int:
         """How much of a prompt is in the cache; it is from now on."""
@@ -183,34 +254,34 @@ class SimTraining(TrainingRun):
 
     Attributes:
         meter: The service's.
+        worker: The service's.
         names: Served names by folder, each of which has one.
-        desk: The server's parts.
     """
 
     meter: ClassVar[Meter]
+    worker: ClassVar[SimWorker]
     names: ClassVar[Mapping[Path, str]]
-    desk: ClassVar[list[Desk]] = []
 
     def __init__(self, base: CausalLM, spec: LoraSpec, folder: Path, activation_bytes: int) -> None:
         super().__init__(base, spec, folder, activation_bytes)
         self._name = self.names[folder]
-
-    @cached_property
-    def _session(self) -> str:
-        """Whose training run this is."""
-        sessions = self.desk[0].sessions.all()
-        found = (each.id for each in sessions for run in each.runs.values() if run.training is self)
-        return next(found, "")
+        self._folder = folder
 
     def run(self, data: Sequence[Datum], loss: Loss, backward: bool) -> PassResult:
         """Log-probs, all the same."""
-        self.meter.passed(self._session, self._name, sum(len(datum.tokens) for datum in data), backward)
+        self.meter.passed(self.worker.session, self._name, sum(len(datum.tokens) for datum in data), backward)
+        self.worker.told = {
+            "kind": "backward" if backward else "forward",
+            "data": data_name(datum.tokens for datum in data),
+            "texts": [name for datum in data for name in self.worker.texts.within(self._folder, datum.tokens)],
+        }
         logprobs = [np.full(datum.targets.shape, LOGPROB, np.float32) for datum in data]
         return PassResult(logprobs, 0.0)
 
     def optim_step(self, adam: AdamStep) -> dict[str, float]:
         """A step that goes nowhere."""
         self.step += 1
+        self.worker.told = {"kind": "step"}
         return {"step:max": float(self.step)}
 
     def optimizer_tensors(self) -> dict[str, torch.Tensor]:

@@ -6,7 +6,9 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +24,18 @@ _EVENTS: dict[str, dict[str, Any]] = {
 
 
 class Meter:
-    """Appends to a bill, and tells of it as the service's billing rows do; forward passes are billed as training."""
+    """Appends to a bill, and tells of it as the service's billing rows do; forward passes are billed as training.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The bill.
+        note: What a session carries.
+    """
+
+    def __init__(self, path: Path, note: Callable[[str], dict[str, str]]) -> None:
         self._file = path.open("a", encoding="utf-8")
         self._lock = threading.Lock()
         self._hours: dict[tuple[int, str, str], Counter[str]] = {}
-        self._notes: dict[str, dict[str, str]] = {}
-
-    def session(self, id: str, note: dict[str, str]) -> None:
-        """What a session carries."""
-        self._notes[id] = note
+        self._note = cache(note)
 
     def sampled(self, session: str, model: str, prompt: int, hits: int, samples: int, tokens: int) -> None:
         """A sampling request: its prompt once, less what was in the cache, and as a hit for each further sample."""
@@ -50,7 +53,7 @@ class Meter:
         for (hour, session, model), counts in sorted(hours.items()):
             if not start <= hour < end:
                 continue
-            sessions[session] = {"user_metadata": self._notes.get(session)}
+            sessions[session] = {"user_metadata": self._note(session)}
             for kind, tokens in counts.items():
                 about = {"bucket_start": _told(hour), "bucket_end": _told(hour + _HOUR)}
                 about |= {"base_model": model, "session_id": session}
@@ -58,6 +61,7 @@ class Meter:
         return {"data": data, "sessions": sessions}
 
     def _bill(self, session: str, model: str, **tokens: int) -> None:
+        self._note(session)  # while the session is known
         hour = int(time.time()) // _HOUR * _HOUR
         with self._lock:
             self._hours.setdefault((hour, session, model), Counter()).update(tokens)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from charrun.chat import Chat
 from charrun.errors import StageFailed
 from charrun.faults import reached
-from charrun.service.service import explained
+from charrun.service.explained import explained
 from charrun.store.canonical import seed_from
 from charrun.store.training import Saved
 
@@ -76,15 +76,15 @@ class Adapters:
 
     async def new(self, ref: ModelRef, rank: int, name: str) -> Adapter:
         """See `StageContext.new_adapter`."""
-        service = await self._run.cell.shared.service()
+        session = await self._run.session()
         seed = seed_from(self._run.cell.seed, name)
-        return await self._open(ref, rank, name, lambda: service.new_adapter(ref.name, rank, seed))
+        return await self._open(ref, rank, name, lambda: session.new_adapter(ref.name, rank, seed))
 
     async def continued(self, ref: ModelRef, checkpoint: Row, name: str) -> Adapter:
         """See `StageContext.continue_adapter`."""
-        service = await self._run.cell.shared.service()
+        session = await self._run.session()
         state = str(checkpoint["state"])
-        return await self._open(ref, int(checkpoint["lora_rank"]), name, lambda: service.adapter_from(state))
+        return await self._open(ref, int(checkpoint["lora_rank"]), name, lambda: session.adapter_from(state))
 
     async def save(self, adapter: Adapter, name: str) -> Row:
         """See `StageContext.save`."""
@@ -123,7 +123,7 @@ class Adapters:
         self, ref: ModelRef, rank: int, name: str, fresh: Callable[[], Awaitable[tinker.TrainingClient]]
     ) -> Adapter:
         shared = self._run.cell.shared
-        service = await shared.service()
+        service, session = await shared.service(), await self._run.session()
         context_length = service.context_length(ref.name)
 
         async def begun() -> tinker.TrainingClient:
@@ -139,7 +139,7 @@ class Adapters:
         }
         resumable = self._run.work.training.resumable(name)
         for saved in resumable:
-            client = await service.resumed_adapter(saved.state)
+            client = await session.resumed_adapter(saved.state) if await service.exists(saved.state) else None
             if client is not None:
                 what = "its last step" if saved.is_final else f"step {saved.next_step}"
                 shared.message(self._run, f"training goes on from {what}, {saved.state}")

@@ -156,13 +156,13 @@ class StageContext:
         """A sampler of a role's base model, or of a checkpoint trained from it."""
         shared = self._run.cell.shared
         ref = self.model(role)
-        service = await shared.service()
+        service, session = await shared.service(), await self._run.session()
         chat = await service.chat(ref.name, ref.chat)
         path = str(checkpoint["sampler"]) if checkpoint else None
         weights = checkpoint["fingerprint"] if checkpoint else shared.namespace(ref.name)
         context_length = service.context_length(ref.name)
         return RoleSampler(
-            client=self._run.metered_sampler(await service.sampler(ref.name, path), ref.name, context_length),
+            client=self._run.metered_sampler(await session.sampler(ref.name, path), ref.name, context_length),
             chat=chat,
             model=path or ref.name,
             fingerprint=digest([weights, chat.template_text]),

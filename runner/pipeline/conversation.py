@@ -9,7 +9,8 @@ from typing import Any
 from charrun.chat import Chat, Message, assistant, system, user
 from charrun.errors import StageFailed
 from charrun.pipeline.together import gather
-from charrun.service.service import Sampler, explained
+from charrun.service.explained import explained
+from charrun.service.session import Sampler
 
 
 @dataclass(frozen=True)

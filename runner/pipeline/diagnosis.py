@@ -15,8 +15,9 @@ from charrun.pipeline.together import gather
 from charrun.pipeline.waiting import Waiting
 from charrun.service.checks import Check
 from charrun.service.engine import Connection, Engine, EngineRequest
+from charrun.service.explained import explained
 from charrun.service.models import local_folder
-from charrun.service.service import Service, explained
+from charrun.service.service import Service
 from charrun.spec import ModelRef
 from charrun.store.runs import find_runs, read_run
 

@@ -17,7 +17,8 @@ from typing import Any
 from charrun.chat import Chat, load_tokenizer
 from charrun.errors import CharrunError, EnvironmentProblem
 from charrun.service.models import local_folder
-from charrun.service.service import Sampler, Service
+from charrun.service.service import Service
+from charrun.service.session import Sampler, Session
 
 _BLOCK = 16
 """Tokens of a prompt that are looked up in the cache together."""
@@ -91,6 +92,10 @@ class DryService(Service):
             self._dry_chats[key] = Chat(self._tokenizer(model), options, name=model)
         self._dry_chats[model] = self._dry_chats[key]
         return self._dry_chats[key]
+
+    async def begin(self, note: Mapping[str, str]) -> Session:
+        """Itself."""
+        return self
 
     async def sampler(self, base_model: str, path: str | None = None) -> Sampler:
         """What answers in a model's place."""

@@ -10,12 +10,14 @@ import concurrent.futures
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from charrun.errors import CharrunError, StageFailed
 from charrun.pipeline.spending import Spending
-from charrun.service.service import Sampler, refused
+from charrun.service.explained import refused
+from charrun.service.session import Sampler, before_retry
 from charrun.store.ledger import Place
 from charrun.usage import Usage, of_samples
 
@@ -29,6 +31,17 @@ _CHUNK_ROWS, _CHUNK_TOKENS = 1024, 100_000
 """What the SDK surely sends as one request: it splits at 1,024 rows and at 5 MB."""
 _T = TypeVar("_T")
 _R = TypeVar("_R")
+
+
+@dataclass
+class _Entry:
+    """A request as it stands in the ledger.
+
+    Attributes:
+        number: Of its latest attempt; None where that one waits or does not fit.
+    """
+
+    number: str | None
 
 
 class Meter:
@@ -70,22 +83,34 @@ class Meter:
             BudgetReached: It does not fit.
         """
         number = self.spending.enter(self._place, most)
+        entry = _Entry(number)
         sent = time.monotonic()
+        given = before_retry.set(lambda: asyncio.run_coroutine_threadsafe(self._again(entry, most), self._loop))
         try:
             future = request()
         except BaseException:
             self.spending.ended(number, Usage())  # nothing was sent
             raise
+        finally:
+            before_retry.reset(given)
 
         def settle(done: concurrent.futures.Future[_T]) -> None:
             usage = _usage_of(done, used, single)
             times = time.monotonic() - sent, sent - since if since is not None else 0.0
-            self.spending.ended(number, usage, times if usage is not None and usage.tokens else None)
+            if entry.number is not None:
+                self.spending.ended(entry.number, usage, times if usage is not None and usage.tokens else None)
             if usage is not None and not recorded:
                 self._count(usage)
 
         self._hear(future, settle)
         return future
+
+    async def _again(self, entry: _Entry, most: Usage) -> None:
+        """The SDK sends a request once more; what the attempt before has used nobody knows."""
+        before, entry.number = entry.number, None
+        if before is not None:
+            self.spending.ended(before, None)
+        entry.number = await self.spending.when_it_fits(partial(self.spending.enter, self._place, most))
 
     def count(self, future: tinker.APIFuture[_T], usage: Usage) -> tinker.APIFuture[_T]:
         """Count what costs nothing once it is done."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from charrun.chat import TrainedRow
 from charrun.errors import Interrupted
 from charrun.pipeline.adapters import Adapter
-from charrun.service.service import explained
+from charrun.service.explained import explained
 from charrun.store.canonical import digest
 from charrun.store.training import ReferenceLog
 

@@ -15,7 +15,9 @@ from charrun.errors import StageFailed
 from charrun.pipeline.answers import Answers
 from charrun.pipeline.meter import MeteredSampler
 from charrun.pipeline.together import gather
-from charrun.service.service import RoleSampler, Sampler, explained
+from charrun.service.explained import explained
+from charrun.service.service import RoleSampler
+from charrun.service.session import Sampler
 from charrun.store.canonical import digest, seed_from
 from charrun.store.items import ANSWERS, ItemStore, Record, Score
 

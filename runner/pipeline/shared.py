@@ -35,8 +35,8 @@ from charrun.store.run import LOCK, RunFolder
 if TYPE_CHECKING:
     from charrun.pipeline.stage_run import StageRun
 
-IN_FLIGHT = 256
-"""Requests that wait at the engine at once; the SDK throttles itself below the service's own limit."""
+IN_FLIGHT = 400
+"""Requests that wait at the engine at once: as many as the SDK sends before it holds requests back itself."""
 _POLL_SECONDS = 0.5
 
 

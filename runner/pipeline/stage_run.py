@@ -20,7 +20,7 @@ from charrun.pipeline.identity import content, describe, how_made, numbered, num
 from charrun.pipeline.meter import Meter, MeteredSampler, MeteredTrainer
 from charrun.pipeline.results import StageResult
 from charrun.pipeline.work import Work
-from charrun.service.service import Sampler
+from charrun.service.session import Sampler, Session
 from charrun.spec import StageItem
 from charrun.spec.prices import dollars
 from charrun.store.canonical import digest
@@ -76,6 +76,8 @@ class StageRun:
         self._outputs: Outputs | None = None
         self._absent = False
         self._work: Work | None = None
+        self._session: Session | None = None
+        self._opening = asyncio.Lock()
         self._lost: set[str] = set()
         self._lock = asyncio.Lock()
         self._done = self._total = 0
@@ -154,6 +156,15 @@ class StageRun:
         if self._work is None:
             raise StageFailed(f"{self.item.id} asks for its records before it runs", "a defect of the stage")
         return self._work
+
+    async def session(self) -> Session:
+        """The stage's own session at the engine, which says whose it is; opened on first use, ended with the stage."""
+        service = await self.cell.shared.service()
+        async with self._opening:
+            if self._session is None:
+                cell, stage = self.place
+                self._session = await service.begin({"cell": cell, "stage": stage})
+            return self._session
 
     def publish(self, kind: str, rows: Sequence[Row]) -> None:
         """Collect rows of a kind; a kind that the stage does not declare is a defect of the stage."""
@@ -273,6 +284,9 @@ class StageRun:
             finally:
                 await work.close()
                 self._work = None
+                if self._session is not None:
+                    await self._session.close()
+                    self._session = None
         except BaseException as error:
             self._tell_failure(error)
             raise

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from charrun.errors import Interrupted
 from charrun.faults import reached
 from charrun.pipeline.adapters import INTERMEDIATE, Adapter, Adapters, discard, finished
-from charrun.service.service import explained
+from charrun.service.explained import explained
 from charrun.store.training import Saved
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import urllib.request
 from pathlib import Path, PurePosixPath
 
 from charrun.errors import EnvironmentProblem, StageFailed
-from charrun.service.service import Service, explained
+from charrun.service.explained import explained
+from charrun.service.service import Service
 
 _TTL_SECONDS = 6 * 3600
 _CHUNK = 1 << 20
