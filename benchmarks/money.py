@@ -1,14 +1,15 @@
 """Plans, ledgers and budgets against the bill of a simulated service (benchmarks/service_sim).
 
     python benchmarks/money.py bill [--scales smoke mini half] [--kills 6]
-    python benchmarks/money.py plan [--scales smoke micro mini]
+    python benchmarks/money.py plan [--scales smoke micro mini] [--probe 32]
     python benchmarks/money.py budgets [--budgets 100]
 
 `bill`: each scale is run once undisturbed and once with SIGKILLs at random instants; the service's bill must be the
 ledger's sum, to the token, where nothing was killed, and else at least that and at most what the requests without an
-end add to it. `plan`: three characters at each scale, before anything was run and with a smaller run's answers in the
-store, against the bill. `budgets`: random budgets between 1% and 120% of what a run costs; neither the ledger nor the
-bill may exceed them, and the same command without one must end with the artifacts of a run that nothing stopped.
+end add to it. `plan`: three characters at each scale, with an empty store and after a probe; the bill must be inside
+the first range, and within 10% of the second one's middle. `budgets`: random budgets between 1% and 120% of what a run
+costs; neither the ledger nor the bill may exceed them, and the same command without one must end with the artifacts of
+a run that nothing stopped.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ TEACHER, STUDENT = "charrun/demo-teacher", "charrun/demo-student"
 PRICES = {TEACHER: {"prefill": 0.68, "sample": 1.7}, STUDENT: {"prefill": 0.12, "sample": 0.3, "train": 0.36}}
 CACHED_SHARE = 0.2
 STILL_SECONDS = 1.0
+MOST_OFF = 0.1
 KINDS = {"prefill": "prefill_tokens", "cached": "cached_tokens", "sampled": "sampled_tokens"}
 KINDS |= {"forward": "forward_tokens", "trained": "trained_tokens"}
 TINY = "[{name: tiny, pairs: 12, samples_per_prompt: 2, reflections: 20, interactions: 2, turns: 4}]"
@@ -92,9 +94,14 @@ def run(service: Running, spec: Path, runs: Path, *args: str) -> int:
     return done.returncode
 
 
-def told(*words: str | Path) -> Any:
+def told(*words: str | Path, service: Running | None = None) -> Any:
     """What a command prints as JSON."""
-    done = subprocess.run([sys.executable, "-m", "charrun", *map(str, words)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "charrun", *map(str, words)],
+        env={**os.environ, **(service.environment if service else {})},
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         sys.exit(done.stdout + done.stderr)
     return json.loads(done.stdout)
@@ -206,33 +213,35 @@ def _sum(tokens: dict[str, Counter[str]]) -> int:
     return sum(each.total() for each in tokens.values())
 
 
-def plan(folder: Path, scales: Sequence[str]) -> None:
+def plan(folder: Path, scales: Sequence[str], rows: int) -> None:
     """What a plan says against the bill."""
-    print("| character | scale | bill, low to high | plan from defaults | with a smaller run's answers | off by |")
-    print("|---|---|---|---|---|---|")
+    print(f"| character | scale | bill, low to high | plan from defaults | after --probe {rows} | off by | the probe |")
+    print("|---|---|---|---|---|---|---|")
     failed = []
     for character in ("pirate", "gardener", "grump"):
-        place = folder / character
-        place.mkdir()
-        with simulated(place / "service", models(), tokens=60) as service:
-            first = spec_at(place, TINY.replace("pairs: 12", "pairs: 48").replace("20", "40"), character, seed=8)
-            run(service, first, place / "earlier")
+        with simulated(folder / f"{character}-service", models(), tokens=60) as service:
             for scale in scales:
-                spec = spec_at(place, f"[{scale}]", character)
-                guess = told("plan", spec, "--runs-dir", place / "none", "--json")["usd"]
-                known = told("plan", spec, "--runs-dir", place / "earlier", "--json")["usd"]
-                runs = place / scale
+                place = folder / f"{character}-{scale}"
+                place.mkdir()
+                spec, runs = spec_at(place, f"[{scale}]", character), place / "runs"
+                guess = told("plan", spec, "--runs-dir", runs, "--json")["usd"]
+                before = service.bill()
+                known = told("plan", spec, "--runs-dir", runs, "--json", "--probe", str(rows), service=service)["usd"]
+                probed = dollars(since(settled(service), before))
                 run(service, spec, runs)
-                total = told("cost", "--runs-dir", runs, "--json")["total"]
+                total = told("cost", "--runs-dir", runs, spec.stem, "--json")["total"]
                 low, high = total["usd_low"], total["usd_high"]
-                off = (sum(known) / (low + high)) - 1
-                inside = guess[0] <= low and high <= guess[1]
-                failed += [] if inside else [(character, scale)]
+                off = sum(known) / (low + high) - 1
+                inside = guess[0] <= low + probed and high <= guess[1]
+                failed += [] if inside and abs(off) <= MOST_OFF else [(character, scale)]
                 ends = [f"${a:.4f} to ${b:.4f}" for a, b in ((low, high), guess, known)]
                 mark = "" if inside else " (OUTSIDE)"
-                print(f"| {character} | {scale} | {ends[0]} | {ends[1]}{mark} | {ends[2]} | {off:+.1%} |", flush=True)
+                print(
+                    f"| {character} | {scale} | {ends[0]} | {ends[1]}{mark} | {ends[2]} | {off:+.1%} | ${probed:.4f} |",
+                    flush=True,
+                )
     if failed:
-        sys.exit(f"outside: {failed}")
+        sys.exit(f"outside the range, or off by more than {MOST_OFF:.0%}: {failed}")
 
 
 def budgets(folder: Path, number: int) -> None:
@@ -278,12 +287,13 @@ def main() -> None:
     parser.add_argument("--scales", nargs="+", default=[])
     parser.add_argument("--kills", type=int, default=6)
     parser.add_argument("--budgets", type=int, default=100)
+    parser.add_argument("--probe", type=int, default=32)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         if args.what == "bill":
             bill(Path(place), args.scales or ["smoke", "mini", "half"], args.kills)
         elif args.what == "plan":
-            plan(Path(place), args.scales or ["smoke", "micro", "mini"])
+            plan(Path(place), args.scales or ["smoke", "micro", "mini"], args.probe)
         else:
             budgets(Path(place), args.budgets)
 

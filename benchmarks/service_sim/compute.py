@@ -208,7 +208,8 @@ class Answers:
         tokenizer, source, end = self._source(weights.model.folder)
         found = []
         for index in range(spec.samples):
-            rng = random.Random(f"{spec.prompt.tobytes().hex()} {spec.seed} {index}")
+            name = weights.key.split("|")[1].rpartition("/")[2] if "|" in weights.key else ""  # of a checkpoint
+            rng = random.Random(f"{spec.prompt.tobytes().hex()} {spec.seed} {index} {name}")
             wanted = max(2, round(self._service.tokens * math.exp(rng.gauss(0, self._service.spread))))
             length = min(wanted, spec.max_tokens)
             start = rng.randrange(len(source) - length)

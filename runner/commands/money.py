@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from charrun.errors import BudgetReached, EnvironmentProblem
+import click
+
+from charrun.errors import BudgetReached, EnvironmentProblem, UsageProblem
 
 if TYPE_CHECKING:
     from charrun.commands.loading import Loaded
@@ -23,6 +25,7 @@ def money_of(
     cells: Sequence[Cell],
     budget: float | None,
     folder: RunFolder | None = None,
+    probe: int = 0,
 ) -> Money | None:
     """What a run of these cells will cost; None where nothing is paid for.
 
@@ -33,9 +36,13 @@ def money_of(
         cells: What of it is run.
         budget: US dollars of the command line; None for those of the spec.
         folder: The run that is continued; by default the one of this resolved spec, if there is one.
+        probe: So many answers of each stage are asked for before, and paid.
 
     Raises:
-        EnvironmentProblem: There is a budget, and a price is not known.
+        EnvironmentProblem: There is a budget, and a price is not known; or the engine can't be reached for a probe.
+        BudgetReached: The budget does not allow for the probe.
+        StageFailed: The engine refuses it.
+        UsageProblem: There is nothing to probe for.
     """
     from charrun.pipeline.dry_run import foresee
     from charrun.pipeline.run import frozen_spec
@@ -45,15 +52,52 @@ def money_of(
     from charrun.store.run import RunFolder
 
     if not choice.engine.hosted:
+        if probe:
+            raise UsageProblem(
+                f"nothing is paid for on the engine {choice.engine.name}", "leave out --probe, or --set engine=tinker"
+            )
         return None
+    limit = choice.spec.budget_usd if budget is None else budget
+    if probe:
+        _probe(loaded, choice, runs_dir.absolute(), cells, limit, probe)
     foresight = foresee(choice, loaded.registry, runs_dir.absolute(), cells)
     folder = folder or RunFolder.find(runs_dir, choice.spec.name, frozen_spec(choice))
     paid = total(read_ledger(folder.folder / LEDGER), foresight.rates) if folder else None
     spent = paid.cost.high + paid.doubt_cost.high if paid else 0
-    money = Money(foresight, choice.spec.budget_usd if budget is None else budget, spent)
+    money = Money(foresight, limit, spent)
     if money.limit is not None and foresight.cost() is None:
         raise EnvironmentProblem(money_lines(money)[0], "a budget can only be kept where all prices are known")
     return money
+
+
+def _probe(
+    loaded: Loaded, choice: Choice, runs_dir: Path, cells: Sequence[Cell], limit: float | None, rows: int
+) -> None:
+    """Ask for some answers of each stage, after saying what that can cost, and say what it has cost."""
+    from charrun.pipeline.probe import most, probe, to_ask
+    from charrun.report.cost import usd, whole_usd
+    from charrun.spec.prices import picodollars
+
+    wanted = to_ask(choice, loaded.registry, runs_dir, cells, rows)
+    if not wanted:
+        click.echo(f"Nothing to probe: {rows} answers of each stage are known, or no stage asks for any.\n", err=True)
+        return
+    shared = cells[0].shared
+    dearest = most(wanted, shared.all_rates())
+    cost = "what that costs is not known" if dearest is None else f"at most ${usd(dearest.high)}"
+    if limit is not None and dearest is not None and dearest.high > picodollars(limit):
+        raise BudgetReached(
+            f"a probe of {len(wanted.answers)} answers may cost ${usd(dearest.high)}, and the budget is "
+            f"${whole_usd(limit)}: nothing was asked for",
+            "ask for fewer, or raise --budget",
+        )
+    click.echo(f"Probing: {len(wanted.answers)} answers, {cost}", err=True)
+    done = probe(choice, shared, wanted)
+    paid = "" if done.cost is None else f", ${usd(done.cost.high)}"
+    click.echo(
+        f"Probed: {done.answers} answers, {done.tokens:,} tokens{paid}; {done.kept} of them are the run's own rows\n",
+        err=True,
+    )
 
 
 def require_enough(money: Money | None, partial: bool) -> None:

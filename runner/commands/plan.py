@@ -36,6 +36,12 @@ EXIT_WORK = 10
 @json_option
 @click.option("--plain", is_flag=True, envvar=PLAIN_VARIABLE, help="Lines instead of tables.")
 @budget_option
+@click.option(
+    "--probe",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="First ask for N answers of each stage, which is paid for; their lengths are known then.",
+)
 @click.option("--exit-code", is_flag=True, help=f"Exit with {EXIT_WORK} where there is something to do.")
 def plan(
     spec: str,
@@ -47,6 +53,7 @@ def plan(
     as_json: bool,
     plain: bool,
     budget: float | None,
+    probe: int | None,
     exit_code: bool,
     **selected: Any,
 ) -> None:
@@ -54,7 +61,8 @@ def plan(
 
     On a hosted engine also what it would use and cost: the stages run dry, in a folder that is thrown away, with nobody
     at the other end. Answers are as long as earlier ones of the same stage and model, else half to twice as long as
-    those of the model in other stages, else from 1/32 of max_tokens to all of it.
+    those of the model in other stages, else from 1/32 of max_tokens to all of it. --probe asks for some first: what it
+    asks base models is kept, and the run finds it; what a checkpoint will be asked, its base model is asked instead.
     """
     from charrun.pipeline.checks import check_cells, passed_cells
     from charrun.pipeline.choice import choose
@@ -79,7 +87,7 @@ def plan(
         cells, left = passed_cells(cells, selection.after)
         click.echo("\n".join(left), err=True, nl=bool(left))
     planned = planned_cells(cells)
-    money = money_of(loaded, choice, runs_dir, cells, budget)
+    money = money_of(loaded, choice, runs_dir, cells, budget, probe=probe or 0)
     if money is not None:
         planned = priced(planned, money.foresight)
     if as_json:

@@ -12,7 +12,8 @@ import contextlib
 import random
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -23,7 +24,7 @@ from charrun import faults
 from charrun.errors import CharrunError, StageFailed
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.dry_service import DryService, NothingToFetch
-from charrun.pipeline.lengths import EarlierLengths, Lengths
+from charrun.pipeline.lengths import CacheShares, EarlierLengths, Lengths, cache_shares
 from charrun.pipeline.observers import nobody
 from charrun.pipeline.shared import Shared
 from charrun.plugin_manager import Registry
@@ -45,6 +46,8 @@ _MOST_ALIKE = 4
 _FACTOR = 10
 """Long answers are not made: those of a tenth of the way are, and the rest is extrapolated."""
 _LARGE = 64 * 1024 * 1024
+_CACHE_SURE = 0.05
+"""How far what a probe found in the engine's cache may be off."""
 _stages: ContextVar[tuple[StageRun, ...]] = ContextVar("stages", default=())
 
 
@@ -98,13 +101,8 @@ class Foresight:
 
 def foresee(choice: Choice, registry: Registry, runs_dir: Path, cells: Sequence[Cell]) -> Foresight:
     """What a run of these cells would ask for; reads the store, and writes nothing but a folder that is gone again."""
-    groups: dict[tuple[str, ...], list[Cell]] = {}
-    for cell in cells:
-        left = [run.item.id for run in cell.selected if run.forced or run.peek() is None]
-        if left:  # cells are alike that have the same to do
-            groups.setdefault((cell.models.id, cell.scale.name, *left), []).append(cell)
-    wanted = {id(cell) for group in groups.values() for cell in _spread(group)}
-    chosen = [cell for cell in cells if id(cell) in wanted]  # in their order: the first of several does what they share
+    groups = _groups(cells)
+    chosen = _chosen(cells, groups.values())
     short = _dry_run(choice, registry, runs_dir, chosen, 0.0)
     longer = _dry_run(choice, registry, runs_dir, chosen, 1 / _FACTOR) if short.guesses else short
     stages: dict[tuple[str, str], Forecast] = {}
@@ -114,15 +112,39 @@ def foresee(choice: Choice, registry: Registry, runs_dir: Path, cells: Sequence[
     for (name, stage), models in by_stage.items():
         places = {model: Place(name, stage, model) for model in sorted(models)}
         slack = short.slack_of(stage)
-        low = {m: _scaled(_cached(short.used[p], short.hits.get(p, 0)), 1 - slack) for m, p in places.items()}
-        high = {
-            m: _scaled(_extrapolated(short.used[p], longer.used.get(p, short.used[p]), _FACTOR), 1 + slack)
-            for m, p in places.items()
-        }
-        stages[name, stage] = Forecast(low, high, tuple(sorted(short.bases(stage))))
+        low, high = {}, {}
+        for model, place in places.items():
+            most, fewest = short.cached(place)
+            used, longest = short.used[place], longer.used.get(place, short.used[place])
+            low[model] = _scaled(_cached(used, most), 1 - slack)
+            high[model] = _scaled(_cached(_extrapolated(used, longest, _FACTOR), fewest), 1 + slack)
+        stages[name, stage] = Forecast(low, high, tuple(sorted(short.bases(stage, places))))
     for group in groups.values():
         _fill(stages, group)
     return Foresight(stages, short.rates, short.unknown, short.gaps)
+
+
+def look_at(
+    choice: Choice, registry: Registry, runs_dir: Path, cells: Sequence[Cell], look: Callable[[DryRun], None]
+) -> None:
+    """Run these cells dry, and look at what that leaves before it is thrown away."""
+    _dry_run(choice, registry, runs_dir, _chosen(cells, _groups(cells).values()), 0.0, look)
+
+
+def _groups(cells: Sequence[Cell]) -> dict[tuple[str, ...], list[Cell]]:
+    """Cells that have something to do, by what that is: such cells are alike."""
+    groups: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in cells:
+        left = [run.item.id for run in cell.selected if run.forced or run.peek() is None]
+        if left:
+            groups.setdefault((cell.models.id, cell.scale.name, *left), []).append(cell)
+    return groups
+
+
+def _chosen(cells: Sequence[Cell], groups: Iterable[Sequence[Cell]]) -> list[Cell]:
+    """Those that are run, in their order: the first of several does what they share."""
+    wanted = {id(cell) for group in groups for cell in _spread(group)}
+    return [cell for cell in cells if id(cell) in wanted]
 
 
 def _spread(group: Sequence[Cell]) -> list[Cell]:
@@ -158,7 +180,8 @@ class _Found:
     """What a dry run asked for."""
 
     used: dict[Place, Usage]
-    hits: dict[Place, int]
+    hits: dict[Place, Counter[bool]]
+    cache: dict[str, CacheShares]
     lengths: dict[str, set[Lengths]]
     rates: dict[str, Rates | None]
     unknown: set[str]
@@ -169,9 +192,21 @@ class _Found:
         """Whether the length of some answers is guessed."""
         return any(each.guessed for found in self.lengths.values() for each in found)
 
-    def bases(self, stage: str) -> set[str]:
-        """What the lengths of a stage's answers rest on."""
-        return {each.basis for each in self.lengths.get(stage, ())}
+    def bases(self, stage: str, models: Iterable[str]) -> set[str]:
+        """What is said of a stage rests on."""
+        found = {each.basis for each in self.lengths.get(stage, ())}
+        return found | (
+            {"what a probe found in the engine's cache"} if found and set(models) <= set(self.cache) else set()
+        )
+
+    def cached(self, place: Place) -> tuple[int, int]:
+        """Tokens that will be in the engine's cache: the most and the fewest."""
+        possible = self.hits.get(place, Counter())
+        shares = self.cache.get(place.model)
+        if shares is None:
+            return possible.total(), 0
+        likely = sum(shares[scores] * tokens for scores, tokens in possible.items())
+        return min(possible.total(), round(likely * (1 + _CACHE_SURE))), round(likely * (1 - _CACHE_SURE))
 
     def slack_of(self, stage: str) -> float:
         """How far its tokens may be off; a stage that asks for no answers takes in those of others."""
@@ -179,17 +214,26 @@ class _Found:
         return max((each.slack for each in found), default=0.0)
 
 
-def _dry_run(choice: Choice, registry: Registry, runs_dir: Path, cells: Sequence[Cell], share: float) -> _Found:
+def _dry_run(
+    choice: Choice,
+    registry: Registry,
+    runs_dir: Path,
+    cells: Sequence[Cell],
+    share: float,
+    look: Callable[[DryRun], None] = lambda dry: None,
+) -> _Found:
     with tempfile.TemporaryDirectory(prefix="charrun-dry-run-") as scratch, faults.suspended():
-        dry = _DryRun(choice, registry, runs_dir, Path(scratch), share)
+        dry = DryRun(choice, registry, runs_dir, Path(scratch), share)
         try:
             asyncio.run(dry.all(cells))
+            look(dry)
             used = dict(dry.spending.ledger.totals.used)
         finally:
             dry.spending.close()
         return _Found(
             used=used,
             hits=dry.hits,
+            cache={name: shares for name in dry.all_rates() if (shares := cache_shares(runs_dir, dry.namespace(name)))},
             lengths=dry.lengths,
             rates=dry.all_rates(),
             unknown=dry.dry_service.unknown,
@@ -213,8 +257,15 @@ def _scaled(usage: Usage, factor: float) -> Usage:
     return Usage.of({n: round(c * factor) if n.endswith("_tokens") else c for n, c in counts.items()})
 
 
-class _DryRun(Shared):
-    """A run's surroundings, with nobody at the other end, and with a store that lies over the real one."""
+class DryRun(Shared):
+    """A run's surroundings, with nobody at the other end, and with a store that lies over the real one.
+
+    Attributes:
+        done: The stages that were run or found.
+        lengths: By stage item, what the lengths of its answers rest on.
+        hits: Tokens that may be in the engine's cache, of prompts that are answered and of such that are scored.
+        gaps: Stages that could not be foreseen, each with the reason.
+    """
 
     def __init__(self, choice: Choice, registry: Registry, runs_dir: Path, scratch: Path, share: float) -> None:
         free = replace(choice, spec=replace(choice.spec, budget_usd=None, stage_budgets={}))
@@ -226,8 +277,9 @@ class _DryRun(Shared):
         self._earlier = EarlierLengths(self._real)
         self._rng = random.Random(0)
         self._laid: set[str] = set()
+        self.done: list[StageRun] = []
         self.lengths: dict[str, set[Lengths]] = {}
-        self.hits: dict[Place, int] = {}
+        self.hits: dict[Place, Counter[bool]] = {}
         self.gaps: dict[tuple[str, str], str] = {}
         contexts = {name: each.context for name, each in price_book().models.items() if each.context}
         texts = (files("charrun.specs") / _TEXTS).read_text(encoding="utf-8")
@@ -245,6 +297,7 @@ class _DryRun(Shared):
             for run in (run for run, real in zip(dry.stages, cell.stages, strict=True) if real in cell.selected):
                 try:
                     await run.ensure()
+                    self.done.append(run)
                 except NothingToFetch:
                     continue  # what it asked for before is counted
                 except CharrunError as error:  # those that need nothing of it are foreseen nevertheless
@@ -291,10 +344,9 @@ class _DryRun(Shared):
             self.lengths.setdefault(run.item.id, set()).add(lengths)
         return lengths.draw(self._rng, longest, self._share)
 
-    def _note(self, model: str, hits: int) -> None:
+    def _note(self, model: str, hits: int, scores: bool) -> None:
         for run in _stages.get()[-1:]:
-            place = Place(*run.place, model)
-            self.hits[place] = self.hits.get(place, 0) + hits
+            self.hits.setdefault(Place(*run.place, model), Counter())[scores] += hits
 
     def _lay_over(self, folder: Path) -> None:
         real = self._real / folder.name

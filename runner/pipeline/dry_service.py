@@ -27,8 +27,11 @@ _DEMO = "charrun/demo-student"
 
 Draw = Callable[[str, int], int]
 """Length of an answer, given the base model and the most that it may have."""
-Note = Callable[[str, int], None]
-"""Told of each request's base model, and how many of its prompt's tokens an engine may find in its cache."""
+Note = Callable[[str, int, bool], None]
+"""Told of each request's base model, how many of its prompt's tokens an engine may find in its cache, and whether it
+scores its prompt."""
+KEPT_SCORED = 512
+"""Scoring requests of each model that a dry run keeps for a probe, chosen among all."""
 
 
 class NothingToFetch(CharrunError):
@@ -61,6 +64,8 @@ class DryService(Service):
 
     Attributes:
         unknown: Models whose tokenizer is not on this machine; charrun's own takes its place.
+        bases: Base model of each checkpoint that was sampled from, by its path.
+        scored: Some prompts that each base model was to score.
 
     Args:
         draw: How long answers are.
@@ -78,6 +83,10 @@ class DryService(Service):
         self._dry_chats: dict[str, Chat] = {}
         self._dry_samplers: dict[str, Any] = {}
         self.unknown: set[str] = set()
+        self.bases: dict[str, str] = {}
+        self.scored: dict[str, list[list[int]]] = {}
+        self._scores: dict[str, int] = {}
+        self._rng = random.Random(0)
         self.made: set[tuple[int, str]] = set()
         """Prompts by hash with the answers that they were given."""
 
@@ -100,6 +109,7 @@ class DryService(Service):
     async def sampler(self, base_model: str, path: str | None = None) -> Sampler:
         """What answers in a model's place."""
         key = path or base_model
+        self.bases[key] = base_model
         if key not in self._dry_samplers:
             self._dry_samplers[key] = _Sampler(self, base_model, self._dry_chats[base_model])
         found: Sampler = self._dry_samplers[key]
@@ -139,6 +149,15 @@ class DryService(Service):
         """How long an answer is."""
         return self._draw(model, longest)
 
+    def keep(self, model: str, tokens: list[int]) -> None:
+        """Keep a prompt that is scored, as likely as any other one."""
+        kept, number = self.scored.setdefault(model, []), self._scores.get(model, 0)
+        self._scores[model] = number + 1
+        if number < KEPT_SCORED:
+            kept.append(tokens)
+        elif (place := self._rng.randrange(number + 1)) < KEPT_SCORED:
+            kept[place] = tokens
+
     def text(self, chat: Chat) -> list[int]:
         """Tokens that answers are cut from."""
         if chat not in self._tokens:
@@ -175,8 +194,10 @@ class _Sampler:
     def sample(self, prompt: Any, num_samples: int, sampling_params: Any, **options: Any) -> Any:
         """Answers cut from the texts; or log-probs, where they are asked for."""
         tokens = prompt.to_ints()
-        self._service.note(self._model, self._cache.hits(tokens))
-        if options.get("include_prompt_logprobs"):
+        scores = bool(options.get("include_prompt_logprobs"))
+        self._service.note(self._model, self._cache.hits(tokens), scores)
+        if scores:
+            self._service.keep(self._model, tokens)
             values = self._logprobs(tokens, options.get("prompt_logprobs_last_n"))
             sequences = [self._sequence(tokens, 1)]
             return _done(SimpleNamespace(sequences=sequences, prompt_cache_hit_tokens=0, prompt_logprobs=values))

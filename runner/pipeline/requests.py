@@ -80,13 +80,14 @@ class Requests:
         prompt = sampler.chat.prompt(messages)
         params = {**params, "max_tokens": self._room(sampler, prompt, params["max_tokens"])}
         run_seed = self._run.cell.seed
+        fixed = {} if seed is None else {"seed": seed}
         identity = {"weights": sampler.fingerprint, "prompt": prompt, "item": item, "seed": seed, **params}
         request = _Request(
             sampler=sampler,
             prompt=prompt,
             params=params,
             key=digest({**identity, "run_seed": run_seed}),
-            given={"messages": json.dumps(list(messages), ensure_ascii=False), "item": item, **params},
+            given={"messages": json.dumps(list(messages), ensure_ascii=False), "item": item, **params, **fixed},
             seed=seed,
         )
         answers = await self._answers(sampler, shared)

@@ -181,10 +181,15 @@ class Shared:
     async def _connect(self) -> Connection:
         """The engine, reached or started once: cells that wait for one that fails do not each try again."""
         if self._connecting is None:
-            self._connecting = asyncio.create_task(asyncio.to_thread(self._reach))
+            self._connecting = asyncio.create_task(asyncio.to_thread(self.reach))
         return await asyncio.shield(self._connecting)
 
-    def _reach(self) -> Connection:
+    def reach(self) -> Connection:
+        """The engine, for whoever closes the connection again.
+
+        Raises:
+            EnvironmentProblem: It can't be reached or does not serve what the spec names.
+        """
         with asking(type(self.engine)):
             return self.engine.connect(self._request())
 
@@ -194,7 +199,7 @@ class Shared:
         Raises:
             EnvironmentProblem: It can't be, or does not.
         """
-        self._reach().close()
+        self.reach().close()
 
     def failure(self) -> str | None:
         """Why the engine is gone, or None while it lives or was never needed."""
