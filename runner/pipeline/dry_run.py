@@ -24,9 +24,10 @@ from charrun import faults
 from charrun.errors import CharrunError, StageFailed
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.dry_service import DryService, NothingToFetch
-from charrun.pipeline.lengths import CacheShares, EarlierLengths, Lengths, cache_shares
+from charrun.pipeline.lengths import PROBES, CacheShares, EarlierLengths, Lengths, cache_shares
 from charrun.pipeline.observers import nobody
 from charrun.pipeline.shared import Shared
+from charrun.pipeline.virtual_time import VirtualLoop, pace_of
 from charrun.plugin_manager import Registry
 from charrun.service.service import Service
 from charrun.spec.prices import Cost, Rates, cost_of, price_book
@@ -46,7 +47,7 @@ _MOST_ALIKE = 4
 _FACTOR = 10
 """Long answers are not made: those of a tenth of the way are, and the rest is extrapolated."""
 _LARGE = 64 * 1024 * 1024
-_CACHE_SURE = 0.05
+_CACHE_SURE = 0.02
 """How far what a probe found in the engine's cache may be off."""
 _stages: ContextVar[tuple[StageRun, ...]] = ContextVar("stages", default=())
 
@@ -59,11 +60,13 @@ class Forecast:
         low: At the least, by base model: short answers, and all in the engine's cache that can be.
         high: At the most: long answers, and nothing in it.
         bases: What the lengths of its answers rest on.
+        seconds: How long it takes, at the least and at the most.
     """
 
     low: Mapping[str, Usage]
     high: Mapping[str, Usage]
     bases: tuple[str, ...]
+    seconds: tuple[float, float] = (0.0, 0.0)
 
     def cost(self, rates: Mapping[str, Rates | None]) -> Cost | None:
         """The least and the most that it costs; None where a price is not known."""
@@ -92,6 +95,23 @@ class Foresight:
         asked = (each for forecast in self.stages.values() for each in forecast.high.items())
         return sorted({model for model, usage in asked if cost_of(self.rates, model, usage) is None})
 
+    @property
+    def trained(self) -> list[str]:
+        """Stage items that train."""
+        found = (stage for (_, stage), each in self.stages.items() if any(u.trained_tokens for u in each.high.values()))
+        return list(dict.fromkeys(found))
+
+    def seconds(self, jobs: int) -> tuple[float, float]:
+        """How long all of it takes, with so many cells at once: at the least and at the most."""
+        ends = []
+        for end in (0, 1):
+            by_cell: dict[str, float] = {}
+            for (cell, _), forecast in self.stages.items():
+                by_cell[cell] = by_cell.get(cell, 0.0) + forecast.seconds[end]
+            whole, longest = sum(by_cell.values()), max(by_cell.values(), default=0.0)
+            ends.append(max(longest, whole / jobs) if not end else min(whole, longest + whole / jobs))
+        return ends[0], ends[1]
+
     def cost(self) -> Cost | None:
         """The least and the most that all of it costs; None where a price is not known."""
         found = [forecast.cost(self.rates) for forecast in self.stages.values()]
@@ -118,7 +138,9 @@ def foresee(choice: Choice, registry: Registry, runs_dir: Path, cells: Sequence[
             used, longest = short.used[place], longer.used.get(place, short.used[place])
             low[model] = _scaled(_cached(used, most), 1 - slack)
             high[model] = _scaled(_cached(_extrapolated(used, longest, _FACTOR), fewest), 1 + slack)
-        stages[name, stage] = Forecast(low, high, tuple(sorted(short.bases(stage, places))))
+        stages[name, stage] = Forecast(
+            low, high, tuple(sorted(short.bases(stage, places))), _times(short, longer, (name, stage))
+        )
     for group in groups.values():
         _fill(stages, group)
     return Foresight(stages, short.rates, short.unknown, short.gaps)
@@ -163,8 +185,9 @@ def _fill(stages: dict[tuple[str, str], Forecast], group: Sequence[Cell]) -> Non
         known = [stages[cell, stage] for cell in later if (cell, stage) in stages]
         basis = f"like {len(later)} of {len(group)} such cells"
         low, high = (_mean([getattr(each, end) for each in known], len(later)) for end in ("low", "high"))
+        seconds = min(each.seconds[0] for each in known), max(each.seconds[1] for each in known)
         for cell in rest:
-            stages[cell, stage] = Forecast(low, high, (basis,))
+            stages[cell, stage] = Forecast(low, high, (basis,), seconds)
 
 
 def _mean(usages: Sequence[Mapping[str, Usage]], count: int) -> dict[str, Usage]:
@@ -182,6 +205,8 @@ class _Found:
     used: dict[Place, Usage]
     hits: dict[Place, Counter[bool]]
     cache: dict[str, CacheShares]
+    seconds: dict[tuple[str, str], float]
+    off: tuple[float, float]
     lengths: dict[str, set[Lengths]]
     rates: dict[str, Rates | None]
     unknown: set[str]
@@ -225,7 +250,8 @@ def _dry_run(
     with tempfile.TemporaryDirectory(prefix="charrun-dry-run-") as scratch, faults.suspended():
         dry = DryRun(choice, registry, runs_dir, Path(scratch), share)
         try:
-            asyncio.run(dry.all(cells))
+            with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+                runner.run(dry.all(cells))
             look(dry)
             used = dict(dry.spending.ledger.totals.used)
         finally:
@@ -238,7 +264,17 @@ def _dry_run(
             rates=dry.all_rates(),
             unknown=dry.dry_service.unknown,
             gaps=dry.gaps,
+            seconds=dry.seconds,
+            off=dry.pace.off,
         )
+
+
+def _times(short: _Found, longer: _Found, place: tuple[str, str]) -> tuple[float, float]:
+    """How long a stage takes: time grows in proportion to the length of answers."""
+    one = short.seconds.get(place, 0.0)
+    two = longer.seconds.get(place, one)
+    low, high = short.off
+    return one * low, max(two, one + (two - one) * _FACTOR) * high
 
 
 def _cached(usage: Usage, hits: int) -> Usage:
@@ -265,6 +301,8 @@ class DryRun(Shared):
         lengths: By stage item, what the lengths of its answers rest on.
         hits: Tokens that may be in the engine's cache, of prompts that are answered and of such that are scored.
         gaps: Stages that could not be foreseen, each with the reason.
+        seconds: How long each stage of each cell takes.
+        pace: How long requests take.
     """
 
     def __init__(self, choice: Choice, registry: Registry, runs_dir: Path, scratch: Path, share: float) -> None:
@@ -283,7 +321,10 @@ class DryRun(Shared):
         self.gaps: dict[tuple[str, str], str] = {}
         contexts = {name: each.context for name, each in price_book().models.items() if each.context}
         texts = (files("charrun.specs") / _TEXTS).read_text(encoding="utf-8")
-        self.dry_service = DryService(self._draw, self._note, texts, contexts)
+        self.pace = pace_of(runs_dir, choice.spec.name, runs_dir / PROBES / f"{choice.spec.name}.jsonl")
+        self.seconds: dict[tuple[str, str], float] = {}
+        self._begun: dict[StageRun, float] = {}
+        self.dry_service = DryService(self._draw, self._note, texts, contexts, self._seconds)
 
     async def all(self, cells: Sequence[Cell]) -> None:
         """All stages of these cells, as far as they can be foreseen."""
@@ -328,8 +369,11 @@ class DryRun(Shared):
             if not stage.stage.runs_dry:
                 raise StageFailed(f"{stage.item.id} does not run dry")
             _stages.set((*_stages.get(), stage))
-        elif event in ("stage_finished", "stage_failed") and stage in _stages.get()[-1:]:
+            self._begun[stage] = asyncio.get_running_loop().time()
+        elif stage is not None and event in ("stage_finished", "stage_failed") and stage in _stages.get()[-1:]:
             _stages.set(_stages.get()[:-1])
+            took = asyncio.get_running_loop().time() - self._begun[stage]
+            self.seconds[stage.place] = self.seconds.get(stage.place, 0.0) + took
 
     def message(self, stage: StageRun | None, text: str) -> None:
         """Nothing is told."""
@@ -343,6 +387,10 @@ class DryRun(Shared):
         if longest > 1:
             self.lengths.setdefault(run.item.id, set()).add(lengths)
         return lengths.draw(self._rng, longest, self._share)
+
+    def _seconds(self, model: str, tokens: int) -> float:
+        running = _stages.get()
+        return self.pace.seconds(running[-1].item.id if running else "", model, tokens)
 
     def _note(self, model: str, hits: int, scores: bool) -> None:
         for run in _stages.get()[-1:]:

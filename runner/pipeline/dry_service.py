@@ -16,6 +16,7 @@ from typing import Any
 
 from charrun.chat import Chat, load_tokenizer
 from charrun.errors import CharrunError, EnvironmentProblem
+from charrun.pipeline.virtual_time import Clock
 from charrun.service.models import local_folder
 from charrun.service.service import Service
 from charrun.service.session import Sampler, Session
@@ -30,6 +31,8 @@ Draw = Callable[[str, int], int]
 Note = Callable[[str, int, bool], None]
 """Told of each request's base model, how many of its prompt's tokens an engine may find in its cache, and whether it
 scores its prompt."""
+Seconds = Callable[[str, int], float]
+"""How long a request takes, given the base model and the tokens of its longest answer."""
 KEPT_SCORED = 512
 """Scoring requests of each model that a dry run keeps for a probe, chosen among all."""
 
@@ -72,10 +75,12 @@ class DryService(Service):
         texts: What they are made of.
         note: Told what may be in an engine's cache; the answers themselves say that nothing was.
         contexts: Longest prompt plus answer by model, where it is known.
+        seconds: How long requests take.
     """
 
-    def __init__(self, draw: Draw, note: Note, texts: str, contexts: Mapping[str, int]) -> None:
+    def __init__(self, draw: Draw, note: Note, texts: str, contexts: Mapping[str, int], seconds: Seconds) -> None:
         self._draw = draw
+        self.seconds = seconds
         self._texts = texts
         self.note = note
         self._contexts = contexts
@@ -200,11 +205,13 @@ class _Sampler:
             self._service.keep(self._model, tokens)
             values = self._logprobs(tokens, options.get("prompt_logprobs_last_n"))
             sequences = [self._sequence(tokens, 1)]
-            return _done(SimpleNamespace(sequences=sequences, prompt_cache_hit_tokens=0, prompt_logprobs=values))
+            found = SimpleNamespace(sequences=sequences, prompt_cache_hit_tokens=0, prompt_logprobs=values)
+            return _done(found, self._service.seconds(self._model, 1))
         sequences = [self._sequence(tokens, sampling_params.max_tokens) for _ in range(num_samples)]
         for sequence in sequences:
             self._cache.keep([*tokens, *sequence.tokens])
-        return _done(SimpleNamespace(sequences=sequences, prompt_cache_hit_tokens=0, prompt_logprobs=None))
+        found = SimpleNamespace(sequences=sequences, prompt_cache_hit_tokens=0, prompt_logprobs=None)
+        return _done(found, self._service.seconds(self._model, max(len(each.tokens) for each in sequences)))
 
     def compute_logprobs(self, prompt: Any, prompt_logprobs_last_n: int | None = None) -> Any:
         """Log-probs of a prompt's tokens."""
@@ -230,49 +237,56 @@ class _Sampler:
 class _Trainer:
     """The SDK's training client, as far as stages use it."""
 
+    def __init__(self) -> None:
+        self._clock = Clock()
+
     def forward(self, data: Sequence[Any], *args: Any, **options: Any) -> Any:
         """Log-probs, all the same."""
         outputs = [{"logprobs": SimpleNamespace(data=[_LOGPROB] * datum.model_input.length)} for datum in data]
-        return _done(SimpleNamespace(loss_fn_outputs=outputs, metrics=self._metrics))
+        return self._in_turn(SimpleNamespace(loss_fn_outputs=outputs, metrics=self._metrics))
 
     def forward_backward(self, data: Sequence[Any], *args: Any, **options: Any) -> Any:
         """The metrics of a loss."""
-        return _done(SimpleNamespace(metrics=self._metrics, loss_fn_outputs=[]))
+        return self._in_turn(SimpleNamespace(metrics=self._metrics, loss_fn_outputs=[]))
 
     def forward_backward_custom(self, data: Sequence[Any], loss: Any, *args: Any, **options: Any) -> Any:
         """The metrics of a loss that the stage computes."""
         import torch
 
         _, metrics = loss(list(data), [torch.full((datum.model_input.length,), _LOGPROB) for datum in data])
-        return _done(SimpleNamespace(metrics={**self._metrics, **metrics}, loss_fn_outputs=[]))
+        return self._in_turn(SimpleNamespace(metrics={**self._metrics, **metrics}, loss_fn_outputs=[]), answers=2)
 
     def optim_step(self, *args: Any, **options: Any) -> Any:
         """Nothing."""
-        return _done(SimpleNamespace(metrics={}))
+        return self._in_turn(SimpleNamespace(metrics={}), step=True)
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("save_"):
             raise AttributeError(name)
-        return lambda name="", *args, **options: _done(SimpleNamespace(path=f"tinker://dry-run/{name}"))
+        return lambda name="", *args, **options: self._in_turn(SimpleNamespace(path=f"tinker://dry-run/{name}"))
+
+    def _in_turn(self, result: Any, *, step: bool = False, answers: int = 1) -> Any:
+        now = asyncio.get_running_loop().time()
+        return _done(result, self._clock.next(now, step=step, answers=answers) - now)
 
     @cached_property
     def _metrics(self) -> dict[str, float]:
         return {"loss:sum": 0.0}
 
 
-def _done(result: Any) -> Any:
-    """A future of the SDK's that has its result."""
-
+def _done(result: Any, seconds: float = 0.0) -> Any:
+    """A future of the SDK's that has its result; who awaits it does so until it is due."""
     future: concurrent.futures.Future[Any] = concurrent.futures.Future()
     future.set_result(result)
-    return _Future(future)
+    return _Future(future, asyncio.get_running_loop().time() + seconds)
 
 
 class _Future:
     """A finished `APIFuture`; awaiting it lets others go on."""
 
-    def __init__(self, future: concurrent.futures.Future[Any]) -> None:
+    def __init__(self, future: concurrent.futures.Future[Any], due: float) -> None:
         self._future = future
+        self._due = due
 
     def future(self) -> concurrent.futures.Future[Any]:
         """The standard library's."""
@@ -284,7 +298,7 @@ class _Future:
 
     async def coroutine(self) -> Any:
         """The result."""
-        await asyncio.sleep(0)
+        await asyncio.sleep(max(0.0, self._due - asyncio.get_running_loop().time()))
         return self._future.result()
 
     def __await__(self) -> Any:

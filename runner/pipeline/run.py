@@ -127,6 +127,8 @@ def _cells(shared: Shared, selection: Selection) -> list[Cell]:
 
 async def _run(shared: Shared, choice: Choice, selection: Selection, manner: Manner) -> RunResult:
     cells = _cells(shared, selection)
+    if shared.engine.hosted:
+        shared.to_train = _to_train(_cells(shared, selection))  # cells of their own: to look is not to run
     started = time.monotonic()
     run = shared.folder.name
     damaged = _damage_of(shared.folder)
@@ -172,6 +174,18 @@ async def _run(shared: Shared, choice: Choice, selection: Selection, manner: Man
     write_snapshot(shared.folder.folder)
     shared.observers.tell(events.RunFinished(run, shared.folder.folder, round(time.monotonic() - started, 3)))
     return _result_of(shared, results)
+
+
+def _to_train(cells: Sequence[Cell]) -> dict[tuple[str, int], str]:
+    """By base model and LoRA rank, the stage item that trains such an adapter and is not done."""
+    found: dict[tuple[str, int], str] = {}
+    for cell in cells:
+        for stage in cell.selected:
+            rank = stage.options.get("lora_rank")
+            if isinstance(rank, int) and stage.stage.trains and (stage.forced or stage.peek() is None):
+                for role in stage.stage.trains:
+                    found.setdefault((cell.model(role).name, rank), stage.item.id)
+    return found
 
 
 def _damage_of(run: RunFolder) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charrun import events
-from charrun.errors import BudgetReached, Interrupted, Locked, StageFailed, disk_problem
+from charrun.errors import BudgetReached, EnvironmentProblem, Interrupted, Locked, StageFailed, disk_problem
 from charrun.pipeline.answers import SharedAnswers
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.defects import asking
@@ -44,6 +44,7 @@ class Shared:
     """One run's surroundings. The engine is started and the SDK imported when a stage first needs them.
 
     Attributes:
+        to_train: By base model and LoRA rank, the stage item that is going to train such an adapter.
         stopping: Whether a person has asked the run to stop: nothing is begun any more, what is in flight is awaited.
         failures: By ticket the errors of stages that have failed: cells that share the work share the failure.
     """
@@ -78,6 +79,7 @@ class Shared:
         self._turns: dict[Path, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._forced: set[Path] = set()
         self._wait = wait
+        self.to_train: dict[tuple[str, int], str] = {}
         self.stopping = False
         self.failures: dict[Path, StageFailed] = {}
         self.answers = SharedAnswers(self.store, self.writing)
@@ -176,7 +178,30 @@ class Shared:
                 self._service = service
                 # Calls that cost nothing, before anything is paid.
                 self.folder.write(LOCK, await complete_lock(self, service))
+                if self.engine.hosted:
+                    await self._try_adapters(service)
             return self._service
+
+    async def _try_adapters(self, service: Service) -> None:
+        """Whether the engine trains what is going to be trained: a fresh adapter costs nothing, and tells.
+
+        Raises:
+            EnvironmentProblem: It does not.
+        """
+        if not self.to_train:
+            return
+        session = await service.begin({"stage": "preflight"})
+        try:
+            for (model, rank), stage in self.to_train.items():
+                try:
+                    await session.new_adapter(model, rank, 0)
+                except StageFailed as error:
+                    raise EnvironmentProblem(
+                        f"{model} can't be trained with LoRA rank {rank}, before anything was paid: {error.message}",
+                        f"choose another rank, --set {stage}.lora_rank=..., or another model",
+                    ) from error
+        finally:
+            await session.close()
 
     async def _connect(self) -> Connection:
         """The engine, reached or started once: cells that wait for one that fails do not each try again."""

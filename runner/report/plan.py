@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.plan import PlannedCell, PlannedStage
+from charrun.pipeline.run import JOBS
 from charrun.report.columns import fit
 from charrun.report.cost import usd, whole_usd
-from charrun.report.text import counted, safe
-from charrun.spec.prices import dollars
+from charrun.report.text import counted, duration, safe
+from charrun.spec.prices import STORAGE_USD, dollars
 from charrun.usage import Usage
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def plan_document(planned: Sequence[PlannedCell], money: Money | None) -> dict[s
         "usd": None if cost is None else [dollars(cost.low), dollars(cost.high)],
         "budget_usd": money.limit,
         "spent_usd": dollars(money.spent),
+        "seconds": [round(each) for each in money.foresight.seconds(JOBS)],
         "tokenizers_missing": sorted(money.foresight.unknown),
         "not_foreseen": [{"cell": c, "stage": s, "why": why} for (c, s), why in money.foresight.gaps.items()],
     }
@@ -109,6 +111,14 @@ def money_lines(money: Money) -> list[str]:
             told = f"It will cost ${usd(cost.low)} at least; what could not be foreseen is not in that"
         spent = f", beside ${usd(money.spent)} that it has cost already" if money.spent else ""
         lines.append(f"{told}{spent}.")
+    shortest, longest = foresight.seconds(JOBS)
+    if longest:
+        lines.append(f"It will take {duration(shortest)} to {duration(longest)} at the service.")
+    if foresight.trained:
+        lines.append(
+            f"What {', '.join(map(safe, foresight.trained))} saves stays there until it is deleted, at "
+            f"${STORAGE_USD:.2f} a GB and month: `charrun gc` deletes what no run needs."
+        )
     if money.limit is not None:
         lines.append(f"Its budget is ${whole_usd(money.limit)}, which it never exceeds.")
     elif cost is None or cost.high:

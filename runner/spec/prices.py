@@ -19,6 +19,8 @@ FIGURES = ("prefill", "cached_prefill", "sample", "train")
 """What is paid for, in the order of tables."""
 CACHED_SHARE = 0.2
 """Cached prefill to prefill, by Tinker's documentation (2026)."""
+STORAGE_USD = 0.10
+"""Of a gigabyte of checkpoints for a month, by Tinker's documentation (2026)."""
 _VERSION = 1
 
 
