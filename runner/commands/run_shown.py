@@ -59,6 +59,7 @@ class Person:
     """What a person reads, on a terminal or not."""
 
     def __init__(self, plain: bool, verbosity: int) -> None:
+        self._expected: tuple[float, float] | None = None
         self.plain = plain or os.environ.get("TERM") == "dumb"
         self.verbosity = verbosity
         self.console = terminal("nobody reads this any more; the run goes on: charrun status tells how far it is")
@@ -67,7 +68,10 @@ class Person:
         from charrun.pipeline.plan import priced
         from charrun.report.plan import print_plan
         from charrun.report.summary import print_start
+        from charrun.spec.prices import dollars
 
+        if money is not None and (cost := money.foresight.cost()) is not None:
+            self._expected = dollars(money.spent + cost.low), dollars(money.spent + cost.high)
         if self.verbosity:
             print_start(self.console, choice, [cell.spec for cell in cells])
         if choice.engine.hosted:
@@ -76,7 +80,7 @@ class Person:
     def watching(self) -> AbstractContextManager[object]:
         from charrun.report.console import ConsoleWatcher
 
-        return ConsoleWatcher(self.console, self.plain, self.verbosity)
+        return ConsoleWatcher(self.console, self.plain, self.verbosity, self._expected)
 
     def end(self, result: RunResult) -> None:
         from charrun.report.summary import print_summary

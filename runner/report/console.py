@@ -26,12 +26,12 @@ class _Watch:
     shown: float = field(default_factory=time.monotonic)
     task: TaskID | None = None
 
-    def pace(self, event: events.StageProgressed) -> str:
-        """Tokens a second, time left, and what the run has cost so far."""
+    def pace(self, event: events.StageProgressed, expected: str = "") -> str:
+        """Tokens a second, time left, what the run has cost so far and is expected to cost."""
         seconds = time.monotonic() - self.started
         going = 0 < event.done < event.total
         left = duration(seconds / event.done * (event.total - event.done)) if going else "-"
-        money = f", ${event.usd:.2f}" if event.usd else ""
+        money = f", ${event.usd:.2f}{expected}" if event.usd else ""
         return f"{rate(event.tokens, seconds)} tokens/s, {left} left{money}"
 
 
@@ -42,10 +42,18 @@ class ConsoleWatcher:
         console: Where.
         plain: Lines instead of bars, also on a terminal.
         verbosity: 0 shows what fails, 1 what happens, 2 every optimiser step too.
+        expected: US dollars that the run will have cost when it ends, the least and the most; None if not known.
     """
 
-    def __init__(self, console: Console, plain: bool = False, verbosity: int = 1) -> None:
+    def __init__(
+        self,
+        console: Console,
+        plain: bool = False,
+        verbosity: int = 1,
+        expected: tuple[float, float] | None = None,
+    ) -> None:
         self.console = console
+        self._expected = "" if expected is None else f" of ${expected[0]:.2f} to ${expected[1]:.2f}"
         self.bars = console.is_terminal and not plain and verbosity > 0
         self.verbosity = verbosity
         self._several = False
@@ -96,11 +104,13 @@ class ConsoleWatcher:
         if watch is None or watch.task is None:
             return
         if self.bars:
-            self._progress.update(watch.task, completed=event.done, total=event.total or None, pace=watch.pace(event))
+            self._progress.update(
+                watch.task, completed=event.done, total=event.total or None, pace=watch.pace(event, self._expected)
+            )
         elif time.monotonic() - watch.shown > _PLAIN_EVERY_SECONDS:
             watch.shown = time.monotonic()
             name = self._name((event.cell, event.stage))
-            self._print(f"  {name} {event.done:,}/{event.total:,}, {watch.pace(event)}")
+            self._print(f"  {name} {event.done:,}/{event.total:,}, {watch.pace(event, self._expected)}")
 
     def charrun_step_done(self, event: events.StepDone) -> None:
         """The metrics of a step, where everything is wanted."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from charrun.report.run_views import cell_state
+from charrun.report.run_views import cell_state, throughput_of
 from charrun.store.cells import CellView, StageView
 from charrun.store.runs import Found, Run
 
@@ -27,6 +28,7 @@ def run_document(run: Run) -> dict[str, Any]:
         "hint": run.hint,
         "command": run.command,
         "cells": [_cell(cell) for cell in run.cells],
+        "throughput": [asdict(each) for each in throughput_of(run, run.cells)],
     }
 
 

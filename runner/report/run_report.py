@@ -9,13 +9,11 @@ from charrun.pipeline.choice import Choice
 from charrun.pipeline.results import CellResult, RunResult, StageResult
 from charrun.report.cost import cost_lines, cost_rows
 from charrun.report.outcome import evaluation_lines, weight_lines
-from charrun.report.text import PART, counted, duration, rate, safe
+from charrun.report.text import PART, counted, duration, safe
+from charrun.report.throughput import HEADING, throughput
 from charrun.spec import ModelRef
 from charrun.spec.prices import Rates
 from charrun.store.ledger import Totals
-from charrun.usage import Usage
-
-_SLOWEST = 0.99
 
 
 def run_report(
@@ -109,32 +107,11 @@ def _throughput(result: RunResult, totals: Totals) -> Iterable[str]:
     seconds: dict[str, float] = {}
     for done in (stage for cell in result.cells for stage in cell.stages):
         seconds[done.id] = seconds.get(done.id, 0.0) + done.seconds
-    stages = list(dict.fromkeys(place.stage for place in totals.times))
-    if not stages:
+    found = throughput(totals, seconds)
+    if not found:
         yield "Nothing was asked for: all of it was found."
         return
-    rows = []
-    for stage in stages:
-        times = sorted(pair for place, found in totals.times.items() if place.stage == stage for pair in found)
-        used = Usage()
-        for place, usage in totals.used.items():
-            if place.stage == stage:
-                used.add(usage)
-        took = [time for time, _ in times]
-        wall = seconds.get(stage, 0.0)
-        rows.append(
-            (
-                safe(stage),
-                f"{len(times):,}",
-                rate(used.tokens, wall),
-                f"{sum(took) / wall:.1f}" if wall else "-",
-                f"{took[len(took) // 2]:.2f}",
-                f"{took[min(len(took) - 1, int(_SLOWEST * len(took)))]:.2f}",
-                f"{sum(waited for _, waited in times) / len(times):.2f}",
-            )
-        )
-    heading = ("stage", "requests", "tokens/s", "in flight", "median, s", "slowest 1%, s", "waited before, s")
-    yield _table(heading, rows)
+    yield _table(HEADING, [each.row() for each in found])
     yield (
         "In flight: requests at once in the mean. A request's time runs from when it was sent to its answer; before "
         "that it waited for a place or for the budget."

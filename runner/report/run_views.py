@@ -11,7 +11,9 @@ from typing import Any
 from charrun.report.columns import age, fit, moment, short, table, wrapped
 from charrun.report.outcome import evaluation_lines, weight_lines
 from charrun.report.text import counted, duration, rate, safe, safe_lines
+from charrun.report.throughput import Throughput, throughput
 from charrun.store.cells import CellView, StageView
+from charrun.store.ledger import LEDGER, read_ledger
 from charrun.store.replay import FAILED, FINISHED, INTERRUPTED, LEFT_OUT, RUNNING, STOPPED
 from charrun.store.runs import Found, Run
 
@@ -72,12 +74,35 @@ def status_lines(run: Run, width: int, only: str = "") -> list[str]:
     """
     lines = _head(run)
     cells = [cell for cell in run.cells if only in ("", cell.name)]
+    asked = cells
     if len(cells) > _FULL_CELLS:
         lines += ["", *_cell_table(cells, width)]
         cells = [cell for cell in cells if cell_state(cell) in (RUNNING, FAILED, INTERRUPTED, STOPPED)][:_FULL_CELLS]
     for cell in cells:
         lines += ["", *_cell(run, cell, width)]
-    return lines + _next(run)
+    return [*lines, *_requests(run, asked, width), *_next(run)]
+
+
+def throughput_of(run: Run, cells: Sequence[CellView]) -> list[Throughput]:
+    """How fast the requests of some cells were, by stage; nothing where the ledger can't be read."""
+    seconds: dict[str, float] = {}
+    for stage in (stage for cell in cells for stage in cell.stages):
+        going = max(0.0, time.time() - stage.since) if stage.state == RUNNING and stage.since is not None else 0.0
+        seconds[stage.id] = seconds.get(stage.id, 0.0) + stage.seconds + going
+    try:
+        totals = read_ledger(run.folder / LEDGER)
+    except OSError:
+        return []
+    return throughput(totals, seconds, [cell.name for cell in cells])
+
+
+def _requests(run: Run, cells: Sequence[CellView], width: int) -> list[str]:
+    found = throughput_of(run, cells)
+    if not found:
+        return []
+    rows: list[tuple[str, ...]] = [("stage", "requests", "in flight", "median, s", "slowest 1%", "waited, s")]
+    rows += [(*each.row()[:2], *each.row()[3:]) for each in found]
+    return ["", "Requests, in all cells shown" if len(cells) > 1 else "Requests", *table(rows, "<>>>>>", width)]
 
 
 def _head(run: Run) -> list[str]:

@@ -12,7 +12,9 @@ from charrun.pipeline.choice import Choice
 from charrun.pipeline.results import CellResult, RunResult
 from charrun.report.cost import usd
 from charrun.report.outcome import evaluation_lines, weight_lines
-from charrun.report.text import counted, duration, rate
+from charrun.report.text import counted, duration, rate, safe
+from charrun.report.throughput import throughput
+from charrun.store.ledger import LEDGER, read_ledger
 
 if TYPE_CHECKING:
     from charrun.spec import CellSpec
@@ -55,6 +57,7 @@ def print_summary(console: Console, result: RunResult, plain: bool = False) -> N
         _print(console, ["", *_comparison(result)])
     if not shown:
         _print(console, ["", f"Run folder: {result.folder}"])
+    _print(console, _requests(result))
     if result.stand_ins:
         _print(
             console,
@@ -112,6 +115,22 @@ def _paths(result: RunResult, cell: CellResult) -> list[str]:
         lines.append(f"Cost:             ${low if low == high else f'{low} to ${high}'} (charrun cost)")
     lines.append(f"Stage time:       {duration(sum(s.seconds for s in cell.stages))}")
     return lines
+
+
+def _requests(result: RunResult) -> list[str]:
+    """How fast the requests of this run were, where it made some."""
+    made = [stage for cell in result.cells for stage in cell.stages if not stage.cached]
+    if not made or not (result.folder / LEDGER).exists():
+        return []
+    found = throughput(read_ledger(result.folder / LEDGER), {})
+    if not found:
+        return []
+    slowest = max(found, key=lambda each: each.slowest)
+    requests = sum(each.requests for each in found)
+    return [
+        f"Requests:         {requests:,}; the slowest 1% took {slowest.slowest:.2f} s in {safe(slowest.stage)} "
+        "(charrun status)"
+    ]
 
 
 def _print(console: Console, lines: Iterable[str]) -> None:
