@@ -95,7 +95,7 @@ def least_seconds(jobs: Sequence[Job], cycle: float, cap: float = math.inf, *, i
         cap: Sequences at once.
         in_stages: Whether no stage begins before the one before it has ended.
     """
-    after: dict[int, list[int]] = defaultdict(list)
+    after: dict[int, list[tuple[int, bool]]] = defaultdict(list)
     waits = [0] * len(jobs)
     ready = [0.0] * len(jobs)
     previous: dict[str, int] = {}
@@ -103,29 +103,28 @@ def least_seconds(jobs: Sequence[Job], cycle: float, cap: float = math.inf, *, i
     left = {stage: sum(job.stage == stage for job in jobs) for stage in stages}
     members = {stage: [n for n, job in enumerate(jobs) if job.stage == stage] for stage in stages}
     for number, job in enumerate(jobs):
-        needs = set(job.needs)
+        for need in job.needs:
+            after[need].append((number, True))
+        follows = job.kind not in SAMPLING and job.queue in previous
+        if follows:  # in its turn, and it does not wait for an answer
+            after[previous[job.queue]].append((number, False))
         if job.kind not in SAMPLING:
-            if job.queue in previous:
-                needs.add(previous[job.queue])
             previous[job.queue] = number
-        for need in needs:
-            after[need].append(number)
-        waits[number] = len(needs) + (in_stages and job.stage != stages[0])
+        waits[number] = len(job.needs) + follows + (in_stages and job.stage != stages[0])
     heap: list[tuple[float, int]] = [(0.0, number) for number in range(len(jobs)) if not waits[number]]
     running: list[tuple[float, int]] = []
     busy, last_start, end = 0, 0.0, 0.0
-    stepped: dict[str, float] = {}
+    slots: dict[str, float] = {}
     ended: dict[str, float] = {}
 
     def finish(number: int, when: float) -> None:
         nonlocal end
         end = max(end, when)
-        freed = list(after[number])
         stage = jobs[number].stage
         left[stage] -= 1
         ended[stage] = max(ended.get(stage, 0.0), when)
-        for other in freed:
-            release(other, when)
+        for other, is_answer in after[number]:
+            release(other, when if is_answer else 0.0)
         if in_stages and not left[stage] and stage != stages[-1]:
             following = stages[stages.index(stage) + 1]
             for other in members[following]:
@@ -157,10 +156,9 @@ def least_seconds(jobs: Sequence[Job], cycle: float, cap: float = math.inf, *, i
             heapq.heappush(done, (when + job.seconds, number))
             continue
         if cycle:
-            slot = math.ceil(round(when / cycle, 9)) * cycle
-            slot = max(slot, stepped.get(job.queue, -cycle) + cycle)
-            if job.kind == "step":
-                stepped[job.queue] = slot
+            slot = (math.floor(round(ready[number] / cycle, 9)) + 1) * cycle  # an answer comes when its cycle is over
+            slot = max(slot, slots.get(job.queue, 0.0))
+            slots[job.queue] = slot + (cycle if job.kind == "step" else 0.0)
         else:
             slot = when
         heapq.heappush(done, (slot, number))

@@ -129,7 +129,7 @@ class Clock:
             step: Whether it is an optimizer step.
             answers: Cycles that it takes, where a later part of it needs the answer of an earlier one.
         """
-        slot = max(self.slot, math.ceil(now / CYCLE_SECONDS) * CYCLE_SECONDS)
+        slot = max(self.slot, (math.floor(now / CYCLE_SECONDS) + 1) * CYCLE_SECONDS)
         if self.stepped and slot == self.slot:
             slot += CYCLE_SECONDS
         self.slot, self.stepped = slot + (answers - 1) * CYCLE_SECONDS, step
