@@ -52,6 +52,13 @@ def main() -> None:
         log = JobLog(storage / "jobs.jsonl", note)
         worker = SimTraining.worker = SimWorker(settings, Service(**line.get("service", {})), meter, log)
         desk = open_desk(settings, worker, SimTraining, (Route("/api/v1/billing/usage/events", events),))
+
+        def lose(request_id: str) -> None:
+            ticket = desk.office.get(request_id)
+            if ticket is not None:  # right after its result was handed to the loop
+                ticket.loop.call_soon_threadsafe(desk.office._drop, ticket)
+
+        worker.lose = lose
         return desk
 
     def watch() -> None:

@@ -53,6 +53,7 @@ class Service:
         token_seconds: For each token of an answer.
         jitter: Standard deviation of the logarithm of a request's time.
         cap: Sequences at once; more are answered with 429.
+        lost: Share of answers that the service bills and loses (410).
         cycle: Seconds of a training clock cycle, in which a training takes one optimizer step at the most; 0 trains at
             once.
     """
@@ -63,6 +64,7 @@ class Service:
     token_seconds: float = 0.0
     jitter: float = 0.0
     cap: int = 1_000_000
+    lost: float = 0.0
     cycle: float = 0.0
 
 
@@ -77,6 +79,8 @@ class SimWorker(Worker):
         """What the training operation that runs now says of itself, and
         session: whose it is."""
         self.session = ""
+        self.lose: Callable[[str], None] = lambda request_id: None
+        self._chance = random.Random(7)
         self._queues: dict[str, deque[tuple[Ticket, Operation, float]]] = {}
         self._service = service
         self._meter = meter
@@ -169,6 +173,8 @@ class SimWorker(Worker):
                 **about,
             )
             job.finish(SampleResult(answers, scores, hits))
+            if self._chance.random() < self._service.lost:
+                self.lose(job.request_id)
 
         self._at(time.monotonic() + seconds, finish)
 

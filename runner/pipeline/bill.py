@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from charrun.errors import EnvironmentProblem
@@ -11,7 +12,8 @@ from charrun.pipeline.checkpoints import engine_options
 from charrun.pipeline.defects import asking
 from charrun.plugin_manager import Registry
 from charrun.service.engine import Billed, EngineRequest
-from charrun.store.ledger import LEDGER_NOTE, Totals
+from charrun.store.ledger import LEDGER_NOTE, Place, Totals, process_of
+from charrun.usage import Usage
 
 if TYPE_CHECKING:
     from charrun.store.runs import Run
@@ -30,3 +32,48 @@ def billed_of(run: Run, totals: Totals, registry: Registry) -> Sequence[Billed]:
     with asking(type(engine)):
         found = engine.billed(run.started or time.time(), run.last or time.time(), request)
     return [each for each in found if each.note.get(LEDGER_NOTE) in totals.processes]
+
+
+def ends_by_bill(totals: Totals, billed: Sequence[Billed]) -> dict[str, Usage]:
+    """What requests without an end have used, by their number, as the engine's bill says.
+
+    Of a process, cell, stage and model the bill is more than the ledger by just what those requests used; it stands
+    with the first of them. Forward passes are billed as training, and come first.
+
+    Args:
+        totals: The ledger.
+        billed: The whole bill: what is not in it yet was not used.
+    """
+    bill: dict[tuple[str, Place], Counter[str]] = {}
+    for each in billed:
+        place = Place(each.note.get("cell", ""), each.note.get("stage", ""), each.model)
+        bill.setdefault((each.note[LEDGER_NOTE], place), Counter())[each.kind] += each.tokens
+    groups: dict[tuple[str, Place], list[str]] = {}
+    for number, (place, _) in totals.open.items():
+        groups.setdefault((process_of(number), place), []).append(number)
+    found: dict[str, Usage] = {}
+    for (process, place), numbers in groups.items():
+        known = totals.processes.get(process, {}).get(place, Usage())
+        most = Usage()
+        for number in numbers:
+            most.add(totals.open[number][1])
+        used = _rest(bill.get((process, place), Counter()), known, most)
+        if used is not None:
+            found |= {number: Usage() for number in numbers} | {numbers[0]: used}
+    return found
+
+
+def _rest(paid: Mapping[str, int], known: Usage, most: Usage) -> Usage | None:
+    """What is billed and not known; None where that can't be what some requests have used that use this at the most."""
+    trained = paid["training"] - known.trained_tokens - known.forward_tokens
+    forward = min(trained, most.forward_tokens)
+    rest = Usage(
+        prefill_tokens=paid["prefill"] - known.prefill_tokens,
+        cached_tokens=paid["cached"] - known.cached_tokens,
+        sampled_tokens=paid["sampled"] - known.sampled_tokens,
+        forward_tokens=forward,
+        trained_tokens=trained - forward,
+    )
+    counts = rest.to_dict().values()
+    fits = rest.input_tokens <= most.input_tokens and rest.sampled_tokens <= most.sampled_tokens
+    return rest if min(counts) >= 0 and fits and rest.trained_tokens <= most.trained_tokens else None

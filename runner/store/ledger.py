@@ -50,14 +50,15 @@ class Totals:
         times: Of answered requests, by place, the seconds until the answer and those that they waited to be sent.
         open: Of requests without an end, by their number: where, and the most that they can use.
         damaged: Numbers of lines that can't be used.
-        processes: Names of the processes that entered them; sessions at the engine carry them.
+        processes: By the name of each process that entered them, what those of its requests used that have an end, by
+            place; sessions at the engine carry that name.
     """
 
     used: dict[Place, Usage] = field(default_factory=dict)
     times: dict[Place, list[tuple[float, float]]] = field(default_factory=dict)
     open: dict[str, tuple[Place, Usage]] = field(default_factory=dict)
     damaged: list[int] = field(default_factory=list)
-    processes: set[str] = field(default_factory=set)
+    processes: dict[str, dict[Place, Usage]] = field(default_factory=dict)
     _lines: int = 0
 
     def take(self, line: bytes) -> tuple[Place, Usage] | None:
@@ -68,13 +69,14 @@ class Totals:
             self.damaged.append(self._lines)
             return None
         number = str(value["id"])
-        self.processes.add(number.partition(".")[0])
+        own = self.processes.setdefault(process_of(number), {})
         if "most" in value:
             place, most = Place(value["cell"], value["stage"], value["model"]), Usage.of(value["most"])
             self.open[number] = place, most
             return place, most
         place, used = Place(value["cell"], value["stage"], value["model"]), Usage.of(value["used"])
         self.used.setdefault(place, Usage()).add(used)
+        own.setdefault(place, Usage()).add(used)
         if "seconds" in value:
             self.times.setdefault(place, []).append((float(value["seconds"]), float(value["waited"])))
         _, most = self.open.pop(number, (place, Usage()))  # its beginning may be damaged
@@ -95,6 +97,11 @@ class Totals:
         for usage in self.used.values():
             total.add(usage)
         return total
+
+
+def process_of(number: str) -> str:
+    """The name of the process that has entered a request."""
+    return number.partition(".")[0]
 
 
 Heard = Callable[[Place, Usage], None]
