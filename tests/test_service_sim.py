@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from charrun.demo import MODELS
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
 import money
+from service_sim.critical import Job, least_seconds, one_by_one
 from service_sim.process import Running, simulated
 
 STAGES = "[prompts, teacher, student, pairs, dpo, reflection, interaction, sft]"
@@ -53,6 +55,41 @@ def test_the_services_bill_is_the_ledger_to_the_token(spec: Path, tmp_path: Path
         (training,) = [int(row[4].replace(",", "")) for row in rows if row[1] == "training"]
         bill = service.bill()[money.STUDENT]
         assert training == bill["trained"] + bill["forward"]
+
+
+def test_what_a_killed_run_had_in_flight_is_settled_by_the_bill(spec: Path, tmp_path: Path) -> None:
+    """And answers that the service bills and loses: both attempts are in the ledger."""
+    place = ("--runs-dir", tmp_path / "runs")
+    with simulated(tmp_path / "service", money.models(), tokens=40, seconds=0.2, lost=0.1) as service:
+        for point in ("row.after:3", "step.submitted:1"):
+            env = {**service.environment, "CHARRUN_FAULT": point}
+            assert charrun(spec, *place, "--yes", env=env).code == -signal.SIGKILL
+        done(service, spec)
+        billed = money.settled(service)
+        ended, doubt, document = money.ledger(tmp_path / "runs")
+        assert money._sum(ended) < money._sum(billed) <= money._sum(ended) + money._sum(doubt)
+        told = charrun("cost", *place, "--reconcile", "--settle", env=service.environment)
+        assert told.code == 0, told.text
+        assert f"Settled: {document['requests_without_end']} requests without an end" in told.out
+        ended, doubt, document = money.ledger(tmp_path / "runs")
+        assert money.same(billed, ended) and not money._sum(doubt) and not document["requests_without_end"]
+        refused = charrun("cost", *place, "--settle", env=service.environment)
+        assert refused.code == 2 and "--settle goes with --reconcile" in refused.err
+
+
+def test_the_critical_path_is_what_jobs_have_to_wait_for() -> None:
+    def job(kind: str, stage: str, arrived: float, *needs: int, samples: int = 1) -> Job:
+        return Job(kind, stage, 2.0, samples, "run" if kind in ("backward", "step") else "", arrived, 0.0, set(needs))
+
+    answers = [job("sample", "ask", 0.0, samples=3), job("sample", "ask", 0.0), job("sample", "ask", 2.0, 1)]
+    assert least_seconds(answers, 0.0) == 4.0  # the third was made from the second
+    assert least_seconds(answers, 0.0, 3) == 6.0  # one at a time beside three, which go first
+    assert least_seconds(one_by_one(answers), 0.0, 2) == 6.0
+    training = [job("backward", "train", 5.0, 0, 2), job("step", "train", 5.0), job("backward", "train", 5.0)]
+    training += [job("step", "train", 5.0), job("sample", "test", 30.0, 6)]
+    assert least_seconds([*answers, *training], 10.0) == 22.0  # two cycles, then an answer
+    evaluated = [*answers, job("sample", "other", 0.0)]
+    assert least_seconds(evaluated, 0.0, in_stages=True) == 6.0  # no stage before the one before it has ended
 
 
 def test_it_keeps_its_times_and_its_cap(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ import charrun.specs
 from charrun.engine.adam import AdamStep
 from charrun.engine.causal import CausalLM
 from charrun.engine.desk import Operation, settle
+from charrun.engine.errors import RequestRefused
 from charrun.engine.futures import Outcome, Ticket
 from charrun.engine.lora import LoraSpec
 from charrun.engine.losses import Loss
@@ -53,6 +54,7 @@ class Service:
         token_seconds: For each token of an answer.
         jitter: Standard deviation of the logarithm of a request's time.
         cap: Sequences at once; more are answered with 429.
+        most_rank: Highest LoRA rank that it trains.
         lost: Share of answers that the service bills and loses (410).
         cycle: Seconds of a training clock cycle, in which a training takes one optimizer step at the most; 0 trains at
             once.
@@ -65,6 +67,7 @@ class Service:
     jitter: float = 0.0
     cap: int = 1_000_000
     lost: float = 0.0
+    most_rank: int = 512
     cycle: float = 0.0
 
 
@@ -79,6 +82,7 @@ class SimWorker(Worker):
         """What the training operation that runs now says of itself, and
         session: whose it is."""
         self.session = ""
+        self.most_rank = service.most_rank
         self.lose: Callable[[str], None] = lambda request_id: None
         self._chance = random.Random(7)
         self._queues: dict[str, deque[tuple[Ticket, Operation, float]]] = {}
@@ -270,6 +274,8 @@ class SimTraining(TrainingRun):
     names: ClassVar[Mapping[Path, str]]
 
     def __init__(self, base: CausalLM, spec: LoraSpec, folder: Path, activation_bytes: int) -> None:
+        if spec.rank > self.worker.most_rank:
+            raise RequestRefused(f"LoRA rank {spec.rank} is more than {self.worker.most_rank}.")
         super().__init__(base, spec, folder, activation_bytes)
         self._name = self.names[folder]
         self._folder = folder

@@ -198,7 +198,7 @@ class Shared:
                 except StageFailed as error:
                     raise EnvironmentProblem(
                         f"{model} can't be trained with LoRA rank {rank}, before anything was paid: {error.message}",
-                        f"choose another rank, --set {stage}.lora_rank=..., or another model",
+                        f"choose another rank, --set stages.{stage}.with.lora_rank=..., or another model",
                     ) from error
         finally:
             await session.close()
