@@ -138,6 +138,12 @@ def test_status_shows_rows_pace_folders_evaluation_and_weights(smoke: FinishedRu
     (checkpoint,), (adapter,) = smoke.rows("sft", "checkpoint"), smoke.rows("export", "adapter")
     assert checkpoint["state"] in shown.out and str(smoke.runs_dir / adapter["folder"]) in shown.out
     assert max(len(line) for line in shown.out.splitlines() if " " in line.strip() and "/" not in line) <= WIDTH
+    heading, *rows = shown.out[shown.out.index("\nRequests\n") :].split("\n")[2:]
+    assert heading.split("  ")[0] == "stage" and "in flight" in heading and "slowest 1%" in heading
+    told = json.loads(call("status", "--runs-dir", smoke.runs_dir, "--json").out)["throughput"]
+    assert [each["stage"] for each in told] == [row.split()[0] for row in rows if row]
+    (teacher,) = [each for each in told if each["stage"] == "teacher"]
+    assert teacher["requests"] == 16 and 0 < teacher["median"] <= teacher["slowest"] and teacher["in_flight"] > 0
 
 
 def test_a_torn_last_line_and_what_nobody_knows_yet_change_nothing(home: Path, call: Call) -> None:
