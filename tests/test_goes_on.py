@@ -140,7 +140,7 @@ def test_an_engine_that_answers_nothing_for_too_long_ends_the_run_in_one_sentenc
     proxy.begin([Fault("/api/v1/retrieve_future", "never", nth=1, times=FOR_EVER)])
     outcome = charrun(sampled, "--runs-dir", runs, "--yes", "--patience", "0.05", env=env)
     assert outcome.code == 5 and "Traceback" not in outcome.text
-    assert "error: the engine has answered none of 6 requests for 3 seconds" in outcome.err
+    assert "error: the engine has answered none of 12 requests for 3 seconds" in outcome.err
     assert "run the same command again" in outcome.err
     proxy.begin()
     assert charrun(sampled, "--runs-dir", runs, "--yes", env=env).code == 0

@@ -181,7 +181,7 @@ def test_a_killed_run_keeps_its_budget(run: Run, tmp_path: Path, proxy: Proxy) -
     sent = sum(bool(ask.request_id) for ask in wire.asks.values())
     assert counted.all().requests <= sent <= counted.all().requests + len(counted.open)
     before = cost(tmp_path / "runs")["total"]
-    usd = before["usd_high"] + before["usd_in_doubt"] + 0.001
+    usd = before["usd_high"] + before["usd_in_doubt"] + 0.002
     stopped = run("--budget", f"{usd:.9f}", "--partial")
     assert stopped.code == 6, stopped.text
     after = cost(tmp_path / "runs")["total"]
@@ -254,7 +254,7 @@ def test_cells_that_are_done_cost_nothing_more(whole: Whole, tmp_path: Path) -> 
 
 def test_what_is_stored_is_foreseen_as_free(run: Run, tmp_path: Path, proxy: Proxy) -> None:
     proxy.begin()
-    assert run(fault="row.after:3").code == -signal.SIGKILL  # three of four answers of the teacher
+    assert run("--until", "teacher", fault="row.after:3").code == -signal.SIGKILL  # three of four answers
     plan = planned(tmp_path / "paid.yaml", tmp_path / "runs")
     (teacher,) = [stage for stage in plan["cells"][0]["stages"] if stage["id"] == "teacher"]
     assert teacher["low"]["charrun/demo-teacher"]["requests"] == 1

@@ -90,8 +90,15 @@ class StageContext:
         return self._run.cell.shared.stand_ins
 
     def finished(self) -> list[StageResult]:
-        """The cell's finished stages so far, with rows and token counts."""
-        return [run.result for run in self._run.cell.stages if run.result]
+        """The cell's earlier stages, with rows and token counts.
+
+        Raises:
+            StageFailed: The stage does not say `awaits_all`: which of them have ended would be chance.
+        """
+        if not self._run.stage.awaits_all:
+            what = f"{self._run.item.id} asks which stages have ended, and does not await them"
+            raise StageFailed(what, "a defect of the stage: set awaits_all")
+        return [run.result for run in self._run.earlier if run.result]
 
     def path(self, written: str) -> Path:
         """A file that an option names, relative to the file that says so; to the working directory from `--set`."""

@@ -27,6 +27,7 @@ from charrun.pipeline.dry_service import DryService, NothingToFetch
 from charrun.pipeline.lengths import PROBES, CacheShares, EarlierLengths, Lengths, cache_shares
 from charrun.pipeline.observers import nobody
 from charrun.pipeline.shared import Shared
+from charrun.pipeline.together import gather
 from charrun.pipeline.virtual_time import VirtualLoop, pace_of
 from charrun.plugin_manager import Registry
 from charrun.service.service import Service
@@ -60,13 +61,11 @@ class Forecast:
         low: At the least, by base model: short answers, and all in the engine's cache that can be.
         high: At the most: long answers, and nothing in it.
         bases: What the lengths of its answers rest on.
-        seconds: How long it takes, at the least and at the most.
     """
 
     low: Mapping[str, Usage]
     high: Mapping[str, Usage]
     bases: tuple[str, ...]
-    seconds: tuple[float, float] = (0.0, 0.0)
 
     def cost(self, rates: Mapping[str, Rates | None]) -> Cost | None:
         """The least and the most that it costs; None where a price is not known."""
@@ -83,12 +82,14 @@ class Foresight:
         rates: What tokens cost, by base model; None where nobody knows.
         unknown: Models whose tokenizer is not on this machine: counted with charrun's own.
         gaps: Stages that could not be foreseen, each with the reason.
+        times: How many seconds each cell takes, at the least and at the most.
     """
 
     stages: dict[tuple[str, str], Forecast]
     rates: dict[str, Rates | None]
     unknown: set[str]
     gaps: dict[tuple[str, str], str]
+    times: dict[str, tuple[float, float]]
 
     def unpriced(self) -> list[str]:
         """Models of whose tokens some have no known price."""
@@ -105,10 +106,8 @@ class Foresight:
         """How long all of it takes, with so many cells at once: at the least and at the most."""
         ends = []
         for end in (0, 1):
-            by_cell: dict[str, float] = {}
-            for (cell, _), forecast in self.stages.items():
-                by_cell[cell] = by_cell.get(cell, 0.0) + forecast.seconds[end]
-            whole, longest = sum(by_cell.values()), max(by_cell.values(), default=0.0)
+            found = [each[end] for each in self.times.values()]
+            whole, longest = sum(found), max(found, default=0.0)
             ends.append(max(longest, whole / jobs) if not end else min(whole, longest + whole / jobs))
         return ends[0], ends[1]
 
@@ -138,12 +137,14 @@ def foresee(choice: Choice, registry: Registry, runs_dir: Path, cells: Sequence[
             used, longest = short.used[place], longer.used.get(place, short.used[place])
             low[model] = _scaled(_cached(used, most), 1 - slack)
             high[model] = _scaled(_cached(_extrapolated(used, longest, _FACTOR), fewest), 1 + slack)
-        stages[name, stage] = Forecast(
-            low, high, tuple(sorted(short.bases(stage, places))), _times(short, longer, (name, stage))
-        )
+        stages[name, stage] = Forecast(low, high, tuple(sorted(short.bases(stage, places))))
+    times = {cell.name: _times(short, longer, cell.name) for cell in chosen}
     for group in groups.values():
         _fill(stages, group)
-    return Foresight(stages, short.rates, short.unknown, short.gaps)
+        run = [times[cell.name] for cell in _spread(group)]
+        alike = min(each[0] for each in run), max(each[1] for each in run)
+        times = {**{cell.name: alike for cell in group}, **times}
+    return Foresight(stages, short.rates, short.unknown, short.gaps, times)
 
 
 def look_at(
@@ -185,9 +186,8 @@ def _fill(stages: dict[tuple[str, str], Forecast], group: Sequence[Cell]) -> Non
         known = [stages[cell, stage] for cell in later if (cell, stage) in stages]
         basis = f"like {len(later)} of {len(group)} such cells"
         low, high = (_mean([getattr(each, end) for each in known], len(later)) for end in ("low", "high"))
-        seconds = min(each.seconds[0] for each in known), max(each.seconds[1] for each in known)
         for cell in rest:
-            stages[cell, stage] = Forecast(low, high, (basis,), seconds)
+            stages[cell, stage] = Forecast(low, high, (basis,))
 
 
 def _mean(usages: Sequence[Mapping[str, Usage]], count: int) -> dict[str, Usage]:
@@ -205,7 +205,7 @@ class _Found:
     used: dict[Place, Usage]
     hits: dict[Place, Counter[bool]]
     cache: dict[str, CacheShares]
-    seconds: dict[tuple[str, str], float]
+    seconds: dict[str, float]
     off: tuple[float, float]
     lengths: dict[str, set[Lengths]]
     rates: dict[str, Rates | None]
@@ -269,10 +269,10 @@ def _dry_run(
         )
 
 
-def _times(short: _Found, longer: _Found, place: tuple[str, str]) -> tuple[float, float]:
-    """How long a stage takes: time grows in proportion to the length of answers."""
-    one = short.seconds.get(place, 0.0)
-    two = longer.seconds.get(place, one)
+def _times(short: _Found, longer: _Found, cell: str) -> tuple[float, float]:
+    """How long a cell takes: time grows in proportion to the length of answers."""
+    one = short.seconds.get(cell, 0.0)
+    two = longer.seconds.get(cell, one)
     low, high = short.off
     return one * low, max(two, one + (two - one) * _FACTOR) * high
 
@@ -301,7 +301,7 @@ class DryRun(Shared):
         lengths: By stage item, what the lengths of its answers rest on.
         hits: Tokens that may be in the engine's cache, of prompts that are answered and of such that are scored.
         gaps: Stages that could not be foreseen, each with the reason.
-        seconds: How long each stage of each cell takes.
+        seconds: How long each cell takes.
         pace: How long requests take.
     """
 
@@ -322,8 +322,7 @@ class DryRun(Shared):
         contexts = {name: each.context for name, each in price_book().models.items() if each.context}
         texts = (files("charrun.specs") / _TEXTS).read_text(encoding="utf-8")
         self.pace = pace_of(runs_dir, choice.spec.name, runs_dir / PROBES / f"{choice.spec.name}.jsonl")
-        self.seconds: dict[tuple[str, str], float] = {}
-        self._begun: dict[StageRun, float] = {}
+        self.seconds: dict[str, float] = {}
         self.dry_service = DryService(self._draw, self._note, texts, contexts, self._seconds)
 
     async def all(self, cells: Sequence[Cell]) -> None:
@@ -335,14 +334,21 @@ class DryRun(Shared):
             dry = Cell(self, cell.spec, Selection())
             for run, real in zip(dry.stages, cell.stages, strict=True):
                 run.forced, run.left_out = real.forced, real.left_out
-            for run in (run for run, real in zip(dry.stages, cell.stages, strict=True) if real in cell.selected):
-                try:
-                    await run.ensure()
-                    self.done.append(run)
-                except NothingToFetch:
-                    continue  # what it asked for before is counted
-                except CharrunError as error:  # those that need nothing of it are foreseen nevertheless
-                    self.gaps[run.place] = error.message
+            wanted = [run for run, real in zip(dry.stages, cell.stages, strict=True) if real in cell.selected]
+            dry.selected = wanted
+            begun = asyncio.get_running_loop().time()
+            await gather([self._one(run) for run in wanted])
+            self.seconds[cell.name] = asyncio.get_running_loop().time() - begun
+            self.done += [run for run in wanted if run.result is not None]
+
+    async def _one(self, run: StageRun) -> None:
+        with contextlib.suppress(NothingToFetch):  # what it asked for before is counted
+            try:
+                await run.ensure()
+            except NothingToFetch:
+                raise
+            except CharrunError as error:  # those that need nothing of it are foreseen nevertheless
+                self.gaps[run.place] = error.message
 
     async def service(self) -> Service:
         """Nobody's."""
@@ -369,11 +375,8 @@ class DryRun(Shared):
             if not stage.stage.runs_dry:
                 raise StageFailed(f"{stage.item.id} does not run dry")
             _stages.set((*_stages.get(), stage))
-            self._begun[stage] = asyncio.get_running_loop().time()
-        elif stage is not None and event in ("stage_finished", "stage_failed") and stage in _stages.get()[-1:]:
+        elif event in ("stage_finished", "stage_failed") and stage in _stages.get()[-1:]:
             _stages.set(_stages.get()[:-1])
-            took = asyncio.get_running_loop().time() - self._begun[stage]
-            self.seconds[stage.place] = self.seconds.get(stage.place, 0.0) + took
 
     def message(self, stage: StageRun | None, text: str) -> None:
         """Nothing is told."""

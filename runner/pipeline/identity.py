@@ -94,6 +94,7 @@ EXCLUDED: Mapping[str, str] = {
     "Stage.summary": "for lists",
     "Stage.produces": "its outputs",
     "Stage.trains": "for checks before a run",
+    "Stage.awaits_all": "when it runs, not what it makes",
     "code of charrun and of installed plugins": "an update must not pay for everything again: `cache_version` is "
     "raised where it makes something else; the ticket says who made the work, and `charrun plan` tells it",
     "versions of Python, torch, the SDK and other packages": "an update must not pay for everything again; the run's "

@@ -125,11 +125,12 @@ class Requests:
         from tinker import types
 
         shared, since = self._run.cell.shared, time.monotonic()
-        async with shared.slots:
+        async with shared.slots.of(1):
             shared.go_on()
             with explained():
                 whole = types.ModelInput.from_ints(tokens)
                 found, hits = await _logprobs(sampler.client, whole, len(completion), since)
+            shared.slots.answered(sampler.client, 1)
         last = [float(value) for value in found[-len(completion) :] if value is not None]
         if len(last) != len(completion):
             raise StageFailed(f"the engine scored {len(last)} of {len(completion)} tokens of an answer")
@@ -164,7 +165,7 @@ class Requests:
 
         seed = request.seed if request.seed is not None else seed_from(request.key, start)
         shared, since = self._run.cell.shared, time.monotonic()
-        async with shared.slots:
+        async with shared.slots.of(n):
             shared.go_on()
             with explained():
                 response = await _samples(
@@ -174,6 +175,7 @@ class Requests:
                     types.SamplingParams(stop=request.sampler.chat.stop_tokens, seed=seed, **request.params),
                     since,
                 )
+            shared.slots.answered(request.sampler.client, n)
         sampled = sum(len(sequence.tokens) for sequence in response.sequences)
         record: Record = {
             "key": request.key,

@@ -18,6 +18,7 @@ from charrun.pipeline.defects import asking
 from charrun.pipeline.lockfile import complete_lock
 from charrun.pipeline.observers import Observers
 from charrun.pipeline.prompts import Prompts
+from charrun.pipeline.slots import Slots
 from charrun.pipeline.spending import Spending
 from charrun.plugin_manager import Registry
 from charrun.secrets import hide_message
@@ -35,8 +36,6 @@ from charrun.store.run import LOCK, RunFolder
 if TYPE_CHECKING:
     from charrun.pipeline.stage_run import StageRun
 
-IN_FLIGHT = 400
-"""Requests that wait at the engine at once: as many as the SDK sends before it holds requests back itself."""
 _POLL_SECONDS = 0.5
 
 
@@ -69,7 +68,7 @@ class Shared:
         self.folder = folder
         self.observers = observers
         self.prompts = Prompts({**registry.templates, **self.spec.templates})
-        self.slots = asyncio.Semaphore(IN_FLIGHT)
+        self.slots = Slots()
         self.exact = not self.engine.hosted
         self._connection: Connection | None = None
         self._service: Service | None = None

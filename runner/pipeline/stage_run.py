@@ -19,6 +19,7 @@ from charrun.pipeline.defects import running
 from charrun.pipeline.identity import content, describe, how_made, numbered, numbers, with_inputs
 from charrun.pipeline.meter import Meter, MeteredSampler, MeteredTrainer
 from charrun.pipeline.results import StageResult
+from charrun.pipeline.together import gather
 from charrun.pipeline.work import Work
 from charrun.service.session import Sampler, Session
 from charrun.spec import StageItem
@@ -41,6 +42,27 @@ _LENGTH = 16
 _SET_ASIDE = (DONE, *RECORDS, TRAINING, REFERENCE, USAGE)
 
 
+async def run_stages(stages: Sequence[StageRun]) -> None:
+    """Each stage as soon as those before it have ended whose rows it uses.
+
+    Where one fails, what does not need it goes on: what it asks for would be asked for all the same.
+
+    Raises:
+        StageFailed: One has; the first in their order.
+    """
+    failures: dict[int, StageFailed] = {}
+
+    async def one(number: int, stage: StageRun) -> None:
+        try:
+            await stage.ensure()
+        except StageFailed as error:
+            failures[number] = error
+
+    await gather([one(number, stage) for number, stage in enumerate(stages)])
+    if failures:
+        raise failures[min(failures)]
+
+
 class StageRun:
     """Makes its outputs once, finds them again, and makes more when asked.
 
@@ -53,6 +75,7 @@ class StageRun:
         ticket: the ticket of this number of rows from these inputs,
         consumed: and the digests of the rows that it consumes: all known with the fingerprint.
         made: Of outputs that are done, for which scale, from which rows and by which versions.
+        earlier: The stages before it, in spec order.
         base: Of outputs that no later stage has asked for more of, the digests of the rows by kind.
     """
 
@@ -72,7 +95,7 @@ class StageRun:
         self.base: dict[str, str] = {}
         self.result: StageResult | None = None
         self._ticket: Ticket | None = None
-        self._earlier = earlier
+        self.earlier = earlier
         self._outputs: Outputs | None = None
         self._absent = False
         self._work: Work | None = None
@@ -86,7 +109,7 @@ class StageRun:
 
     def producers(self, kind: str) -> list[StageRun]:
         """Earlier stages that produce a kind, in order; only those that `needs` names, where it names one of them."""
-        found = [run for run in self._earlier if kind in run.stage.produces]
+        found = [run for run in self.earlier if kind in run.stage.produces]
         named = [run for run in found if run.item.id in self.item.needs]
         return named or found
 
@@ -233,6 +256,10 @@ class StageRun:
 
     async def _make(self) -> Outputs:
         shared = self.cell.shared
+        if self.stage.awaits_all:
+            for run in self.earlier:
+                if run in self.cell.selected:
+                    await run.ensure()
         described = self._locate({(kind, run.item.id): await run.ensure() for kind, run in self.inputs()})
         folder, ticket = self.folder, self.ticket
         async with shared.turn(folder):  # cells that share this work take turns: one makes, all read

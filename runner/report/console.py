@@ -128,10 +128,11 @@ class ConsoleWatcher:
         self._print(f"  {self._name(place):<12} {counted(dict(event.rows))} ({how}{pace})")
 
     def charrun_stage_failed(self, event: events.StageFailed) -> None:
-        """Take the bar away; a run of one cell tells the reason when it ends, others go on for long."""
+        """Take the bar away; where others go on, tell the reason now and not only when the run ends."""
         place = event.cell, event.stage
         self._forget(place)
-        if self._several and not event.error.startswith("CancelledError"):  # a run that ends takes all with it
+        ends = event.error.startswith("CancelledError")  # a run that ends takes all with it
+        if (self._several or self._watches) and not ends:
             told = safe(event.error).removeprefix("StageFailed: ").removeprefix(f"{event.stage}: ")
             self.console.print(f"  {self._name(place)} failed: {told}", markup=False, highlight=False, soft_wrap=True)
 
