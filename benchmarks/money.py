@@ -241,10 +241,10 @@ def plan(folder: Path, scales: Sequence[str], rows: int) -> None:
     print("|---|---|---|---|---|---|---|")
     failed = []
     for character in ("pirate", "gardener", "grump"):
-        with simulated(folder / f"{character}-service", models(), tokens=60) as service:
-            for scale in scales:
-                place = folder / f"{character}-{scale}"
-                place.mkdir()
+        for scale in scales:
+            place = folder / f"{character}-{scale}"
+            place.mkdir()
+            with simulated(place / "service", models(), tokens=60) as service:  # nothing is in its cache
                 spec, runs = spec_at(place, f"[{scale}]", character), place / "runs"
                 guess = told("plan", spec, "--runs-dir", runs, "--json")["usd"]
                 before = service.bill()

@@ -24,7 +24,6 @@ class ExportStage(Stage):
     summary: ClassVar[str] = "the final checkpoint as a PEFT adapter with a card"
     consumes: ClassVar[tuple[str, ...]] = ("checkpoint",)
     optional: ClassVar[tuple[str, ...]] = ("evaluation",)
-    awaits_all: ClassVar[bool] = True
     produces: ClassVar[tuple[str, ...]] = ("adapter",)
     roles: ClassVar[tuple[str, ...]] = ("teacher", "student")
 

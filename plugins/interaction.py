@@ -32,6 +32,7 @@ class InteractionStage(Stage):
     summary: ClassVar[str] = "two copies of the DPO checkpoint talk"
     consumes: ClassVar[tuple[str, ...]] = ("checkpoint",)
     produces: ClassVar[tuple[str, ...]] = ("interactions",)
+    awaits_all: ClassVar[bool] = False
     roles: ClassVar[tuple[str, ...]] = ("student",)
     options_schema: ClassVar[dict[str, Any]] = OPTIONS_SCHEMA
     templates: ClassVar[dict[str, Path]] = {

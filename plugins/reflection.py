@@ -26,6 +26,7 @@ class ReflectionStage(Stage):
     summary: ClassVar[str] = "the DPO checkpoint reflects on itself"
     consumes: ClassVar[tuple[str, ...]] = ("checkpoint",)
     produces: ClassVar[tuple[str, ...]] = ("reflections",)
+    awaits_all: ClassVar[bool] = False
     roles: ClassVar[tuple[str, ...]] = ("student",)
     options_schema: ClassVar[dict[str, Any]] = {
         **OPTIONS_SCHEMA,

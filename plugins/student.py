@@ -18,6 +18,7 @@ class StudentStage(Stage):
     summary: ClassVar[str] = "the student answers as itself (rejected)"
     consumes: ClassVar[tuple[str, ...]] = ("prompts",)
     produces: ClassVar[tuple[str, ...]] = ("rejected",)
+    awaits_all: ClassVar[bool] = False
     roles: ClassVar[tuple[str, ...]] = ("student",)
     character_fields: ClassVar[tuple[str, ...]] = ()
     identity: ClassVar[Literal["rows", "lineage", "content"]] = "rows"

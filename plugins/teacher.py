@@ -21,6 +21,7 @@ class TeacherStage(Stage):
     summary: ClassVar[str] = "the teacher answers in character (chosen)"
     consumes: ClassVar[tuple[str, ...]] = ("prompts",)
     produces: ClassVar[tuple[str, ...]] = ("chosen",)
+    awaits_all: ClassVar[bool] = False
     roles: ClassVar[tuple[str, ...]] = ("teacher",)
     identity: ClassVar[Literal["rows", "lineage", "content"]] = "rows"
     options_schema: ClassVar[dict[str, Any]] = OPTIONS_SCHEMA

@@ -200,6 +200,7 @@ CHANGES: dict[str, tuple[Callable[[Lab], object], set[str]]] = {
     "Scale.reflections": (lambda lab: lab.scale(reflections=99), set()),
     "Scale.interactions": (lambda lab: lab.scale(interactions=99), set()),
     "Scale.turns": (lambda lab: lab.scale(turns=99), set()),
+    "Stage.awaits_all": (lambda lab: lab.stage("teacher", awaits_all=True), set()),
     "Stage.runs_dry": (lambda lab: lab.stage("teacher", runs_dry=False), set()),
     "Spec.budget_usd": (lambda lab: lab.set(budget_usd=99.0), set()),
     "Spec.stage_budgets": (lambda lab: lab.set(stage_budgets={"dpo": 9.0}), set()),

@@ -97,7 +97,7 @@ class StageContext:
         """
         if not self._run.stage.awaits_all:
             what = f"{self._run.item.id} asks which stages have ended, and does not await them"
-            raise StageFailed(what, "a defect of the stage: set awaits_all")
+            raise StageFailed(what, "a defect of the stage: leave awaits_all as it is")
         return [run.result for run in self._run.earlier if run.result]
 
     def path(self, written: str) -> Path:

@@ -341,6 +341,11 @@ class DryRun(Shared):
             self.seconds[cell.name] = asyncio.get_running_loop().time() - begun
             self.done += [run for run in wanted if run.result is not None]
 
+    async def await_end(self, stage: StageRun) -> None:
+        """As a run's; what cannot be foreseen hides nothing but what needs it."""
+        with contextlib.suppress(CharrunError):
+            await stage.ensure()
+
     async def _one(self, run: StageRun) -> None:
         with contextlib.suppress(NothingToFetch):  # what it asked for before is counted
             try:

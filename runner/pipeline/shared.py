@@ -225,6 +225,14 @@ class Shared:
         """
         self.reach().close()
 
+    async def await_end(self, stage: StageRun) -> None:
+        """A stage has ended of which nothing is used.
+
+        Raises:
+            CharrunError: It has failed, and with it the cell.
+        """
+        await stage.ensure()
+
     def failure(self) -> str | None:
         """Why the engine is gone, or None while it lives or was never needed."""
         return self._connection.failure() if self._connection else None

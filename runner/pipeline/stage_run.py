@@ -256,10 +256,9 @@ class StageRun:
 
     async def _make(self) -> Outputs:
         shared = self.cell.shared
-        if self.stage.awaits_all:
-            for run in self.earlier:
-                if run in self.cell.selected:
-                    await run.ensure()
+        for run in self.earlier:
+            if run in self.cell.selected and self._awaits(run):
+                await shared.await_end(run)
         described = self._locate({(kind, run.item.id): await run.ensure() for kind, run in self.inputs()})
         folder, ticket = self.folder, self.ticket
         async with shared.turn(folder):  # cells that share this work take turns: one makes, all read
@@ -289,6 +288,16 @@ class StageRun:
                 raise
             except OSError as error:
                 raise disk_problem(f"{self.item.id}: {error.filename or folder}", error) from error
+
+    def _awaits(self, earlier: StageRun) -> bool:
+        """Whether it begins after another stage has ended, also where it uses nothing of it.
+
+        One that uses the same rows may ask for more of them, unless it is known to be made to run beside others.
+        """
+        if self.stage.awaits_all:
+            return True
+        used = {run for _, run in self.inputs()}
+        return earlier.stage.awaits_all and any(run in used for _, run in earlier.inputs())
 
     async def _do(self) -> Outputs:
         shared = self.cell.shared

@@ -63,7 +63,6 @@ def keeping(id: str, kinds: Sequence[str], kept: Kept) -> type[Stage]:
         name: ClassVar[str] = KEEPER
         summary: ClassVar[str] = "hands the rows to the test"
         consumes: ClassVar[tuple[str, ...]] = tuple(kinds)
-        awaits_all: ClassVar[bool] = True
         character_fields: ClassVar[tuple[str, ...]] = ()
 
         def further_inputs(self, ctx: StageContext) -> Any:

@@ -1,0 +1,81 @@
+"""Sequences in flight: in their order, as many as fit, and fewer where the engine turns some away."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+from charrun.pipeline import slots
+from charrun.pipeline.slots import FIRST, Slots
+
+
+def test_requests_pass_in_their_order_as_many_as_fit() -> None:
+    async def run() -> list[str]:
+        room, seen = Slots(), []
+        room.limit = 10
+        most = 0
+
+        async def request(name: str, sequences: int, seconds: float) -> None:
+            nonlocal most
+            async with room.of(sequences):
+                seen.append(name)
+                most = max(most, room.taken)
+                await asyncio.sleep(seconds)
+
+        wide = asyncio.create_task(request("too wide", 16, 0.02))  # more than the limit: alone
+        others = [asyncio.create_task(request(name, n, 0.01)) for name, n in (("a", 6), ("b", 6), ("c", 1))]
+        await asyncio.gather(wide, *others)
+        assert most == 16 and room.taken == 0
+        return seen
+
+    assert asyncio.run(run()) == ["too wide", "a", "b", "c"]
+
+
+def test_who_gives_up_leaves_no_gap() -> None:
+    async def run() -> None:
+        room = Slots()
+        room.limit = 1
+        entered = asyncio.Event()
+
+        async def hold() -> None:
+            async with room.of(1):
+                entered.set()
+                await asyncio.sleep(10)
+
+        first = asyncio.create_task(hold())
+        await entered.wait()
+        entered.clear()
+        second, third = asyncio.create_task(hold()), asyncio.create_task(hold())
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait_for(entered.wait(), 1)
+        third.cancel()
+        await asyncio.gather(first, second, third, return_exceptions=True)
+        assert room.taken == 0
+
+    asyncio.run(run())
+
+
+def test_the_limit_learns_what_the_engine_takes() -> None:
+    async def run() -> None:
+        room, client = Slots(), SimpleNamespace(holder=SimpleNamespace(_sample_backoff_until=None))
+        for _ in range(40):
+            room.answered(client, 10)
+        assert room.limit == FIRST + 40
+        room.taken = 300
+        client.holder._sample_backoff_until = 12.5  # the SDK was turned away
+        room.answered(client, 10)
+        assert room.limit == 270
+        room.answered(client, 10)  # the same refusal
+        assert room.limit == 270
+        room._still_until = 0.0
+        room.answered(client, 10)
+        assert room.limit == 271
+        room.limit = slots.MOST
+        room.answered(client, 1000)
+        assert room.limit == slots.MOST
+        room.answered(SimpleNamespace(), 1)  # a sampler of a stage's own
+
+    asyncio.run(run())
