@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from charrun.errors import BudgetReached, EnvironmentProblem, UsageProblem
+from charrun.errors import BudgetReached, CharrunError, EnvironmentProblem, UsageProblem
 
 if TYPE_CHECKING:
     from charrun.commands.loading import Loaded
     from charrun.pipeline.cell import Cell
     from charrun.pipeline.choice import Choice
+    from charrun.pipeline.selection import Selection
     from charrun.report.plan import Money
     from charrun.store.run import RunFolder
 
@@ -68,6 +70,27 @@ def money_of(
     if money.limit is not None and foresight.cost() is None:
         raise EnvironmentProblem(money_lines(money)[0], "a budget can only be kept where all prices are known")
     return money
+
+
+def finishing(loaded: Loaded, choice: Choice, runs_dir: Path, selection: Selection, folder: RunFolder | None) -> str:
+    """What the rest of a run that has reached its budget would cost, as the end of a hint; empty if not known."""
+    from charrun.pipeline.run import plan_cells
+    from charrun.report.cost import usd
+    from charrun.spec.prices import dollars
+
+    click.echo("reckoning what finishing would cost; Ctrl-C leaves it out", err=True)
+    try:
+        cells = plan_cells(choice, loaded.registry, runs_dir.absolute(), selection)
+        money = money_of(loaded, choice, runs_dir, cells, None, folder)
+    except (CharrunError, KeyboardInterrupt):
+        return ""
+    cost = None if money is None else money.foresight.cost()
+    if money is None or cost is None or money.foresight.gaps:
+        return ""
+    enough = math.ceil(dollars(money.spent + cost.high) * 10**4) / 10**4
+    return (
+        f"; finishing would cost ${usd(cost.low)} to ${usd(cost.high)} more, for which --budget {enough:.4f} is enough"
+    )
 
 
 def _probe(

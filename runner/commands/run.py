@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from charrun.commands.loading import Loaded
-from charrun.commands.money import money_of, require_enough
+from charrun.commands.money import finishing, money_of, require_enough
 from charrun.commands.options import locked_option, plugin_options, runs_dir_option, set_option
 from charrun.commands.run_options import Way, load_selected, selection_of, selection_options, way_options
 from charrun.commands.words import spec_files
-from charrun.errors import EnvironmentProblem, render_problems
+from charrun.errors import BudgetReached, EnvironmentProblem, render_problems
 from charrun.report.text import PART
 
 if TYPE_CHECKING:
@@ -75,12 +75,17 @@ def go(
 
     selection = _prepare(loaded, choice, runs_dir, selection, way, folder)
     failed: CellsFailed | None = None
+    reached: BudgetReached | None = None
     manner = Manner(way.jobs, way.wait, way.patience * 60, way.budget)
     with way.show.watching() as watcher:
         try:
             result = run_choice(choice, loaded.registry, runs_dir, [watcher], selection, manner, folder)
         except CellsFailed as error:  # what the others have made is shown nevertheless
             failed, result = error, error.result
+        except BudgetReached as error:
+            reached = error
+    if reached is not None:
+        raise BudgetReached(reached.message, reached.hint + finishing(loaded, choice, runs_dir, selection, folder))
     if result.cells:
         report = result.folder / "report.md"
         if _is_news(report, result, selection):

@@ -139,7 +139,9 @@ class Adapters:
         }
         resumable = self._run.work.training.resumable(name)
         for saved in resumable:
-            client = await session.resumed_adapter(saved.state) if await service.exists(saved.state) else None
+            client = (
+                await session.resumed_adapter(saved.state) if await service.exists(saved.state, saved.expires) else None
+            )
             if client is not None:
                 what = "its last step" if saved.is_final else f"step {saved.next_step}"
                 shared.message(self._run, f"training goes on from {what}, {saved.state}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from types import SimpleNamespace
@@ -132,9 +133,9 @@ class DryService(Service):
         """What trains nothing."""
         return _Trainer()
 
-    async def exists(self, path: str) -> bool:
-        """All that was recorded is taken to be there."""
-        return True
+    async def exists(self, path: str, expires: float | None = None) -> bool:
+        """All that was recorded is taken to be there until it expires."""
+        return expires is None or time.time() < expires
 
     async def delete(self, path: str) -> None:
         """Nothing is deleted."""

@@ -97,8 +97,8 @@ class Service(Session):
                 self._chats[key] = Chat(tokenizer, options, name=model)
         return self._chats[key]
 
-    async def exists(self, path: str) -> bool:
-        """Whether the engine still holds a checkpoint."""
+    async def exists(self, path: str, expires: float | None = None) -> bool:
+        """Whether the engine still holds a checkpoint, whatever its expiry was said to be (in seconds since 1970)."""
         import tinker
 
         with explained():
