@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from charrun.pipeline.stage_run import StageRun
 
 _CHUNK_ROWS = 64
-_AHEAD = 4
+_AHEAD = 16
 """Forward passes that are submitted before the first is awaited."""
 
 

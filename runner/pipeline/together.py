@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from charrun.errors import Interrupted
 
-MOST = 512
+MOST = 1024
 """Pieces of work that are begun and not ended: more wait unbegun, so that memory does not grow with their number."""
 
 _T = TypeVar("_T")
