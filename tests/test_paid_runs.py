@@ -197,10 +197,7 @@ def test_a_budget_of_the_spec_may_change_and_the_run_is_the_same(run: Run, tmp_p
     assert "--partial to begin anyway" in refused.err and not (tmp_path / "runs/paid").exists()
     stopped = run("--partial")
     assert stopped.code == 6 and "a higher --budget" in stopped.err
-    enough = re.search(
-        r"finishing would cost \$0\.\d{4} to \$0\.\d{4} more, for which --budget (0\.\d{4}) is", stopped.err
-    )
-    assert enough and float(enough[1]) > 0.0008
+    assert re.search(r"finishing would cost \$0\.\d{4} to \$0\.\d{4} more", stopped.err)
     spec.write_text(SPEC.replace("usd: 1", "usd: 2, stages: {teacher: 1}"))
     assert run("--until", "student").code == 0
     assert [path.name for path in (tmp_path / "runs/paid").iterdir()] == ["1"]

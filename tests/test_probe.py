@@ -72,14 +72,14 @@ def test_a_probe_is_paid_once_kept_and_makes_the_plan_narrow(service: Running, s
 def test_a_probe_that_the_budget_does_not_allow_asks_nothing(service: Running, spec: Path, tmp_path: Path) -> None:
     before = service.bill()
     refused = command(
-        service, "plan", spec, "--runs-dir", tmp_path / "runs", "--probe", "4", "--budget", "0.0001", code=6
+        service, "plan", spec, "--runs-dir", tmp_path / "runs", "--probe", "8", "--budget", "0.0001", code=6
     )
     assert "nothing was asked for" in refused.err and money.same(service.bill(), before)
     assert not (tmp_path / "runs").exists()
 
 
 def test_there_is_nothing_to_probe_where_nothing_is_paid(spec: Path, tmp_path: Path) -> None:
-    told = charrun("plan", spec, "--runs-dir", tmp_path / "runs", "--set", "engine=local", "--probe", "4")
+    told = charrun("plan", spec, "--runs-dir", tmp_path / "runs", "--set", "engine=local", "--probe", "8")
     assert told.code == 2 and "nothing is paid for on the engine local" in told.err
 
 

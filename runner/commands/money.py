@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from charrun.errors import BudgetReached, CharrunError, EnvironmentProblem, UsageProblem
+from charrun.errors import BudgetReached, EnvironmentProblem, UsageProblem
 
 if TYPE_CHECKING:
     from charrun.commands.loading import Loaded
@@ -76,21 +75,17 @@ def finishing(loaded: Loaded, choice: Choice, runs_dir: Path, selection: Selecti
     """What the rest of a run that has reached its budget would cost, as the end of a hint; empty if not known."""
     from charrun.pipeline.run import plan_cells
     from charrun.report.cost import usd
-    from charrun.spec.prices import dollars
 
     click.echo("reckoning what finishing would cost; Ctrl-C leaves it out", err=True)
     try:
         cells = plan_cells(choice, loaded.registry, runs_dir.absolute(), selection)
         money = money_of(loaded, choice, runs_dir, cells, None, folder)
-    except (CharrunError, KeyboardInterrupt):
+    except (Exception, KeyboardInterrupt):  # why the run has stopped is what must be told
         return ""
     cost = None if money is None else money.foresight.cost()
     if money is None or cost is None or money.foresight.gaps:
         return ""
-    enough = math.ceil(dollars(money.spent + cost.high) * 10**4) / 10**4
-    return (
-        f"; finishing would cost ${usd(cost.low)} to ${usd(cost.high)} more, for which --budget {enough:.4f} is enough"
-    )
+    return f"; finishing would cost ${usd(cost.low)} to ${usd(cost.high)} more"
 
 
 def _probe(
@@ -107,6 +102,10 @@ def _probe(
         return
     shared = cells[0].shared
     dearest = most(wanted, shared.all_rates())
+    if limit is not None and dearest is None:
+        raise EnvironmentProblem(
+            "what the probe costs is not known, and there is a budget", "say it under `prices` in the spec"
+        )
     cost = "what that costs is not known" if dearest is None else f"at most ${usd(dearest.high)}"
     if limit is not None and dearest is not None and dearest.high > picodollars(limit):
         raise BudgetReached(

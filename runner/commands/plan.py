@@ -38,7 +38,7 @@ EXIT_WORK = 10
 @budget_option
 @click.option(
     "--probe",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=8),
     metavar="N",
     help="First ask for N answers of each stage, which is paid for; their lengths are known then.",
 )

@@ -135,12 +135,19 @@ def _prepare(
 
 def _is_news(report: Path, result: RunResult, selection: Selection) -> bool:
     """Whether a report tells more than the one that is there: a part's does not take the place of the whole's."""
+    from charrun.store.journal import read_journal
+    from charrun.store.run import JOURNAL
+
     try:
         with report.open(encoding="utf-8") as file:
             was_part = file.readline().rstrip().endswith(PART)
-    except OSError:
+        written = report.stat().st_mtime
+    except (OSError, ValueError):
         return True
-    return was_part or (not selection.is_part and any(not s.cached for cell in result.cells for s in cell.stages))
+    if was_part or selection.is_part:
+        return was_part
+    made = (e for e in read_journal(result.folder / JOURNAL).events if e["event"] == "stage_finished")
+    return any(float(event["time"]) >= written for event in made if not event.get("cached"))
 
 
 def _report(result: RunResult, choice: Choice, selection: Selection) -> str:

@@ -12,7 +12,7 @@ from charrun.pipeline.checkpoints import engine_options
 from charrun.pipeline.defects import asking
 from charrun.plugin_manager import Registry
 from charrun.service.engine import Billed, EngineRequest
-from charrun.store.ledger import LEDGER_NOTE, Place, Totals, process_of
+from charrun.store.ledger import LEDGER, LEDGER_NOTE, Place, Totals, process_of
 from charrun.usage import Usage
 
 if TYPE_CHECKING:
@@ -30,15 +30,24 @@ def billed_of(run: Run, totals: Totals, registry: Registry) -> Sequence[Billed]:
     engine = registry.engines[run.engine]()
     request = EngineRequest([], engine_options(run), run.runs_dir / "engine", run.folder / "engine.log")
     with asking(type(engine)):
-        found = engine.billed(run.started or time.time(), run.last or time.time(), request)
+        found = engine.billed(run.started or time.time(), max(run.last or time.time(), _changed(run)), request)
     return [each for each in found if each.note.get(LEDGER_NOTE) in totals.processes]
+
+
+def _changed(run: Run) -> float:
+    """When the ledger was last written to: later than the last event, where a stage was killed in its midst."""
+    try:
+        return (run.folder / LEDGER).stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def ends_by_bill(totals: Totals, billed: Sequence[Billed]) -> dict[str, Usage]:
     """What requests without an end have used, by their number, as the engine's bill says.
 
     Of a process, cell, stage and model the bill is more than the ledger by just what those requests used; it stands
-    with the first of them. Forward passes are billed as training, and come first.
+    with the first of them. Forward passes are billed as training, and come first. Nothing is said of a process that is
+    not in the bill at all: such a bill is not complete.
 
     Args:
         totals: The ledger.
@@ -52,7 +61,10 @@ def ends_by_bill(totals: Totals, billed: Sequence[Billed]) -> dict[str, Usage]:
     for number, (place, _) in totals.open.items():
         groups.setdefault((process_of(number), place), []).append(number)
     found: dict[str, Usage] = {}
+    complete = {process for process, _ in bill}
     for (process, place), numbers in groups.items():
+        if process not in complete:
+            continue
         known = totals.processes.get(process, {}).get(place, Usage())
         most = Usage()
         for number in numbers:

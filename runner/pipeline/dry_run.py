@@ -47,7 +47,6 @@ _MOST_ALIKE = 4
 """Cells of the same models and scale that are run; further ones are taken to be as these."""
 _FACTOR = 10
 """Long answers are not made: those of a tenth of the way are, and the rest is extrapolated."""
-_LARGE = 64 * 1024 * 1024
 _CACHE_SURE = 0.02
 """How far what a probe found in the engine's cache may be off."""
 _stages: ContextVar[tuple[StageRun, ...]] = ContextVar("stages", default=())
@@ -418,7 +417,7 @@ class DryRun(Shared):
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             # What the store publishes is only ever replaced; a stage may write into other files of its folder.
-            if PUBLISHED.fullmatch(path.name) or path.stat().st_size > _LARGE:
+            if PUBLISHED.fullmatch(path.name):
                 target.symlink_to(path)
             else:
                 shutil.copyfile(path, target)

@@ -39,9 +39,15 @@ class _Entry:
 
     Attributes:
         number: Of its latest attempt; None where that one waits or does not fit.
+        settled: Whether the request has ended, whatever is still under way of it.
     """
 
     number: str | None
+    settled: bool = False
+
+    def is_settled(self) -> bool:
+        """Whether it has ended, as far as is known now."""
+        return self.settled
 
 
 class Meter:
@@ -95,6 +101,7 @@ class Meter:
             before_retry.reset(given)
 
         def settle(done: concurrent.futures.Future[_T]) -> None:
+            entry.settled = True
             usage = _usage_of(done, used, single)
             times = time.monotonic() - sent, sent - since if since is not None else 0.0
             if entry.number is not None:
@@ -108,9 +115,15 @@ class Meter:
     async def _again(self, entry: _Entry, most: Usage) -> None:
         """The SDK sends a request once more; what the attempt before has used nobody knows."""
         before, entry.number = entry.number, None
+        if entry.is_settled():
+            return
         if before is not None:
             self.spending.ended(before, None)
-        entry.number = await self.spending.when_it_fits(partial(self.spending.enter, self._place, most))
+        number = await self.spending.when_it_fits(partial(self.spending.enter, self._place, most))
+        if entry.is_settled():  # given up meanwhile: it is not sent
+            self.spending.ended(number, Usage())
+        else:
+            entry.number = number
 
     def count(self, future: tinker.APIFuture[_T], usage: Usage) -> tinker.APIFuture[_T]:
         """Count what costs nothing once it is done."""

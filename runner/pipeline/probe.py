@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from charrun.errors import CharrunError
 from charrun.pipeline.checkpoints import CHECKPOINT
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.dry_run import DryRun, look_at
@@ -115,7 +116,7 @@ def _wanted(dry: DryRun, store: Path, rows: int) -> Wanted:
 
 
 def _asked(dry: DryRun, store: Path, rows: int) -> list[Asked]:
-    certain = _certain(dry.done)
+    certain = _certain(dry.done) - {run.folder.name for run in dry.done if run.forced}
     probed = {base: store / _folder_of(base) / ITEMS for base in dry.dry_service.bases.values()}
     kept = {line.value["key"] for path in probed.values() for line in read_lines(path)}
     by: dict[tuple[str, str], list[Asked]] = {}
@@ -129,6 +130,8 @@ def _asked(dry: DryRun, store: Path, rows: int) -> list[Asked]:
                 continue
             record: Record = line.value  # type: ignore[assignment]
             base = dry.dry_service.bases.get(record["model"], record["model"])
+            if base not in {ref.name for entry in dry.spec.models for ref in entry.roles.values()}:
+                continue  # of a sampler of the stage's own
             of_base = base == record["model"]
             useful = of_base and (shared or path.parent.name in certain)
             told = description.read_text(encoding="utf-8") if useful and description.exists() else ""
@@ -225,6 +228,8 @@ class _Probe:
         self._service = Service(connection, {"probe": choice.spec.name, LEDGER_NOTE: ledger.process})
         self._refs = [ref for entry in choice.spec.models for ref in entry.roles.values()]
         self._used: dict[str, Usage] = {}
+        self._failures: list[CharrunError] = []
+        self._kept = 0
         self._caches: dict[str, PromptCache] = {}
         self._hits: dict[tuple[str, bool], list[int]] = {}
 
@@ -234,6 +239,8 @@ class _Probe:
             await self._service.open()
             await gather([self._keep(each) for each in wanted.answers])
             await gather([self._score(model, each) for model, prompts in wanted.scored.items() for each in prompts])
+            if self._failures:
+                raise self._failures[0]
         finally:
             await self._service.close()
         models = {model for model, _ in self._hits}
@@ -245,8 +252,7 @@ class _Probe:
         costs = [cost_of(self._shared.all_rates(), model, usage) for model, usage in self._used.items()]
         known = [each for each in costs if each is not None]
         cost = sum(known, Cost()) if len(known) == len(costs) else None
-        kept = sum(bool(each.folder) for each in wanted.answers)
-        return Probed(len(wanted.answers), kept, sum(each.tokens for each in self._used.values()), cost)
+        return Probed(len(wanted.answers), self._kept, sum(each.tokens for each in self._used.values()), cost)
 
     def _share(self, model: str, scores: bool) -> float:
         """How much of what could be in the cache was in it; of what was not asked for as of the other."""
@@ -257,13 +263,19 @@ class _Probe:
         return 0.0
 
     async def _keep(self, asked: Asked) -> None:
-        self._shelf.keep(asked, await self._answer(asked))
+        try:
+            certain, record = await self._answer(asked)
+        except CharrunError as error:  # what others were answered is kept nevertheless
+            self._failures.append(error)
+            return
+        self._shelf.keep(asked if certain else replace(asked, folder=""), record)
+        self._kept += bool(certain and asked.folder)
 
     async def _score(self, model: str, tokens: list[int]) -> None:
         await self._ask(model, "", tokens, None, 1)
 
-    async def _answer(self, asked: Asked) -> Record:
-        """One answer, as the record that the stage would make of it."""
+    async def _answer(self, asked: Asked) -> tuple[bool, Record]:
+        """One answer as the record that the stage would make of it, and whether it is what the stage would ask for."""
         from tinker import types
 
         record, given = asked.record, asked.record["input"]
@@ -279,9 +291,15 @@ class _Probe:
             temperature=float(given["temperature"]),
             top_p=float(given["top_p"]),
         )
+        rest = {name: value for name, value in given.items() if name not in ("messages", "item", "seed")}
+        weights = digest([self._shared.namespace(asked.model), chat.template_text])
+        key = {"weights": weights, "prompt": prompts[chat], "item": given["item"], "seed": given.get("seed"), **rest}
+        certain = record["key"] in {digest({**key, "run_seed": seed}) for seed in self._shared.spec.seeds}
+        if "seed" in given and (start or len(record["sequences"]) > 1):  # one seed for several answers to one request
+            certain = False
         response = await self._ask(asked.model, asked.stage, prompts[chat], params, 1)
         (sequence,) = response.sequences
-        return {
+        return certain, {
             **record,
             "start": start,
             "model": asked.model,
@@ -350,6 +368,7 @@ class _Shelf:
         try:
             for each in self._asked:
                 self._open(each)
+                self._open(replace(each, folder=""))  # where it proves not to be what the run asks for
         except BaseException:
             self.__exit__()
             raise
@@ -375,6 +394,6 @@ class _Shelf:
         lock = FolderLock(make_folder(folder))
         lock.acquire()
         self._locks.append(lock)
-        if asked.description and not (folder / STAGE_FILE).exists():
+        if asked.folder and asked.description and not (folder / STAGE_FILE).exists():
             write_atomic(folder / STAGE_FILE, asked.description)
         self._items[folder] = ItemStore(folder)

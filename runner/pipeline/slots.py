@@ -58,7 +58,7 @@ class Slots:
         backoff = getattr(getattr(client, "holder", None), "_sample_backoff_until", None)
         if backoff is not None and self._refusals.get(id(client.holder)) != backoff:
             self._refusals[id(client.holder)] = backoff
-            self.limit = max(float(FEWEST), min(self.limit, self.taken * _SHARE))
+            self.limit = max(float(FEWEST), self.limit / 2, min(self.limit, self.taken * _SHARE))
             self._still_until = time.monotonic() + _STILL_SECONDS
         elif time.monotonic() >= self._still_until:
             self.limit = min(float(MOST), self.limit + sequences * _GROWTH)

@@ -296,8 +296,12 @@ class StageRun:
         """
         if self.stage.awaits_all:
             return True
-        used = {run for _, run in self.inputs()}
-        return earlier.stage.awaits_all and any(run in used for _, run in earlier.inputs())
+        return earlier.stage.awaits_all and not self.upstream().isdisjoint(earlier.upstream())
+
+    def upstream(self) -> set[StageRun]:
+        """All stages whose rows it rests on."""
+        found = {run for _, run in self.inputs()}
+        return found.union(*(run.upstream() for run in found))
 
     async def _do(self) -> Outputs:
         shared = self.cell.shared
@@ -318,11 +322,13 @@ class StageRun:
                     done = work.finish(self.stage.produces, content, seconds, asked, past, how_made(self))
                     reached("outputs.after")
             finally:
-                await work.close()
-                self._work = None
-                if self._session is not None:
-                    await self._session.close()
-                    self._session = None
+                try:
+                    await work.close()
+                finally:
+                    self._work = None
+                    if self._session is not None:
+                        await self._session.close()
+                        self._session = None
         except BaseException as error:
             self._tell_failure(error)
             raise

@@ -60,6 +60,7 @@ class Totals:
     damaged: list[int] = field(default_factory=list)
     processes: dict[str, dict[Place, Usage]] = field(default_factory=dict)
     _lines: int = 0
+    _ended: set[str] = field(default_factory=set)
 
     def take(self, line: bytes) -> tuple[Place, Usage] | None:
         """Add a whole line; returns where it changes what is counted, and by how much."""
@@ -74,6 +75,9 @@ class Totals:
             place, most = Place(value["cell"], value["stage"], value["model"]), Usage.of(value["most"])
             self.open[number] = place, most
             return place, most
+        if number in self._ended:  # settled by the bill before it ended after all
+            return None
+        self._ended.add(number)
         place, used = Place(value["cell"], value["stage"], value["model"]), Usage.of(value["used"])
         self.used.setdefault(place, Usage()).add(used)
         own.setdefault(place, Usage()).add(used)
