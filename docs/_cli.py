@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
@@ -189,6 +190,10 @@ def shortened(text: str, most: int, folder: Path) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+BESIDE = ("teacher", "student", "reflection", "interaction")
+"""Stages that run beside another one: which of them tells first is chance."""
+
+
 def masked(text: str) -> str:
     """Text without what differs from run to run, and without what small models say, which differs by processor."""
     text = re.sub(r"^ *(>|before:|after:|base:|sft:).*\n( {8,}.*\n)*", "", text, flags=re.MULTILINE)
@@ -197,7 +202,9 @@ def masked(text: str) -> str:
     text = re.sub(r"\bjust now\b|\bnow(?=  |$)|\b\d+ (min|h|d)( ago)?\b", "AGE", text, flags=re.MULTILINE)
     text = re.sub(r"\b(?=[a-z]*\d)[0-9a-f]{6,}\b", "0", text)
     text = re.sub(r"[-+]?\d([\d,.:]*\d)?(e-?\d+)?( s\b|[kMG]\b)?|\bsame\b", "0", text)
-    return "\n".join(" ".join(line.split()) for line in text.splitlines() if line.strip())
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    groups = groupby(lines, lambda line: any(name in re.findall(r"[a-z]+", line)[:4] for name in BESIDE))
+    return "\n".join(line for is_beside, group in groups for line in (sorted(group) if is_beside else group))
 
 
 def main() -> None:
