@@ -203,8 +203,13 @@ def masked(text: str) -> str:
     text = re.sub(r"\b(?=[a-z]*\d)[0-9a-f]{6,}\b", "0", text)
     text = re.sub(r"[-+]?\d([\d,.:]*\d)?(e-?\d+)?( s\b|[kMG]\b)?|\bsame\b", "0", text)
     lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
-    groups = groupby(lines, lambda line: any(name in re.findall(r"[a-z]+", line)[:4] for name in BESIDE))
-    return "\n".join(line for is_beside, group in groups for line in (sorted(group) if is_beside else group))
+    groups = groupby(lines, lambda line: bool(_beside(line)))
+    return "\n".join(line for _, group in groups for line in sorted(group, key=_beside))
+
+
+def _beside(line: str) -> str:
+    """Which such stage a line is about; empty for none. The lines of one stage keep their order."""
+    return next((word for word in re.findall(r"[a-z]+", line)[:4] if word in BESIDE), "")
 
 
 def main() -> None:

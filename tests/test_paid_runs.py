@@ -16,8 +16,9 @@ from faults.ledger import Ledger as Wire
 from faults.proxy import Proxy
 from small_runs import key, published
 
+from charrun.spec.prices import dollars, own_rates
 from charrun.store.ledger import LEDGER, read_ledger
-from charrun.usage import Usage
+from charrun.usage import Usage, of_samples
 
 SPEC = """
 version: 1
@@ -60,6 +61,7 @@ class Posts(Stage):
 def charrun_register_stages():
     return [Posts]
 """
+TEACHER = own_rates({"prefill": 0.68, "sample": 1.7})
 Run = Callable[..., Outcome]
 
 
@@ -176,16 +178,17 @@ def test_what_stopped_for_its_budget_goes_on_under_a_higher_one(
 
 def test_a_killed_run_keeps_its_budget(run: Run, tmp_path: Path, proxy: Proxy) -> None:
     wire = proxy.begin()
-    assert run(fault="row.after:5").code == -signal.SIGKILL
+    assert run("--until", "teacher", fault="row.after:2").code == -signal.SIGKILL  # of four
     counted = read_ledger(tmp_path / "runs/paid/1" / LEDGER)
     sent = sum(bool(ask.request_id) for ask in wire.asks.values())
     assert counted.all().requests <= sent <= counted.all().requests + len(counted.open)
     before = cost(tmp_path / "runs")["total"]
-    usd = before["usd_high"] + before["usd_in_doubt"] + 0.002
-    stopped = run("--budget", f"{usd:.9f}", "--partial")
+    dearest = max(TEACHER.cost(of_samples(ask.prompt_tokens, 0, 2, 2 * 512)).high for ask in wire.asks.values())
+    usd = before["usd_high"] + before["usd_in_doubt"] + dollars(dearest) + 1e-6  # one of the two that are left
+    stopped = run("--until", "teacher", "--budget", f"{usd:.9f}", "--partial")
     assert stopped.code == 6, stopped.text
     after = cost(tmp_path / "runs")["total"]
-    assert before["usd_high"] <= after["usd_high"] and after["usd_in_doubt"] == before["usd_in_doubt"]
+    assert before["usd_high"] < after["usd_high"] and after["usd_in_doubt"] == before["usd_in_doubt"]
     assert after["usd_high"] + after["usd_in_doubt"] <= usd
 
 

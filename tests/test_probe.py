@@ -51,7 +51,7 @@ def test_a_probe_is_paid_once_kept_and_makes_the_plan_narrow(service: Running, s
     assert f"Probing: {4 * ROWS} answers, at most $0." in probed.err
     assert "16 of them are the run's own rows" in probed.err, probed.err
     paid = money.since(money.settled(service), before)
-    ledger = read_ledger(tmp_path / "runs/probes/simulated.jsonl")
+    ledger = read_ledger(tmp_path / "runs/store/probes/simulated.jsonl")
     counted = {model: sum(u.tokens for p, u in ledger.used.items() if p.model == model) for model in paid}
     assert not ledger.open and counted == {model: each.total() for model, each in paid.items()}
     low, high = known["usd"]

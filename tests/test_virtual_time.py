@@ -30,6 +30,16 @@ def test_an_hour_of_sleep_takes_no_time_and_the_clock_says_an_hour() -> None:
     assert order == ["at once", "soon", "late"] and time.monotonic() - begun < 5
 
 
+def test_while_a_thread_works_the_clock_goes_with_the_worlds() -> None:
+    async def everything() -> tuple[str, float]:
+        found = await asyncio.wait_for(asyncio.to_thread(lambda: time.sleep(0.2) or "done"), 60)
+        return found, asyncio.get_running_loop().time()
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        found, now = runner.run(everything())
+    assert found == "done" and 0.1 < now < 5
+
+
 def test_a_training_takes_one_step_a_cycle_and_a_custom_loss_two() -> None:
     plain, now = Clock(), 0.5
     steps = [(plain.next(now), plain.next(now, step=True)) for _ in range(3)]  # all of them are sent at once

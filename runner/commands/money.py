@@ -45,10 +45,11 @@ def money_of(
         StageFailed: The engine refuses it.
         UsageProblem: There is nothing to probe for.
     """
-    from charrun.pipeline.dry_run import foresee
+    from charrun.pipeline.foresight import foresee
     from charrun.pipeline.run import frozen_spec
     from charrun.report.cost import total
     from charrun.report.plan import Money, money_lines
+    from charrun.spec.prices import picodollars
     from charrun.store.ledger import LEDGER, read_ledger
     from charrun.store.run import RunFolder
 
@@ -59,12 +60,15 @@ def money_of(
             )
         return None
     limit = choice.spec.budget_usd if budget is None else budget
-    if probe:
-        _probe(loaded, choice, runs_dir.absolute(), cells, limit, probe)
-    foresight = foresee(choice, loaded.registry, runs_dir.absolute(), cells)
     folder = folder or RunFolder.find(runs_dir, choice.spec.name, frozen_spec(choice))
-    paid = total(read_ledger(folder.folder / LEDGER), foresight.rates) if folder else None
-    spent = paid.cost.high + paid.doubt_cost.high if paid else 0
+    spent = 0
+    if folder and cells:
+        paid = total(read_ledger(folder.folder / LEDGER), cells[0].shared.all_rates())
+        spent = paid.cost.high + paid.doubt_cost.high
+    if probe:
+        left = None if limit is None else picodollars(limit) - spent
+        _probe(loaded, choice, runs_dir.absolute(), cells, left, probe)
+    foresight = foresee(choice, loaded.registry, runs_dir.absolute(), cells)
     money = Money(foresight, limit, spent)
     if money.limit is not None and foresight.cost() is None:
         raise EnvironmentProblem(money_lines(money)[0], "a budget can only be kept where all prices are known")
@@ -88,13 +92,14 @@ def finishing(loaded: Loaded, choice: Choice, runs_dir: Path, selection: Selecti
     return f"; finishing would cost ${usd(cost.low)} to ${usd(cost.high)} more"
 
 
-def _probe(
-    loaded: Loaded, choice: Choice, runs_dir: Path, cells: Sequence[Cell], limit: float | None, rows: int
-) -> None:
-    """Ask for some answers of each stage, after saying what that can cost, and say what it has cost."""
-    from charrun.pipeline.probe import most, probe, to_ask
-    from charrun.report.cost import usd, whole_usd
-    from charrun.spec.prices import picodollars
+def _probe(loaded: Loaded, choice: Choice, runs_dir: Path, cells: Sequence[Cell], left: int | None, rows: int) -> None:
+    """Ask for some answers of each stage, after saying what that can cost, and say what it has cost.
+
+    `left` is what is left of the budget, in picodollars; None for no budget.
+    """
+    from charrun.pipeline.probe import probe
+    from charrun.pipeline.probe_requests import most, to_ask
+    from charrun.report.cost import usd
 
     wanted = to_ask(choice, loaded.registry, runs_dir, cells, rows)
     if not wanted:
@@ -102,17 +107,18 @@ def _probe(
         return
     shared = cells[0].shared
     dearest = most(wanted, shared.all_rates())
-    if limit is not None and dearest is None:
-        raise EnvironmentProblem(
-            "what the probe costs is not known, and there is a budget", "say it under `prices` in the spec"
-        )
-    cost = "what that costs is not known" if dearest is None else f"at most ${usd(dearest.high)}"
-    if limit is not None and dearest is not None and dearest.high > picodollars(limit):
-        raise BudgetReached(
-            f"a probe of {len(wanted.answers)} answers may cost ${usd(dearest.high)}, and the budget is "
-            f"${whole_usd(limit)}: nothing was asked for",
-            "ask for fewer, or raise --budget",
-        )
+    if dearest is None:
+        cost = "what that costs is not known"
+        if left is not None:
+            raise EnvironmentProblem(f"{cost}, and there is a budget", "say it under `prices` in the spec")
+    else:
+        cost = f"at most ${usd(dearest.high)}"
+        if left is not None and dearest.high > left:
+            raise BudgetReached(
+                f"a probe of {len(wanted.answers)} answers may cost ${usd(dearest.high)}, and ${usd(max(0, left))} are "
+                "left of the budget: nothing was asked for",
+                "ask for fewer, or raise --budget",
+            )
     click.echo(f"Probing: {len(wanted.answers)} answers, {cost}", err=True)
     done = probe(choice, shared, wanted)
     paid = "" if done.cost is None else f", ${usd(done.cost.high)}"

@@ -8,6 +8,7 @@ from charrun.errors import StageFailed
 from charrun.pipeline.defects import asking
 from charrun.pipeline.selection import Selection
 from charrun.pipeline.stage_run import StageRun
+from charrun.pipeline.together import gather
 from charrun.spec import CellSpec, ModelRef
 
 if TYPE_CHECKING:
@@ -39,6 +40,26 @@ class Cell:
             stage.left_out = True
         for stage in self.selected:
             stage.forced = stage.item.id in selection.forced
+
+    async def complete(self) -> None:
+        """Each selected stage, as soon as those before it have ended that it awaits.
+
+        Where one fails, what does not need it goes on: what it asks for would be asked for all the same.
+
+        Raises:
+            StageFailed: One has; the first in their order.
+        """
+        failures: dict[int, StageFailed] = {}
+
+        async def one(number: int, stage: StageRun) -> None:
+            try:
+                await stage.ensure()
+            except StageFailed as error:
+                failures[number] = error
+
+        await gather([one(number, stage) for number, stage in enumerate(self.selected)])
+        if failures:
+            raise failures[min(failures)]
 
     def model(self, role: str) -> ModelRef:
         """The model of a role; a scorer that is not named is the teacher."""

@@ -13,12 +13,12 @@ from charrun.chat import Message, TrainedRow
 from charrun.errors import StageFailed
 from charrun.pipeline.adapters import Adapter, Adapters, copy_name
 from charrun.pipeline.reference import Reference, stored_reference
-from charrun.pipeline.requests import Answer, Requests
+from charrun.pipeline.requests import Answer, Requests, weights_name
 from charrun.pipeline.results import StageResult
 from charrun.pipeline.together import gather
 from charrun.service.service import RoleSampler
 from charrun.spec import Character, ModelRef, Scale
-from charrun.store.canonical import canonical, digest, seed_from
+from charrun.store.canonical import canonical, seed_from
 from charrun.store.files import indented, make_folder
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class StageContext:
             client=self._run.metered_sampler(await session.sampler(ref.name, path), ref.name, context_length),
             chat=chat,
             model=path or ref.name,
-            fingerprint=digest([weights, chat.template_text]),
+            fingerprint=weights_name(weights, chat),
             context_length=context_length,
         )
 

@@ -1,4 +1,4 @@
-"""What a run will ask for: its stages themselves, run in a folder that is thrown away, with nobody to answer them.
+"""A run's stages themselves, run in a folder that is thrown away, with nobody to answer them.
 
 So an estimate needs nothing of a stage's author, and counts what the stage really sends: prompts that grow over the
 turns of a conversation, forward passes of a reference, what an evaluation scores. What is in the store already is
@@ -13,7 +13,7 @@ import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -24,16 +24,17 @@ from charrun import faults
 from charrun.errors import CharrunError, StageFailed
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.dry_service import DryService, NothingToFetch
-from charrun.pipeline.lengths import PROBES, CacheShares, EarlierLengths, Lengths, cache_shares
+from charrun.pipeline.lengths import EarlierLengths, Lengths
 from charrun.pipeline.observers import nobody
 from charrun.pipeline.shared import Shared
 from charrun.pipeline.together import gather
 from charrun.pipeline.virtual_time import VirtualLoop, pace_of
 from charrun.plugin_manager import Registry
 from charrun.service.service import Service
-from charrun.spec.prices import Cost, Rates, cost_of, price_book
+from charrun.spec.prices import Rates, price_book
 from charrun.store.ledger import Place
 from charrun.store.lock import HOLDER, LOCK
+from charrun.store.probes import CacheShares, cache_shares, probe_ledger
 from charrun.store.run import RunFolder
 from charrun.store.tickets import PUBLISHED
 from charrun.usage import Usage
@@ -43,163 +44,26 @@ if TYPE_CHECKING:
     from charrun.pipeline.stage_run import StageRun
 
 _TEXTS = "prompts/general.txt"
-_MOST_ALIKE = 4
-"""Cells of the same models and scale that are run; further ones are taken to be as these."""
-_FACTOR = 10
-"""Long answers are not made: those of a tenth of the way are, and the rest is extrapolated."""
 _CACHE_SURE = 0.02
 """How far what a probe found in the engine's cache may be off."""
 _stages: ContextVar[tuple[StageRun, ...]] = ContextVar("stages", default=())
 
 
-@dataclass(frozen=True)
-class Forecast:
-    """What one stage of one cell will ask for.
-
-    Attributes:
-        low: At the least, by base model: short answers, and all in the engine's cache that can be.
-        high: At the most: long answers, and nothing in it.
-        bases: What the lengths of its answers rest on.
-    """
-
-    low: Mapping[str, Usage]
-    high: Mapping[str, Usage]
-    bases: tuple[str, ...]
-
-    def cost(self, rates: Mapping[str, Rates | None]) -> Cost | None:
-        """The least and the most that it costs; None where a price is not known."""
-        low, high = _sum(rates, self.low), _sum(rates, self.high)
-        return None if low is None or high is None else Cost(low.low, high.high)
-
-
 @dataclass
-class Foresight:
-    """What a run will ask for.
+class Found:
+    """What a dry run asked for.
 
     Attributes:
-        stages: By cell and stage item.
+        used: Tokens, none of them from the engine's cache.
+        hits: Tokens that may be in the engine's cache, of prompts that are answered and of such that are scored (True).
+        cache: By base model, how much of what may be in the cache a probe found there.
+        seconds: How long each cell takes.
+        off: How far that may be off, as factors.
+        lengths: By stage item, what the lengths of its answers rest on.
         rates: What tokens cost, by base model; None where nobody knows.
-        unknown: Models whose tokenizer is not on this machine: counted with charrun's own.
+        unknown: Models whose tokenizer is not on this machine.
         gaps: Stages that could not be foreseen, each with the reason.
-        times: How many seconds each cell takes, at the least and at the most.
     """
-
-    stages: dict[tuple[str, str], Forecast]
-    rates: dict[str, Rates | None]
-    unknown: set[str]
-    gaps: dict[tuple[str, str], str]
-    times: dict[str, tuple[float, float]]
-
-    def unpriced(self) -> list[str]:
-        """Models of whose tokens some have no known price."""
-        asked = (each for forecast in self.stages.values() for each in forecast.high.items())
-        return sorted({model for model, usage in asked if cost_of(self.rates, model, usage) is None})
-
-    @property
-    def trained(self) -> list[str]:
-        """Stage items that train."""
-        found = (stage for (_, stage), each in self.stages.items() if any(u.trained_tokens for u in each.high.values()))
-        return list(dict.fromkeys(found))
-
-    def seconds(self, jobs: int) -> tuple[float, float]:
-        """How long all of it takes, with so many cells at once: at the least and at the most."""
-        ends = []
-        for end in (0, 1):
-            found = [each[end] for each in self.times.values()]
-            whole, longest = sum(found), max(found, default=0.0)
-            ends.append(max(longest, whole / jobs) if not end else min(whole, longest + whole / jobs))
-        return ends[0], ends[1]
-
-    def cost(self) -> Cost | None:
-        """The least and the most that all of it costs; None where a price is not known."""
-        found = [forecast.cost(self.rates) for forecast in self.stages.values()]
-        known = [each for each in found if each is not None]
-        return sum(known, Cost()) if len(known) == len(found) else None
-
-
-def foresee(choice: Choice, registry: Registry, runs_dir: Path, cells: Sequence[Cell]) -> Foresight:
-    """What a run of these cells would ask for; reads the store, and writes nothing but a folder that is gone again."""
-    groups = _groups(cells)
-    chosen = _chosen(cells, groups.values())
-    short = _dry_run(choice, registry, runs_dir, chosen, 0.0)
-    longer = _dry_run(choice, registry, runs_dir, chosen, 1 / _FACTOR) if short.guesses else short
-    stages: dict[tuple[str, str], Forecast] = {}
-    by_stage: dict[tuple[str, str], set[str]] = {}
-    for place in short.used:
-        by_stage.setdefault((place.cell, place.stage), set()).add(place.model)
-    for (name, stage), models in by_stage.items():
-        places = {model: Place(name, stage, model) for model in sorted(models)}
-        slack = short.slack_of(stage)
-        low, high = {}, {}
-        for model, place in places.items():
-            most, fewest = short.cached(place)
-            used, longest = short.used[place], longer.used.get(place, short.used[place])
-            low[model] = _scaled(_cached(used, most), 1 - slack)
-            high[model] = _scaled(_cached(_extrapolated(used, longest, _FACTOR), fewest), 1 + slack)
-        stages[name, stage] = Forecast(low, high, tuple(sorted(short.bases(stage, places))))
-    times = {cell.name: _times(short, longer, cell.name) for cell in chosen}
-    for group in groups.values():
-        _fill(stages, group)
-        run = [times[cell.name] for cell in _spread(group)]
-        alike = min(each[0] for each in run), max(each[1] for each in run)
-        times = {**{cell.name: alike for cell in group}, **times}
-    return Foresight(stages, short.rates, short.unknown, short.gaps, times)
-
-
-def look_at(
-    choice: Choice, registry: Registry, runs_dir: Path, cells: Sequence[Cell], look: Callable[[DryRun], None]
-) -> None:
-    """Run these cells dry, and look at what that leaves before it is thrown away."""
-    _dry_run(choice, registry, runs_dir, _chosen(cells, _groups(cells).values()), 0.0, look)
-
-
-def _groups(cells: Sequence[Cell]) -> dict[tuple[str, ...], list[Cell]]:
-    """Cells that have something to do, by what that is: such cells are alike."""
-    groups: dict[tuple[str, ...], list[Cell]] = {}
-    for cell in cells:
-        left = [run.item.id for run in cell.selected if run.forced or run.peek() is None]
-        if left:
-            groups.setdefault((cell.models.id, cell.scale.name, *left), []).append(cell)
-    return groups
-
-
-def _chosen(cells: Sequence[Cell], groups: Iterable[Sequence[Cell]]) -> list[Cell]:
-    """Those that are run, in their order: the first of several does what they share."""
-    wanted = {id(cell) for group in groups for cell in _spread(group)}
-    return [cell for cell in cells if id(cell) in wanted]
-
-
-def _spread(group: Sequence[Cell]) -> list[Cell]:
-    """A few cells of many that are alike, the first one and others from all over."""
-    if len(group) <= _MOST_ALIKE:
-        return list(group)
-    return [group[round(n * (len(group) - 1) / (_MOST_ALIKE - 1))] for n in range(_MOST_ALIKE)]
-
-
-def _fill(stages: dict[tuple[str, str], Forecast], group: Sequence[Cell]) -> None:
-    """Cells that were not run are as those that were, but the first of them: it did what they share."""
-    run = [cell.name for cell in _spread(group)]
-    rest = [cell.name for cell in group if cell.name not in run]
-    later = run[1:]
-    for stage in {stage for cell, stage in stages if cell in later} if rest else ():
-        known = [stages[cell, stage] for cell in later if (cell, stage) in stages]
-        basis = f"like {len(later)} of {len(group)} such cells"
-        low, high = (_mean([getattr(each, end) for each in known], len(later)) for end in ("low", "high"))
-        for cell in rest:
-            stages[cell, stage] = Forecast(low, high, (basis,))
-
-
-def _mean(usages: Sequence[Mapping[str, Usage]], count: int) -> dict[str, Usage]:
-    total: dict[str, Usage] = {}
-    for each in usages:
-        for model, usage in each.items():
-            total.setdefault(model, Usage()).add(usage)
-    return {m: Usage.of({n: round(c / count) for n, c in usage.to_dict().items()}) for m, usage in total.items()}
-
-
-@dataclass
-class _Found:
-    """What a dry run asked for."""
 
     used: dict[Place, Usage]
     hits: dict[Place, Counter[bool]]
@@ -219,18 +83,16 @@ class _Found:
     def bases(self, stage: str, models: Iterable[str]) -> set[str]:
         """What is said of a stage rests on."""
         found = {each.basis for each in self.lengths.get(stage, ())}
-        return found | (
-            {"what a probe found in the engine's cache"} if found and set(models) <= set(self.cache) else set()
-        )
+        if found and set(models) <= set(self.cache):
+            found.add("what a probe found in the engine's cache")
+        return found
 
     def cached(self, place: Place) -> tuple[int, int]:
         """Tokens that will be in the engine's cache: the most and the fewest."""
         possible = self.hits.get(place, Counter())
         shares = self.cache.get(place.model)
-        if shares is None:
-            return possible.total(), 0
-        likely = sum(shares[scores] * tokens for scores, tokens in possible.items())
-        return min(possible.total(), round(likely * (1 + _CACHE_SURE))), round(likely * (1 - _CACHE_SURE))
+        likely = 0.0 if shares is None else sum(shares[scores] * tokens for scores, tokens in possible.items())
+        return possible.total(), round(likely * (1 - _CACHE_SURE))
 
     def slack_of(self, stage: str) -> float:
         """How far its tokens may be off; a stage that asks for no answers takes in those of others."""
@@ -238,14 +100,24 @@ class _Found:
         return max((each.slack for each in found), default=0.0)
 
 
-def _dry_run(
+def run_dry(
     choice: Choice,
     registry: Registry,
     runs_dir: Path,
     cells: Sequence[Cell],
-    share: float,
+    share: float = 0.0,
     look: Callable[[DryRun], None] = lambda dry: None,
-) -> _Found:
+) -> Found:
+    """What these cells ask for; reads the store, and writes nothing but a folder that is gone again.
+
+    Args:
+        choice: Where they run.
+        registry: The plugins.
+        runs_dir: Where their rows are kept.
+        cells: What is run.
+        share: Where the length of answers is guessed, how far between the least (0) and the most (1) that is expected.
+        look: Called with what the run leaves, before that is thrown away.
+    """
     with tempfile.TemporaryDirectory(prefix="charrun-dry-run-") as scratch, faults.suspended():
         dry = DryRun(choice, registry, runs_dir, Path(scratch), share)
         try:
@@ -255,7 +127,7 @@ def _dry_run(
             used = dict(dry.spending.ledger.totals.used)
         finally:
             dry.spending.close()
-        return _Found(
+        return Found(
             used=used,
             hits=dry.hits,
             cache={name: shares for name in dry.all_rates() if (shares := cache_shares(runs_dir, dry.namespace(name)))},
@@ -266,30 +138,6 @@ def _dry_run(
             seconds=dry.seconds,
             off=dry.pace.off,
         )
-
-
-def _times(short: _Found, longer: _Found, cell: str) -> tuple[float, float]:
-    """How long a cell takes: time grows in proportion to the length of answers."""
-    one = short.seconds.get(cell, 0.0)
-    two = longer.seconds.get(cell, one)
-    low, high = short.off
-    return one * low, max(two, one + (two - one) * _FACTOR) * high
-
-
-def _cached(usage: Usage, hits: int) -> Usage:
-    """With tokens from the cache."""
-    return replace(usage, prefill_tokens=usage.prefill_tokens - hits, cached_tokens=usage.cached_tokens + hits)
-
-
-def _extrapolated(short: Usage, longer: Usage, factor: float) -> Usage:
-    """All that is asked for grows in proportion to the length of answers."""
-    one, two = short.to_dict(), longer.to_dict()
-    return Usage.of({name: max(two[name], round(one[name] + (two[name] - one[name]) * factor)) for name in one})
-
-
-def _scaled(usage: Usage, factor: float) -> Usage:
-    counts = usage.to_dict()
-    return Usage.of({n: round(c * factor) if n.endswith("_tokens") else c for n, c in counts.items()})
 
 
 class DryRun(Shared):
@@ -320,7 +168,7 @@ class DryRun(Shared):
         self.gaps: dict[tuple[str, str], str] = {}
         contexts = {name: each.context for name, each in price_book().models.items() if each.context}
         texts = (files("charrun.specs") / _TEXTS).read_text(encoding="utf-8")
-        self.pace = pace_of(runs_dir, choice.spec.name, runs_dir / PROBES / f"{choice.spec.name}.jsonl")
+        self.pace = pace_of(runs_dir, choice.spec.name, probe_ledger(runs_dir, choice.spec.name))
         self.seconds: dict[str, float] = {}
         self.dry_service = DryService(self._draw, self._note, texts, contexts, self._seconds)
 
@@ -346,13 +194,12 @@ class DryRun(Shared):
             await stage.ensure()
 
     async def _one(self, run: StageRun) -> None:
-        with contextlib.suppress(NothingToFetch):  # what it asked for before is counted
-            try:
-                await run.ensure()
-            except NothingToFetch:
-                raise
-            except CharrunError as error:  # those that need nothing of it are foreseen nevertheless
-                self.gaps[run.place] = error.message
+        try:
+            await run.ensure()
+        except NothingToFetch:
+            pass  # what it asked for before is counted
+        except CharrunError as error:  # those that need nothing of it are foreseen nevertheless
+            self.gaps[run.place] = error.message
 
     async def service(self) -> Service:
         """Nobody's."""
@@ -421,9 +268,3 @@ class DryRun(Shared):
                 target.symlink_to(path)
             else:
                 shutil.copyfile(path, target)
-
-
-def _sum(rates: Mapping[str, Rates | None], usages: Mapping[str, Usage]) -> Cost | None:
-    found = [cost_of(rates, model, usage) for model, usage in usages.items()]
-    known = [each for each in found if each is not None]
-    return sum(known, Cost()) if len(known) == len(found) else None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import mean, pstdev
 from typing import Any
 
-from charrun.store.files import make_folder, read_json, write_json
+from charrun.store.files import read_json
 from charrun.store.items import ANSWERS, ITEMS
 from charrun.store.lines import read_lines
 
@@ -72,27 +72,6 @@ class Lengths:
         else:
             low, high = longest / _SHORTEST, float(longest)
         return max(1, min(longest, round(low + (high - low) * share)))
-
-
-PROBES = "probes"
-"""Folder in the runs folder: what probes have found and cost."""
-_CACHE = "cache.json"
-CacheShares = Mapping[bool, float]
-"""How much of what could be in the engine's cache was in it: of prompts that are answered, and of such that are scored
-(True)."""
-
-
-def cache_shares(runs_dir: Path, identity: str) -> CacheShares | None:
-    """What a probe has found of a model, by its identity as fingerprints have it; None where there was none."""
-    found = (read_json(runs_dir / PROBES / _CACHE) or {}).get(identity)
-    return None if found is None else {False: float(found["answered"]), True: float(found["scored"])}
-
-
-def keep_cache_shares(runs_dir: Path, found: Mapping[str, CacheShares]) -> None:
-    """Keep what a probe has found, by the identities of models."""
-    path = make_folder(runs_dir / PROBES) / _CACHE
-    told = {identity: {"answered": each[False], "scored": each[True]} for identity, each in found.items()}
-    write_json(path, {**(read_json(path) or {}), **told})
 
 
 class EarlierLengths:

@@ -10,7 +10,7 @@ from charrun.pipeline.cell import Cell
 from charrun.pipeline.checkpoints import CHECKPOINT
 from charrun.pipeline.context import StageContext
 from charrun.pipeline.defects import asking
-from charrun.pipeline.dry_run import Foresight
+from charrun.pipeline.foresight import Foresight
 from charrun.pipeline.history import History
 from charrun.pipeline.identity import maker, numbers, with_inputs
 from charrun.pipeline.stage_run import StageRun

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from charrun import events
-from charrun.chat import Message
+from charrun.chat import Chat, Message
 from charrun.errors import StageFailed
 from charrun.pipeline.answers import Answers
 from charrun.pipeline.meter import MeteredSampler
@@ -19,7 +19,7 @@ from charrun.service.explained import explained
 from charrun.service.service import RoleSampler
 from charrun.service.session import Sampler
 from charrun.store.canonical import digest, seed_from
-from charrun.store.items import ANSWERS, ItemStore, Record, Score
+from charrun.store.items import ANSWERS, AnsweredPart, ItemStore, Record, Score
 
 if TYPE_CHECKING:
     from tinker import types
@@ -81,12 +81,11 @@ class Requests:
         params = {**params, "max_tokens": self._room(sampler, prompt, params["max_tokens"])}
         run_seed = self._run.cell.seed
         fixed = {} if seed is None else {"seed": seed}
-        identity = {"weights": sampler.fingerprint, "prompt": prompt, "item": item, "seed": seed, **params}
         request = _Request(
             sampler=sampler,
             prompt=prompt,
             params=params,
-            key=digest({**identity, "run_seed": run_seed}),
+            key=request_key(sampler.fingerprint, prompt, item, params, seed, run_seed),
             given={"messages": json.dumps(list(messages), ensure_ascii=False), "item": item, **params, **fixed},
             seed=seed,
         )
@@ -176,29 +175,48 @@ class Requests:
                     since,
                 )
             shared.slots.answered(request.sampler.client, n)
-        sampled = sum(len(sequence.tokens) for sequence in response.sequences)
         record: Record = {
             "key": request.key,
             "start": start,
             "model": request.sampler.model,
             "input": dict(request.given),
-            "sequences": [
-                {
-                    "text": request.sampler.chat.answer(sequence.tokens),
-                    "tokens": list(sequence.tokens),
-                    "stop_reason": sequence.stop_reason,
-                }
-                for sequence in response.sequences
-            ],
-            "prompt_tokens": len(request.prompt),
-            "sampled_tokens": sampled,
-            "cache_hit_tokens": int(response.prompt_cache_hit_tokens or 0),
+            **answered(response, request.sampler.chat, len(request.prompt)),
             "work": self._run.work.name,
         }
         items.append(record)
-        stored = len(record["sequences"]), len(request.prompt), sampled
+        stored = len(record["sequences"]), len(request.prompt), record["sampled_tokens"]
         self._run.tell(events.RowStored(*self._run.place, request.sampler.model, *stored))
         self._run.progress()
+
+
+def weights_name(identity: Any, chat: Chat) -> str:
+    """What keys call weights and the rendering of what they are asked."""
+    return digest([identity, chat.template_text])
+
+
+def request_key(
+    weights: str, prompt: Sequence[int], item: str, params: Mapping[str, Any], seed: int | None, run_seed: int
+) -> str:
+    """What makes a sampling request the same as another one."""
+    asked = {"weights": weights, "prompt": prompt, "item": item, "seed": seed, **params}
+    return digest({**asked, "run_seed": run_seed})
+
+
+def answered(response: types.SampleResponse, chat: Chat, prompt_tokens: int) -> AnsweredPart:
+    """What a record keeps of a response."""
+    return {
+        "sequences": [
+            {
+                "text": chat.answer(sequence.tokens),
+                "tokens": list(sequence.tokens),
+                "stop_reason": sequence.stop_reason,
+            }
+            for sequence in response.sequences
+        ],
+        "prompt_tokens": prompt_tokens,
+        "sampled_tokens": sum(len(sequence.tokens) for sequence in response.sequences),
+        "cache_hit_tokens": int(response.prompt_cache_hit_tokens or 0),
+    }
 
 
 async def _samples(

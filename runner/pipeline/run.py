@@ -38,7 +38,6 @@ from charrun.pipeline.observers import Observers, nobody
 from charrun.pipeline.results import CellResult, CellsFailed, RunResult
 from charrun.pipeline.selection import Selection
 from charrun.pipeline.shared import Shared
-from charrun.pipeline.stage_run import run_stages
 from charrun.pipeline.together import gather
 from charrun.plugin_manager import Registry
 from charrun.service.pulse import PATIENCE_SECONDS, pulse
@@ -243,7 +242,7 @@ def _failure_of(failures: Sequence[tuple[Cell, StageFailed]], cells: int, result
 
 
 async def _run_cell(cell: Cell) -> CellResult:
-    await run_stages(cell.selected)
+    await cell.complete()
     rows: dict[str, list[dict[str, Any]]] = {}
     for stage in cell.selected:
         for kind, artifact in (await stage.ensure()).items():

@@ -19,7 +19,6 @@ from charrun.pipeline.defects import running
 from charrun.pipeline.identity import content, describe, how_made, numbered, numbers, with_inputs
 from charrun.pipeline.meter import Meter, MeteredSampler, MeteredTrainer
 from charrun.pipeline.results import StageResult
-from charrun.pipeline.together import gather
 from charrun.pipeline.work import Work
 from charrun.service.session import Sampler, Session
 from charrun.spec import StageItem
@@ -40,27 +39,6 @@ if TYPE_CHECKING:
 
 _LENGTH = 16
 _SET_ASIDE = (DONE, *RECORDS, TRAINING, REFERENCE, USAGE)
-
-
-async def run_stages(stages: Sequence[StageRun]) -> None:
-    """Each stage as soon as those before it have ended whose rows it uses.
-
-    Where one fails, what does not need it goes on: what it asks for would be asked for all the same.
-
-    Raises:
-        StageFailed: One has; the first in their order.
-    """
-    failures: dict[int, StageFailed] = {}
-
-    async def one(number: int, stage: StageRun) -> None:
-        try:
-            await stage.ensure()
-        except StageFailed as error:
-            failures[number] = error
-
-    await gather([one(number, stage) for number, stage in enumerate(stages)])
-    if failures:
-        raise failures[min(failures)]
 
 
 class StageRun:

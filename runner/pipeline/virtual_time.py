@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import selectors
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -29,31 +30,50 @@ _FEWEST = 8
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Sleeps take no time, and its clock says that they did. Nothing on it may wait for threads or sockets."""
+    """Sleeps take no time, and its clock says that they did. While a thread works the clock goes with the world's."""
 
     def __init__(self) -> None:
-        super().__init__(_Jumping(self._jump))
+        super().__init__(_Jumping(self))
         self._now = 0.0
+        self.threads = 0
 
     def time(self) -> float:
         """Seconds that have been slept."""
         return self._now
 
-    def _jump(self, seconds: float) -> None:
+    def pass_by(self, seconds: float) -> None:
+        """Let time go by."""
         self._now += seconds
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        """As any loop does."""
+        work: asyncio.Future[Any] = super().run_in_executor(executor, func, *args)
+        self.threads += 1
+        work.add_done_callback(self._thread_ended)
+        return work
+
+    def _thread_ended(self, work: asyncio.Future[Any]) -> None:
+        self.threads -= 1
 
 
 class _Jumping(selectors.DefaultSelector):
-    def __init__(self, jump: Callable[[float], None]) -> None:
+    def __init__(self, loop: VirtualLoop) -> None:
         super().__init__()
-        self._jump = jump
+        self._loop = loop
 
     def select(self, timeout: float | None = None) -> Any:
-        """What is ready; the time to wait is jumped over."""
-        found = super().select(0 if timeout is None or timeout > 0 else timeout)
-        if not found and timeout is not None and timeout > 0:
-            self._jump(timeout)
-        return found if found or timeout is not None else super().select(None)
+        """What is ready; the time to wait is jumped over, unless a thread works."""
+        if timeout is None or timeout <= 0:
+            return super().select(timeout)
+        begun = time.monotonic()
+        found = super().select(timeout if self._loop.threads else 0)
+        if found or self._loop.threads:
+            self._loop.pass_by(time.monotonic() - begun if self._loop.threads else 0.0)
+        else:
+            self._loop.pass_by(timeout)
+        return found
 
 
 class Pace:

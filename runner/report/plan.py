@@ -18,7 +18,7 @@ from charrun.usage import Usage
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from charrun.pipeline.dry_run import Foresight
+    from charrun.pipeline.foresight import Foresight
 
 _MOST_CELLS = 12
 _PRICED = ("low", "high", "usd", "basis")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -216,6 +216,21 @@ def cost_of(rates: Mapping[str, Rates | None], model: str, usage: Usage) -> Cost
     """What a model's usage costs; None where nobody knows."""
     found = rates.get(model)
     return None if found is None else found.cost(usage)
+
+
+def cost_of_all(rates: Mapping[str, Rates | None], usages: Mapping[str, Usage]) -> Cost | None:
+    """What the usage of several models costs; None where nobody knows one of them."""
+    return cost_sum(cost_of(rates, model, usage) for model, usage in usages.items())
+
+
+def cost_sum(costs: Iterable[Cost | None]) -> Cost | None:
+    """Their sum; None where one is not known."""
+    total = Cost()
+    for each in costs:
+        if each is None:
+            return None
+        total += each
+    return total
 
 
 @dataclass(frozen=True)

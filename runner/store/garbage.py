@@ -31,6 +31,7 @@ from charrun.faults import reached
 from charrun.store.files import ASIDE, read_json, sync_folder
 from charrun.store.journal import ends_whole, folders_in, read_journal
 from charrun.store.lock import HOLDER, LOCK, FolderLock
+from charrun.store.probes import PROBES, probed_folders
 from charrun.store.process import lives
 from charrun.store.run import JOURNAL, SNAPSHOT, SPEC
 from charrun.store.runs import NOT_RUNS
@@ -82,7 +83,7 @@ class StoreSurvey:
 
 
 def references(runs_dir: Path) -> dict[str, tuple[str, ...]]:
-    """Every store folder that a run refers to, with those runs.
+    """Every store folder that a run refers to, with those runs; a probe does where it has filled one.
 
     Raises:
         EnvironmentProblem: A journal can't be read, so that what its run refers to is not known.
@@ -91,6 +92,8 @@ def references(runs_dir: Path) -> dict[str, tuple[str, ...]]:
     for folder in _run_folders(runs_dir):
         for name in _referred(folder):
             found.setdefault(name, set()).add(f"{folder.parent.name}/{folder.name}")
+    for name in probed_folders(runs_dir):
+        found.setdefault(name, set()).add(PROBES)
     for name in list(found):
         for ticket in map(read_ticket, tickets(runs_dir / "store" / name)):
             for shared in ticket.shared if ticket else ():

@@ -40,7 +40,23 @@ class Sequence(TypedDict):
     stop_reason: str
 
 
-class Record(TypedDict):
+class AnsweredPart(TypedDict):
+    """What a record says of the response itself.
+
+    Attributes:
+        sequences: What was sampled.
+        prompt_tokens: Tokens of the prompt, counted once.
+        sampled_tokens: Tokens of all sequences.
+        cache_hit_tokens: Prompt tokens that the engine had in its cache.
+    """
+
+    sequences: list[Sequence]
+    prompt_tokens: int
+    sampled_tokens: int
+    cache_hit_tokens: int
+
+
+class Record(AnsweredPart):
     """One line of `items.jsonl`: a response.
 
     Attributes:
@@ -48,10 +64,6 @@ class Record(TypedDict):
         start: Sample index of the first sequence.
         model: Model name or checkpoint path.
         input: The request, for people.
-        sequences: What was sampled.
-        prompt_tokens: Tokens of the prompt, counted once.
-        sampled_tokens: Tokens of all sequences.
-        cache_hit_tokens: Prompt tokens that the engine had in its cache.
         work: For which work it was asked: the stage's folder and the name of its ticket.
     """
 
@@ -59,10 +71,6 @@ class Record(TypedDict):
     start: int
     model: str
     input: dict[str, Any]
-    sequences: list[Sequence]
-    prompt_tokens: int
-    sampled_tokens: int
-    cache_hit_tokens: int
     work: str
 
 
