@@ -116,8 +116,8 @@ def money_lines(money: Money) -> list[str]:
         lines.append(f"It will take {duration(shortest)} to {duration(longest)} at the service.")
     if foresight.trained:
         lines.append(
-            f"What {', '.join(map(safe, foresight.trained))} saves stays there until it is deleted, at "
-            f"${STORAGE_USD:.2f} a GB and month: `charrun gc` deletes what no run needs."
+            f"Final checkpoints of {', '.join(map(safe, foresight.trained))} stay there until you delete them, at "
+            f"${STORAGE_USD:.2f} a GB and month: tinker checkpoint delete PATH."
         )
     if money.limit is not None:
         lines.append(f"Its budget is ${whole_usd(money.limit)}, which it never exceeds.")

@@ -113,7 +113,7 @@ def _paths(result: RunResult, cell: CellResult) -> list[str]:
     if result.cost.high:
         low, high = usd(result.cost.low), usd(result.cost.high)
         lines.append(f"Cost:             ${low if low == high else f'{low} to ${high}'} (charrun cost)")
-    lines.append(f"Stage time:       {duration(sum(s.seconds for s in cell.stages))}")
+    lines.append(f"Stage time:       {duration(sum(s.seconds for s in cell.stages))}, summed over stages")
     return lines
 
 
