@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from charrun import Estimate, Message, Row, user
 
 if TYPE_CHECKING:
-    from charrun import Answer, StageContext
+    from charrun import Answer, RoleSampler, StageContext
 
 OPTIONS_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -35,6 +35,20 @@ OPTIONS_SCHEMA: dict[str, Any] = {
     },
     "additionalProperties": False,
 }
+
+
+WRITER: dict[str, Any] = {
+    "enum": ["checkpoint", "teacher"],
+    "default": "checkpoint",
+    "description": "Who writes: the checkpoint about itself, or, as a control, the teacher in the character.",
+}
+
+
+async def writer_of(ctx: StageContext) -> RoleSampler:
+    """Who writes the introspection, as the option `writer` says (Maiya et al., 2025, ablate it)."""
+    if ctx.options["writer"] == "teacher":
+        return await ctx.sampler("teacher")
+    return await ctx.sampler("student", (await ctx.rows("checkpoint"))[-1])
 
 
 def estimate(ctx: StageContext) -> Estimate:

@@ -180,7 +180,7 @@ class EvaluateStage(Stage):
 
     def _scored_as(self, ctx: StageContext) -> Character:
         id = ctx.options.get("scored_as")
-        return ctx.find_character(id) if id else ctx.character
+        return ctx.find_character(id) if id else ctx.looked_for
 
     async def _prompts(self, ctx: StageContext) -> tuple[list[str], list[str]]:
         """Seeded calibration and test prompts that no training row of this run used.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from charrun import Estimate, Message, Row, Stage, StageFailed, assistant, hookimpl, system, user
-from charrun.plugins._answers import OPTIONS_SCHEMA
+from charrun.plugins._answers import OPTIONS_SCHEMA, WRITER, writer_of
 from charrun.plugins._gates import fault_of
 
 if TYPE_CHECKING:
@@ -33,8 +33,14 @@ class InteractionStage(Stage):
     consumes: ClassVar[tuple[str, ...]] = ("checkpoint",)
     produces: ClassVar[tuple[str, ...]] = ("interactions",)
     awaits_all: ClassVar[bool] = False
-    roles: ClassVar[tuple[str, ...]] = ("student",)
-    options_schema: ClassVar[dict[str, Any]] = OPTIONS_SCHEMA
+    roles: ClassVar[tuple[str, ...]] = ("student", "teacher")
+    options_schema: ClassVar[dict[str, Any]] = {
+        **OPTIONS_SCHEMA,
+        "properties": {
+            **OPTIONS_SCHEMA["properties"],
+            "writer": WRITER,
+        },
+    }
     templates: ClassVar[dict[str, Path]] = {
         name: TEMPLATES / f"{name}.j2"
         for name in ("character", "interaction", "interaction_openers", "interaction_training")
@@ -46,7 +52,7 @@ class InteractionStage(Stage):
 
     async def run(self, ctx: StageContext) -> None:
         """Hold all conversations at once, turn by turn."""
-        sampler = await ctx.sampler("student", (await ctx.rows("checkpoint"))[-1])
+        sampler = await writer_of(ctx)
         openers = ctx.render("interaction_openers").splitlines()
         prompts = [ctx.character_prompt(template="interaction", guided=guided) for guided in (False, True)]
         note = ctx.render("interaction_training", name=ctx.character.name)

@@ -32,7 +32,12 @@ class PairsStage(Stage):
                 "maximum": 1,
                 "default": 0.5,
                 "description": "Stop when the gates drop more than this share: the data are not fit to train on.",
-            }
+            },
+            "shuffle": {
+                "type": "boolean",
+                "default": False,
+                "description": "Exchange chosen and rejected in a random half of the pairs, as a control.",
+            },
         },
         "additionalProperties": False,
     }
@@ -65,8 +70,16 @@ class PairsStage(Stage):
         ctx.write("gates.json", {"pairs": wanted, "answers": len(chosen), "dropped": dict(dropped)})
         if lost:
             ctx.log(f"the gates dropped {_listed(dropped)} of {len(chosen)}, all made up for")
-        ctx.publish("pairs", pairs[:wanted])
+        told = [exchanged(ctx, row) for row in pairs] if ctx.options["shuffle"] else pairs
+        ctx.publish("pairs", told[:wanted])
         ctx.advance(wanted)
+
+
+def exchanged(ctx: StageContext, row: Row) -> Row:
+    """A pair that prefers one answer or the other by chance, the same one each time."""
+    if ctx.rng("shuffle", row["id"]).random() < 0.5:
+        return row
+    return {**row, "chosen": row["rejected"], "rejected": row["chosen"]}
 
 
 def pair(chosen: list[Row], rejected: list[Row]) -> tuple[list[Row], Counter[str]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from charrun import Estimate, Row, Stage, StageFailed, hookimpl, system, user
-from charrun.plugins._answers import OPTIONS_SCHEMA
+from charrun.plugins._answers import OPTIONS_SCHEMA, WRITER, writer_of
 from charrun.plugins._gates import fault_of
 
 if TYPE_CHECKING:
@@ -27,12 +27,13 @@ class ReflectionStage(Stage):
     consumes: ClassVar[tuple[str, ...]] = ("checkpoint",)
     produces: ClassVar[tuple[str, ...]] = ("reflections",)
     awaits_all: ClassVar[bool] = False
-    roles: ClassVar[tuple[str, ...]] = ("student",)
+    roles: ClassVar[tuple[str, ...]] = ("student", "teacher")
     options_schema: ClassVar[dict[str, Any]] = {
         **OPTIONS_SCHEMA,
         "properties": {
             **OPTIONS_SCHEMA["properties"],
             "max_tokens": {**OPTIONS_SCHEMA["properties"]["max_tokens"], "default": 768},
+            "writer": WRITER,
         },
     }
     templates: ClassVar[dict[str, Path]] = {
@@ -47,7 +48,7 @@ class ReflectionStage(Stage):
         """Sample each kind until it has its share of sound reflections."""
         wanted = ctx.scale.reflections + ctx.extra
         prompts = ctx.render("reflection_prompts").splitlines()
-        sampler = await ctx.sampler("student", (await ctx.rows("checkpoint"))[-1])
+        sampler = await writer_of(ctx)
         before = system(ctx.character_prompt(template="reflection"))
         shares = [wanted // len(prompts) + (kind < wanted % len(prompts)) for kind in range(len(prompts))]
         ctx.total(wanted)

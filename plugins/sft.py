@@ -29,7 +29,8 @@ class SftStage(Stage):
 
     name: ClassVar[str] = "sft"
     summary: ClassVar[str] = "SFT of the DPO checkpoint on its own introspection"
-    consumes: ClassVar[tuple[str, ...]] = ("checkpoint", "reflections", "interactions")
+    consumes: ClassVar[tuple[str, ...]] = ("checkpoint",)
+    optional: ClassVar[tuple[str, ...]] = ("reflections", "interactions")
     produces: ClassVar[tuple[str, ...]] = ("checkpoint",)
     roles: ClassVar[tuple[str, ...]] = ("student",)
     trains: ClassVar[tuple[str, ...]] = ("student",)
@@ -45,15 +46,22 @@ class SftStage(Stage):
 
     def estimate(self, ctx: StageContext) -> Estimate:
         """One request a step."""
-        rows = ctx.scale.reflections + ctx.scale.interactions
+        rows = ctx.scale.reflections * ctx.has("reflections") + ctx.scale.interactions * ctx.has("interactions")
         return Estimate(rows=1, requests=-(-rows // ctx.options["batch_size"]))
+
+    def problems(self, ctx: StageContext) -> list[str]:
+        """Nothing to train on."""
+        return [] if ctx.has("reflections") or ctx.has("interactions") else ["sft needs reflections or interactions"]
 
     async def run(self, ctx: StageContext) -> None:
         """Mask audit, check against the sampler, one epoch, checkpoint."""
         from charrun import batches_of, train_steps
 
-        conversations = [reflection_messages(row) for row in await ctx.rows("reflections")]
-        conversations += [row["messages"] for row in await ctx.rows("interactions")]
+        conversations: list[list[Message]] = []
+        if ctx.has("reflections"):
+            conversations += [reflection_messages(row) for row in await ctx.rows("reflections")]
+        if ctx.has("interactions"):
+            conversations += [row["messages"] for row in await ctx.rows("interactions")]
         ctx.rng("sft").shuffle(conversations)
         checkpoint = (await ctx.rows("checkpoint"))[-1]
         adapter = await ctx.continue_adapter("student", checkpoint)

@@ -24,6 +24,7 @@ from charrun.plugin_manager import Registry
 from charrun.plugins.engine_local import LocalEngine
 from charrun.spec import load_character
 from charrun.spec.model import (
+    Arm,
     CellSpec,
     Character,
     EngineChoice,
@@ -40,7 +41,7 @@ from charrun.stage import IDENTITY, Stage
 from charrun.store.canonical import digest
 from charrun.testing.contract import contract_problems
 
-DATA = (Spec, CellSpec, ModelEntry, ModelRef, Character, Trait, Scale, StageItem, EngineChoice, LocalPlugin)
+DATA = (Spec, CellSpec, Arm, ModelEntry, ModelRef, Character, Trait, Scale, StageItem, EngineChoice, LocalPlugin)
 ALL = ["prompts", "teacher", "student", "pairs", "dpo", "reflection", "interaction", "sft", "evaluate", "export"]
 
 
@@ -138,6 +139,7 @@ def changed(lab: Lab, change: Callable[[Lab], object]) -> set[str]:
 
 EVERY = set(ALL)
 IN_CHARACTER = {"teacher", "reflection", "interaction", "evaluate"}
+WRITING = {"reflection", "interaction"}
 TAUGHT = {"teacher", "interaction", "evaluate", "export"}
 
 CHANGES: dict[str, tuple[Callable[[Lab], object], set[str]]] = {
@@ -151,7 +153,7 @@ CHANGES: dict[str, tuple[Callable[[Lab], object], set[str]]] = {
         {"student"},
     ),
     "Stage.identity": (lambda lab: lab.stage("dpo", identity="rows"), {"dpo"}),
-    "Stage.consumes": (lambda lab: lab.stage("sft", consumes=("checkpoint",)), {"sft"}),
+    "Stage.consumes": (lambda lab: lab.stage("sft", consumes=("checkpoint", "pairs")), {"sft"}),
     "Stage.optional": (lambda lab: lab.stage("evaluate", optional=()), {"evaluate"}),
     "Stage.further_inputs": (lambda lab: lab.stage("student", further_inputs=lambda self, ctx: 1), {"student"}),
     "StageItem.uses": (lambda lab: lab.stages("student", "pupil"), {"student"}),
@@ -168,13 +170,22 @@ CHANGES: dict[str, tuple[Callable[[Lab], object], set[str]]] = {
     ),
     "Trait.trait": (lambda lab: lab.trait(trait="I never lie."), {*IN_CHARACTER, "export"}),
     "Trait.questions": (lambda lab: lab.trait(questions=("Why?",)), {"prompts"}),
-    "CellSpec.models": (lambda lab: lab.teacher(name="charrun/demo-student"), {"teacher", "evaluate", "export"}),
+    "CellSpec.models": (
+        lambda lab: lab.teacher(name="charrun/demo-student"),
+        {"teacher", *WRITING, "evaluate", "export"},
+    ),
     "ModelEntry.roles": (
         lambda lab: lab.entry(roles={**lab.spec.models[0].roles, "scorer": ModelRef("charrun/demo-student")}),
         {"evaluate"},
     ),
-    "ModelRef.name": (lambda lab: lab.teacher(name="charrun/demo-student-small"), {"teacher", "evaluate", "export"}),
-    "ModelRef.chat": (lambda lab: lab.teacher(chat={"enable_thinking": False}), {"teacher", "evaluate", "export"}),
+    "ModelRef.name": (
+        lambda lab: lab.teacher(name="charrun/demo-student-small"),
+        {"teacher", *WRITING, "evaluate", "export"},
+    ),
+    "ModelRef.chat": (
+        lambda lab: lab.teacher(chat={"enable_thinking": False}),
+        {"teacher", *WRITING, "evaluate", "export"},
+    ),
     "EngineChoice.uses": (
         lambda lab: setattr(lab, "engine", type("Other", (LocalEngine,), {"name": "other"})()),
         EVERY - {"prompts", "pairs"},
@@ -212,6 +223,24 @@ CHANGES: dict[str, tuple[Callable[[Lab], object], set[str]]] = {
     "StageItem.node": (lambda lab: lab.item("teacher", node=replace(lab.spec.stages[0].node, value="teacher")), set()),
     "Spec.stand_ins": (lambda lab: lab.set(stand_ins=None), set()),
     "Spec.exclude": (lambda lab: lab.set(exclude=(Exclusion(characters=frozenset({"grump"})),)), set()),
+    "Spec.arms": (lambda lab: lab.set(arms=(Arm("full", lab.spec.stages), Arm("none", ()))), set()),
+    "CellSpec.arm": (lambda lab: lab.set(arms=(Arm("other", lab.spec.stages),)), set()),
+    "CellSpec.looked_for": (
+        lambda lab: lab.set(
+            arms=(Arm("null", lab.spec.stages, lab.spec.characters[0]),),
+            characters=(load_character(SPECS / "characters/gardener.yaml"),),
+        ),
+        {"evaluate"},  # it says whom it looks for
+    ),
+    "Arm.name": (lambda lab: lab.set(arms=(Arm("renamed", lab.spec.stages),)), set()),
+    "Arm.description": (lambda lab: lab.set(arms=(Arm("x", lab.spec.stages, None, "shows something"),)), set()),
+    "Arm.stages": (lambda lab: lab.set(arms=(Arm("x", lab.spec.stages[:-1]),)), set()),
+    "Arm.character": (
+        lambda lab: lab.set(
+            arms=(Arm("null", lab.spec.stages, load_character(SPECS / "characters/gardener.yaml")),),
+        ),
+        {"prompts", *IN_CHARACTER, "export"},  # those of whoever is trained
+    ),
     "Spec.plugins": (lambda lab: lab.set(plugins=(LocalPlugin(Path("unused.py"), "0123"),)), set()),
     "Spec.warnings": (lambda lab: lab.set(warnings=(lab.spec.stages[0].problem("SPEC055", "odd"),)), set()),
     "CellSpec.name": (lambda lab: lab.entry(id="renamed"), set()),

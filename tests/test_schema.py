@@ -247,7 +247,7 @@ def test_a_description_tells_range_and_default_in_one_sentence(schema: dict[str,
 
 
 def vocabulary_of(options: dict[str, Any]) -> Vocabulary:
-    return Vocabulary({"mine": Choice("is mine", options)}, {}, {"pirate": ""}, {"mini": ""}, {}, ["builtin:x"])
+    return Vocabulary({"mine": Choice("is mine", options)}, {}, {"pirate": ""}, {"mini": ""}, {}, ["builtin:x"], {}, {})
 
 
 def test_a_plugins_schema_keeps_its_references_and_choices() -> None:

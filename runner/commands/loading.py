@@ -92,6 +92,14 @@ def _others(document: SpecDocument, registry: Registry) -> list[Problem]:
     return []
 
 
+def stage_infos(registry: Registry) -> dict[str, StageInfo]:
+    """What the spec needs to know of each stage."""
+    return {
+        name: StageInfo(stage.options_schema, stage.consumes, stage.optional, stage.produces)
+        for name, stage in registry.stages.items()
+    }
+
+
 def resolve(path: str | SpecDocument, sets: Sequence[str], registry: Registry) -> Spec:
     """The spec, resolved with a registry that has all its stages.
 
@@ -100,10 +108,7 @@ def resolve(path: str | SpecDocument, sets: Sequence[str], registry: Registry) -
     """
     return load_spec(
         path,
-        stages={
-            name: StageInfo(stage.options_schema, stage.consumes, stage.optional, stage.produces)
-            for name, stage in registry.stages.items()
-        },
+        stages=stage_infos(registry),
         engines={name: engine.options_schema for name, engine in registry.engines.items()},
         templates=registry.templates,
         library=registry.library,

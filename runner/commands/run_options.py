@@ -50,6 +50,7 @@ def selection_options(command: _Command) -> _Command:
             shell_complete=scale_names,
             help="Only this scale, listed or not.",
         ),
+        click.option("--arm", "arms", multiple=True, metavar="NAME", help="Only this arm's cells."),
         click.option(
             "--after",
             metavar="SCALE",
@@ -168,6 +169,7 @@ def selection_of(
     characters: Sequence[str],
     models: Sequence[str],
     scales: Sequence[str],
+    arms: Sequence[str],
     after: str,
     first: str,
     last: str,
@@ -183,7 +185,16 @@ def selection_of(
 
     if only and (first or last):
         raise click.UsageError("--only cannot be used with --from or --until")
-    return Selection(tuple(characters), tuple(models), tuple(scales), only or first, only or last, tuple(forced), after)
+    return Selection(
+        tuple(characters),
+        tuple(models),
+        tuple(scales),
+        only or first,
+        only or last,
+        tuple(forced),
+        after,
+        arms=tuple(arms),
+    )
 
 
 def load_selected(path: str, sets: Sequence[str], selection: Selection, *, plugins: bool, trust: bool) -> Loaded:

@@ -13,8 +13,10 @@ from charrun.commands.options import no_plugins_option
 from charrun.commands.words import stage_names
 from charrun.errors import EnvironmentProblem, PluginError, SpecError, UsageProblem
 from charrun.plugin_manager import Registry
-from charrun.spec import builtin_specs
+from charrun.spec import builtin_specs, load_yaml
+from charrun.spec.arms import shipped_arms
 from charrun.spec.editor import DOCUMENTS, Choice, Vocabulary, options_schema, published
+from charrun.spec.presets import shipped_presets
 from charrun.spec.words import suggest
 
 _WIDTH = 110
@@ -104,6 +106,8 @@ def vocabulary(registry: Registry) -> Vocabulary:
         },
         templates={name: f"prompt template of {', '.join(users[name])}" for name in registry.templates},
         specs=[f"builtin:{name}" for name in builtin_specs()],
+        presets={name: _told(path) for name, path in shipped_presets().items()},
+        arms={name: _told(path) for name, path in shipped_arms().items()},
     )
 
 
@@ -115,6 +119,10 @@ def _description(path: Path) -> str:
         return load_character(path).description
     except SpecError:
         return ""
+
+
+def _told(path: Path) -> str:
+    return str(load_yaml(path).data["description"])
 
 
 def _stage_text(registry: Registry, name: str) -> str:

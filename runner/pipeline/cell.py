@@ -1,4 +1,4 @@
-"""One cell (character x models x scale x seed): its stages in spec order, and the part of them that is selected."""
+"""One cell (character x models x scale x seed x arm): its stages in order, and the part of them that is selected."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class Cell:
         self.spec = spec
         self.name = spec.name
         self.character = spec.character
+        self.looked_for = spec.looked_for
         self.models = spec.models
         self.scale = spec.scale
         self.seed = spec.seed
         self.stages: list[StageRun] = []
-        for item in shared.spec.stages:
+        for item in spec.arm.stages:
             kind = shared.registry.stages[item.uses]
             with asking(kind):
                 made = kind()
             self.stages.append(StageRun(self, item, made, tuple(self.stages)))
         ids = [stage.item.id for stage in self.stages]
-        start = ids.index(selection.first) if selection.first else 0
-        end = ids.index(selection.last) + 1 if selection.last else len(ids)
+        start, end = selection.bounds(ids, [item.id for item in shared.spec.stages])
         self.selected = self.stages[start:end]
         for stage in self.stages[:start]:
             stage.left_out = True

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from charrun.errors import EnvironmentProblem, Problem
 from charrun.plugin_manager import Registry
 from charrun.service.engine import Engine
-from charrun.spec import EngineChoice, Spec
+from charrun.spec import EngineChoice, Spec, StageItem
 
 AUTO = "auto"
 RETIRED = "SPEC055"
@@ -62,6 +62,10 @@ def choose(spec: Spec, registry: Registry) -> Choice:
 
 def _with_stand_ins(spec: Spec, models: Mapping[str, str]) -> Spec:
     options = spec.stand_ins.options if spec.stand_ins else {}
+
+    def given(stages: Iterable[StageItem]) -> tuple[StageItem, ...]:
+        return tuple(replace(item, options={**item.options, **options.get(item.id, {})}) for item in stages)
+
     return replace(
         spec,
         models=tuple(
@@ -71,5 +75,6 @@ def _with_stand_ins(spec: Spec, models: Mapping[str, str]) -> Spec:
             )
             for entry in spec.models
         ),
-        stages=tuple(replace(item, options={**item.options, **options.get(item.id, {})}) for item in spec.stages),
+        stages=given(spec.stages),
+        arms=tuple(replace(arm, stages=given(arm.stages)) for arm in spec.arms),
     )

@@ -47,8 +47,13 @@ class StageContext:
 
     @property
     def character(self) -> Character:
-        """The cell's character."""
+        """The cell's character: who is trained."""
         return self._run.cell.character
+
+    @property
+    def looked_for(self) -> Character:
+        """Whom evaluations look for: the cell's character, but where an arm trains another, such as a null control."""
+        return self._run.cell.looked_for
 
     @property
     def scale(self) -> Scale:

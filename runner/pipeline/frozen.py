@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from charrun.errors import EnvironmentProblem
 from charrun.secrets import HIDDEN
-from charrun.spec import Spec
+from charrun.spec import Spec, StageItem
 from charrun.store.canonical import canonical
 from charrun.store.files import file_digest, make_folder, read_json, write_atomic
 from charrun.store.run import SPEC, RunFolder, spec_digest, specs_of
@@ -38,7 +38,12 @@ class Frozen:
 
     def placed(self, spec: Spec) -> Spec:
         """The spec that was read from the document, with its files where they were."""
-        return replace(spec, stages=tuple(replace(i, folders=self.folders.get(i.id, {})) for i in spec.stages))
+
+        def placed(stages: Iterable[StageItem]) -> tuple[StageItem, ...]:
+            return tuple(replace(item, folders=self.folders.get(item.id, {})) for item in stages)
+
+        arms = tuple(replace(arm, stages=placed(arm.stages)) for arm in spec.arms)
+        return replace(spec, stages=placed(spec.stages), arms=arms)
 
 
 def keep_sources(folder: RunFolder, plugins: Mapping[str, Path]) -> None:
@@ -57,7 +62,8 @@ def keep_sources(folder: RunFolder, plugins: Mapping[str, Path]) -> None:
 
 def folders_of(spec: Spec) -> dict[str, dict[str, str]]:
     """What is to be remembered of where a spec's files lie: by stage item, paths that are not beside the spec."""
-    beside = {item.id: item.folders_beside(spec.path.parent) for item in spec.stages}
+    items = (*spec.stages, *(item for arm in spec.arms for item in arm.stages))
+    beside = {item.id: item.folders_beside(spec.path.parent) for item in items}
     return {id: {text: str(place.absolute()) for text, place in found.items()} for id, found in beside.items() if found}
 
 
@@ -91,6 +97,8 @@ def thaw(run: Run) -> Frozen:
         "scales": value["scales"],
         "stages": [_stage(item) for item in value["stages"]],
     }
+    if value.get("arms"):
+        data["arms"] = [{**arm, "stages": [_stage(item) for item in arm["stages"]]} for arm in value["arms"]]
     if value["exclude"]:
         data["exclude"] = value["exclude"]
     if value["budget"]["usd"] is not None:

@@ -84,6 +84,7 @@ def lock_entries(shared: Shared, earlier: Mapping[str, Any] | None = None, *, st
             for entry in spec.models
         },
         "stages": _stages(shared, plain["stages"]),
+        **({"arms": plain["arms"]} if "arms" in plain else {}),
         "templates": _templates(shared),
         "plugins": {plugin["file"]: plugin["sha256"] for plugin in plain["plugins"]},
         "schemas": {name: digest(shipped_schema(name)) for name in SCHEMAS},
@@ -184,18 +185,18 @@ def _stages(shared: Shared, items: list[dict[str, Any]]) -> list[dict[str, Any]]
 
 
 def _further(shared: Shared) -> dict[str, list[Any]]:
-    """What the stages depend on beside the spec, such as files of prompts: of one cell for each character."""
+    """What the stages depend on beside the spec, such as files of prompts: of one cell for each character and arm."""
     from charrun.pipeline.cell import Cell
     from charrun.pipeline.context import StageContext
     from charrun.pipeline.selection import Selection
 
     found: dict[str, list[Any]] = {item.id: [] for item in shared.spec.stages}
-    for spec in {spec.character.id: spec for spec in shared.spec.cells}.values():
+    for spec in {(spec.looked_for.id, spec.arm.name): spec for spec in shared.spec.cells}.values():
         for run in Cell(shared, spec, Selection()).stages:
             with asking(type(run.stage)):
                 inputs = run.stage.further_inputs(StageContext(run))
             if inputs is not None:
-                found[run.item.id].append(inputs)
+                found.setdefault(run.item.id, []).append(inputs)
     return found
 
 
@@ -208,7 +209,7 @@ def _distributions(shared: Shared) -> dict[str, str]:
     """Versions of the installed plugins that the spec uses something of."""
     spec = shared.spec
     used = [
-        *(("stage", item.uses) for item in spec.stages),
+        *(("stage", item.uses) for item in (*spec.stages, *(item for arm in spec.arms for item in arm.stages))),
         ("engine", spec.engine.uses),
         *(("character", character.id) for character in spec.characters),
         *(("scale", scale.name) for scale in spec.scales),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ class Selection:
         forced: Ids of stage items that are made anew although they are done.
         after: Name of a scale whose cell must have passed its evaluation.
         names: Names of the cells that are left after that; empty before it was looked at.
+        arms: Names of arms.
     """
 
     characters: tuple[str, ...] = ()
@@ -34,11 +35,12 @@ class Selection:
     forced: tuple[str, ...] = ()
     after: str = ""
     names: tuple[str, ...] = ()
+    arms: tuple[str, ...] = ()
 
     @property
     def is_part(self) -> bool:
         """Whether it leaves cells or stages out."""
-        return any((self.characters, self.models, self.scales, self.first, self.last, self.names))
+        return any((self.characters, self.models, self.scales, self.first, self.last, self.names, self.arms))
 
     def to_dict(self) -> dict[str, Any]:
         """What of it leaves something out, as plain data."""
@@ -57,16 +59,18 @@ class Selection:
             UsageProblem: A name that the spec does not have, or nothing is left.
         """
         cells = spec.cells
-        _known("--character", self.characters, [cell.character.id for cell in cells])
+        _known("--character", self.characters, [cell.looked_for.id for cell in cells])
         _known("--model", self.models, [cell.models.id for cell in cells])
         _known("--scale", self.scales, [cell.scale.name for cell in cells])
+        _known("--arm", self.arms, [cell.arm.name for cell in cells])
         found = tuple(
             cell
             for cell in cells
             if (not self.names or cell.name in self.names)
-            and (not self.characters or cell.character.id in self.characters)
+            and (not self.characters or cell.looked_for.id in self.characters)
             and (not self.models or cell.models.id in self.models)
             and (not self.scales or cell.scale.name in self.scales)
+            and (not self.arms or cell.arm.name in self.arms)
         )
         if not found:
             raise UsageProblem("the options leave no cell of the spec", f"its cells: {_told(c.name for c in cells)}")
@@ -89,6 +93,18 @@ class Selection:
         if outside:
             raise UsageProblem(f"--force {outside[0]} lies outside what --from and --until select")
         return self
+
+    def bounds(self, ids: Sequence[str], order: Sequence[str]) -> tuple[int, int]:
+        """From where to where a cell's stage items are meant.
+
+        Args:
+            ids: The cell's items, in order.
+            order: Those of the spec. An arm may lack the first or the last that is meant: what comes next to it counts.
+        """
+        after = [id for id in order[order.index(self.first) :] if id in ids] if self.first else ids[:1]
+        until = [id for id in order[: order.index(self.last) + 1] if id in ids] if self.last else ids[-1:]
+        start = ids.index(after[0]) if after else len(ids)
+        return start, max(start, ids.index(until[-1]) + 1 if until else 0)
 
 
 def _known(option: str, words: Iterable[str], names: Collection[str]) -> None:

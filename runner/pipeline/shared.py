@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
@@ -87,6 +87,7 @@ class Shared:
         if not self.engine.hosted:  # nothing is paid for
             limit, caps = None, {}
         self._broke: BudgetReached | None = None
+        self._asides: set[asyncio.Task[None]] = set()
         self.spending = Spending(self._ledger, self.rates, limit, caps, self.break_off, self.go_on)
 
     def turn(self, folder: Path) -> asyncio.Lock:
@@ -237,8 +238,18 @@ class Shared:
         """Why the engine is gone, or None while it lives or was never needed."""
         return self._connection.failure() if self._connection else None
 
+    def aside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what nothing waits for; it is awaited when the run ends."""
+        task = asyncio.ensure_future(work)
+        self._asides.add(task)
+        task.add_done_callback(self._asides.discard)
+
     async def close(self, status: str) -> None:
         """End the session and stop what the engine started, also where it was still starting."""
+        for task in self._asides:
+            if self.failure():
+                task.cancel()
+        await asyncio.gather(*self._asides, return_exceptions=True)
         try:
             if self._service and not self.failure():
                 await self._service.close(status)

@@ -312,7 +312,7 @@ class StageRun:
             raise
         outputs = self._take(done, cached=False)
         self._tell_end(done, cached=False)
-        await discard(self, intermediates)
+        self.cell.shared.aside(discard(self, intermediates))
         return outputs
 
     def _tell_end(self, done: Ticket, **how: Any) -> None:

@@ -26,7 +26,7 @@ DEMO_NOTE = "Demo models show the pipeline at work, not a model's quality."
 def print_start(console: Console, choice: Choice, cells: Sequence[CellSpec]) -> None:
     """Where the run happens, with which cells and models."""
     spec = choice.spec
-    who, scales = dict.fromkeys(c.character.id for c in cells), dict.fromkeys(c.scale.name for c in cells)
+    who, scales = dict.fromkeys(c.looked_for.id for c in cells), dict.fromkeys(c.scale.name for c in cells)
     lines = [f"{spec.name}: {', '.join(who)} at {', '.join(scales)} scale"]
     if len(cells) > 1:
         lines[0] += f", {len(cells)} cells"

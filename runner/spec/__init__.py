@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from charrun.spec.layers import PluginFile, SpecDocument, read_spec
     from charrun.spec.library import Library, load_character
     from charrun.spec.model import (
+        Arm,
         CellSpec,
         Character,
         EngineChoice,
@@ -52,6 +53,7 @@ _HOMES = {
         "load_character",
     ),
     "charrun.spec.model": (
+        "Arm",
         "CellSpec",
         "Character",
         "EngineChoice",
@@ -82,6 +84,7 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Arm",
     "CellSpec",
     "Character",
     "Document",

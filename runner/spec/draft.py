@@ -85,6 +85,8 @@ class Draft:
         spoiled = self.document.spoiled | {_place(problem) for problem in own}
         told = (finding.problem for finding in self.findings)
         own += [problem for problem in told if _place(problem) not in spoiled]
+        here = {source.name for source in self.document.sources}
+        own += [problem for problem in self.elsewhere if problem.file in here]
         return list(dict.fromkeys([*self._sorted(own), *self.elsewhere]))
 
     def all_warnings(self) -> tuple[Problem, ...]:

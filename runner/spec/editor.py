@@ -42,6 +42,8 @@ class Vocabulary:
         characters: Characters' descriptions by id.
         scales: Scales in words, by name.
         templates: What each prompt template is for, by name.
+        presets: Presets' descriptions by name.
+        arms: Shipped arms' descriptions by name.
         specs: Shipped specs, as `extends` names them.
     """
 
@@ -51,6 +53,8 @@ class Vocabulary:
     scales: Mapping[str, str]
     templates: Mapping[str, str]
     specs: Sequence[str]
+    presets: Mapping[str, str]
+    arms: Mapping[str, str]
 
 
 def published(document: str, vocabulary: Vocabulary) -> Schema:
@@ -179,6 +183,7 @@ def _definitions(core: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, S
     return {
         "character": properties["characters"]["items"]["anyOf"][-1],
         "scale": properties["scales"]["items"]["anyOf"][-1],
+        "arm": properties["arms"]["items"]["anyOf"][-1],
         "engine": {**engine, "allOf": _conditions("engine", {"auto": Choice(""), **vocabulary.engines})},
         "stage": {**item, "allOf": _conditions("stage", vocabulary.stages)},
         **{f"engine-{name}": _options("engine", name, choice) for name, choice in vocabulary.engines.items()},
@@ -217,6 +222,8 @@ def _named(core: Mapping[str, Any], vocabulary: Vocabulary, closed: bool) -> dic
         "engine": {"anyOf": _any_of(engines, "engine", closed, key="uses")},
         "characters": {"items": {"anyOf": _any_of(vocabulary.characters, "character", closed, file)}},
         "scales": {"items": {"anyOf": _any_of(vocabulary.scales, "scale", closed, file)}},
+        "arms": {"items": {"anyOf": _any_of(vocabulary.arms, "arm", closed, file)}},
+        "preset": {"anyOf": _any_of(vocabulary.presets, "", closed, file)},
         "stages": {"items": {"anyOf": _any_of(stages, "stage", closed, key="uses")}},
         "templates": {"properties": templates, "additionalProperties": others},
     }
@@ -225,9 +232,11 @@ def _named(core: Mapping[str, Any], vocabulary: Vocabulary, closed: bool) -> dic
 def _any_of(
     names: Mapping[str, str], written_out: str, closed: bool, further: Iterable[Schema] = (), key: str = ""
 ) -> list[Schema]:
-    """One of the names, or what the definition `written_out` describes, in which `key` is such a name."""
+    """One of the names, or what the definition `written_out`, if any, describes, in which `key` is such a name."""
     known: Schema = {"type": "string", "enum": list(names), "enumDescriptions": list(names.values())}
     other: list[Schema] = [] if closed else [{"type": "string", "minLength": 1}]
+    if not written_out:
+        return [known, *further, *other]
     mapping = _ref(written_out)
     if key:
         name = known if closed else {"anyOf": [known, *other]}

@@ -10,7 +10,7 @@ from typing import Any
 
 from charrun.spec.document import KeyPath
 from charrun.spec.draft import Draft
-from charrun.spec.model import Character, Exclusion, ModelEntry, Scale, Spec
+from charrun.spec.model import Arm, Character, Exclusion, ModelEntry, Scale, Spec
 from charrun.spec.words import shown, suggest
 
 _MANY = {
@@ -20,11 +20,12 @@ _MANY = {
     "teacher": "teachers",
     "scale": "scales",
     "seed": "seeds",
+    "arm": "arms",
 }
 
 
 MAX_CELLS = 5_000
-_AXES = ("characters", "models", "scales", "seed")
+_AXES = ("characters", "models", "scales", "seed", "arms")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Axes:
     models: Sequence[ModelEntry]
     scales: Sequence[Scale]
     seeds: Sequence[int]
+    arms: Sequence[Arm]
 
 
 def resolve_seeds(draft: Draft) -> tuple[int, ...]:
@@ -57,9 +59,12 @@ def resolve_exclude(draft: Draft, axes: Axes) -> tuple[Exclusion, ...]:
         "models": len(axes.models),
         "scales": len(axes.scales),
         "seed": len(axes.seeds),
+        "arms": len(axes.arms) or 1,
     }
     if (size := prod(sizes.values())) > MAX_CELLS:
-        product_of = " x ".join(f"{number:,} ({axis})" for axis, number in sizes.items())
+        product_of = " x ".join(
+            f"{number:,} ({axis})" for axis, number in sizes.items() if axis != "arms" or number > 1
+        )
         largest = max(sizes, key=lambda axis: sizes[axis])
         message = f"a matrix of {size:,} cells: {product_of}"
         draft.add("SPEC050", message, (largest,), f"at most {MAX_CELLS:,}: make several specs of it", on="key")
@@ -97,12 +102,12 @@ def check_names(draft: Draft, spec: Spec) -> None:
         seen.setdefault(cell.name, cell.models.id)
 
 
-_Cell = tuple[str, str, str, int]
+_Cell = tuple[str, str, str, int, str]
 
 
 def _cells(axes: Axes) -> Iterable[_Cell]:
     ids = [character.id for character in axes.characters], [entry.id for entry in axes.models]
-    return product(*ids, [scale.name for scale in axes.scales], axes.seeds)
+    return product(*ids, [scale.name for scale in axes.scales], axes.seeds, [arm.name for arm in axes.arms])
 
 
 def _exclusion(draft: Draft, path: KeyPath, written: Mapping[str, Any], axes: Axes) -> Exclusion | None:
@@ -114,6 +119,7 @@ def _exclusion(draft: Draft, path: KeyPath, written: Mapping[str, Any], axes: Ax
         "teacher": _names(draft, "teacher"),
         "scale": {scale.name for scale in axes.scales},
         "seed": set(axes.seeds),
+        "arm": {arm.name for arm in axes.arms if arm.name},
     }
     sound = True
     for key, values in written.items():
@@ -126,7 +132,13 @@ def _exclusion(draft: Draft, path: KeyPath, written: Mapping[str, Any], axes: Ax
     if not sound:
         return None
     wanted = {key: frozenset(_as_list(values)) for key, values in written.items()}
-    return Exclusion(wanted.get("character"), _entries(draft, axes, wanted), wanted.get("scale"), wanted.get("seed"))
+    return Exclusion(
+        wanted.get("character"),
+        _entries(draft, axes, wanted),
+        wanted.get("scale"),
+        wanted.get("seed"),
+        wanted.get("arm"),
+    )
 
 
 def _entries(draft: Draft, axes: Axes, wanted: Mapping[str, frozenset[Any]]) -> frozenset[str] | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from charrun.errors import SpecError
+from charrun.spec.arms import resolve_arms
 from charrun.spec.document import KeyPath
 from charrun.spec.draft import Draft
 from charrun.spec.keys import warn_of_keys, warn_of_keys_beside
@@ -17,6 +18,7 @@ from charrun.spec.library import Library, resolve_characters, resolve_scales
 from charrun.spec.matrix import Axes, check_names, resolve_exclude, resolve_seeds
 from charrun.spec.misplaced import explain_misplaced
 from charrun.spec.model import EngineChoice, LocalPlugin, Spec, StageInfo
+from charrun.spec.presets import resolve_preset
 from charrun.spec.roles import check_prices, resolve_models, resolve_stand_ins
 from charrun.spec.schema import options_of, shipped_schema
 from charrun.spec.stages import check_overrides, check_stage_budgets, resolve_stages
@@ -58,9 +60,11 @@ def load_spec(
     characters = resolve_characters(draft, library)
     scales = resolve_scales(draft, library)
     models = resolve_models(draft)
-    exclude = resolve_exclude(draft, Axes(characters, models, scales, seeds))
     engine = _resolve_engine(draft, engines)
-    items = resolve_stages(draft, stages)
+    preset = resolve_preset(draft, stages)
+    items = resolve_stages(draft, stages, preset)
+    arms = resolve_arms(draft, items, stages, preset, library)
+    exclude = resolve_exclude(draft, Axes(characters, models, scales, seeds, arms))
     check_overrides(draft, items, stages)
     stand_ins = resolve_stand_ins(draft)
     check_stage_budgets(draft)
@@ -86,6 +90,7 @@ def load_spec(
         path=draft.document.path,
         templates=replaced,
         exclude=exclude,
+        arms=arms if arms[0].name else (),
         plugins=tuple(plugin for plugin in plugins if plugin),
         warnings=draft.all_warnings(),
         stage_budgets={id: float(usd) for id, usd in (budget or {}).get("stages", {}).items()},

@@ -22,7 +22,7 @@ from charrun.spec.words import TYPE_WORDS, listed, nearest, plainly, shown
 # A jsonschema ValidationError. Its own types allow for parts that are unset, which none that is raised has.
 _Error = Any
 
-_SCHEMAS = ("spec", "character", "scale")
+_SCHEMAS = ("spec", "character", "scale", "preset", "arm")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def options_of(kind: str, name: str) -> Subject:
 
 @cache
 def shipped_schema(name: str) -> dict[str, Any]:
-    """The shipped schema `spec`, `character` or `scale`: what a file holds once its layers are merged.
+    """The shipped schema `spec`, `character`, `scale`, `preset` or `arm`: what a file holds once its layers are merged.
 
     References between them are by the names `NAME.schema.json`.
     """

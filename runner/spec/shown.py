@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import asdict
 from typing import Any
 
 from charrun.spec.document import Document, KeyPath, Node, Part
 from charrun.spec.layers import SpecDocument
 from charrun.spec.library import is_path
-from charrun.spec.model import Spec, StageItem
+from charrun.spec.model import Arm, Spec, StageItem
 from charrun.spec.places import relative
 from charrun.spec.roles import is_folder_name
 
 DEFAULT = "default"
 _ORDER = (
-    "version", "name", "seed", "engine", "plugins", "characters", "models", "scales", "exclude", "budget", "stages",
-    "stand_ins", "templates",
+    "version", "name", "seed", "engine", "plugins", "characters", "models", "scales", "arms", "exclude", "budget",
+    "stages", "stand_ins", "templates",
 )  # fmt: skip
 _SHORT = ("uses", "name")
 
@@ -34,6 +36,8 @@ def as_written(spec: Spec, read: SpecDocument) -> dict[str, Any]:
         ]
     data["models"] = [_entry(read, ("models", i), entry.id) for i, entry in enumerate(spec.models)]
     data["stages"] = [_stage(item) for item in spec.stages]
+    if "arms" in written:
+        data["arms"] = [_arm(arm) for arm in spec.arms]
     if "stand_ins" in written:
         data["stand_ins"] = {**written["stand_ins"], "models": _stand_ins(read)}
     if "templates" in written:
@@ -75,6 +79,15 @@ def _stage(item: StageItem) -> str | dict[str, Any]:
     if item.needs:
         parts["needs"] = list(item.needs)
     return parts if len(parts) > 1 else item.uses
+
+
+def _arm(arm: Arm) -> dict[str, Any]:
+    parts: dict[str, Any] = {"name": arm.name}
+    if arm.description:
+        parts["description"] = arm.description
+    if arm.character:
+        parts["character"] = json.loads(json.dumps(asdict(arm.character)))
+    return {**parts, "stages": [_stage(item) for item in arm.stages]}
 
 
 def _entry(read: SpecDocument, path: KeyPath, id: str) -> dict[str, Any]:

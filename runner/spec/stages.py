@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from charrun.spec.document import KeyPath
@@ -13,9 +14,11 @@ from charrun.spec.schema import options_of, with_defaults
 from charrun.spec.words import listed, nearest, shown, suggest
 
 
-def resolve_stages(draft: Draft, known: Mapping[str, StageInfo]) -> tuple[StageItem, ...]:
-    """The spec's stage items, as far as they are sound."""
-    walk = _Walk(draft, known, tuple(_id(item) for item in draft.items("stages")))
+def resolve_stages(
+    draft: Draft, known: Mapping[str, StageInfo], preset: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+) -> tuple[StageItem, ...]:
+    """The spec's stage items, as far as they are sound; a preset's options, by stage, are under their own."""
+    walk = _Walk(draft, known, preset, tuple(_id(item) for item in draft.items("stages")))
     items = [walk.item(("stages", i), item) for i, item in enumerate(draft.items("stages"))]
     return tuple(item for item in items if item is not None)
 
@@ -45,6 +48,16 @@ def check_stage_budgets(draft: Draft) -> None:
             draft.add("SPEC024", f"no stage item has the id {shown(key)}", ("budget", "stages", key), hint, on="key")
 
 
+def laid_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Options over others; mappings within merge."""
+    both = {key: laid_over(base[key], value) for key, value in over.items() if _mappings(base.get(key), value)}
+    return {**base, **over, **both}
+
+
+def _mappings(*values: Any) -> bool:
+    return all(isinstance(value, Mapping) for value in values)
+
+
 def _id(item: Any) -> str:
     """What an item is called, as far as it can be told; empty if it cannot."""
     if isinstance(item, dict):
@@ -58,6 +71,7 @@ class _Walk:
 
     draft: Draft
     known: Mapping[str, StageInfo]
+    preset: Mapping[str, Mapping[str, Any]]
     ids: tuple[str, ...]
     earlier: dict[str, KeyPath] = field(default_factory=dict)
     produced: set[str] = field(default_factory=set)
@@ -84,12 +98,16 @@ class _Walk:
         self.earlier.setdefault(name, path)
         if info is None or not self.draft.sound(path):
             return None
-        options = with_defaults(info.options_schema, parts.get("with", {}))
+        given = laid_over(self.preset.get(uses, {}), parts.get("with", {}))
+        options = with_defaults(info.options_schema, given)
         return StageItem(name, uses, options, tuple(parts.get("needs", ())), self.draft.document.node(path))
 
     def options(self, path: KeyPath, uses: str, options: Any, info: StageInfo) -> None:
         if isinstance(options, dict):
-            self.draft.check(options, info.options_schema, (*path, "with"), options_of("stage", uses))
+            schema = dict(info.options_schema)
+            if "required" in schema:
+                schema["required"] = [key for key in schema["required"] if key not in self.preset.get(uses, {})]
+            self.draft.check(options, schema, (*path, "with"), options_of("stage", uses))
 
     def identity(self, path: KeyPath, name: str, uses: str) -> None:
         if name in self.earlier:

@@ -124,12 +124,24 @@ def cells_of(folder: Path, spec: Mapping[str, Any], trace: RunTrace) -> tuple[Ce
         spec: Its frozen spec; empty where it is damaged.
         trace: What its events add up to.
     """
-    items = {text_of(item, "id"): text_of(item, "uses") for item in _dicts(spec.get("stages"))}
+    arms = {text_of(arm, "name"): _uses(arm) for arm in _dicts(spec.get("arms"))}
+    every = _uses(spec)
     seen = dict.fromkeys(cell for cell, _ in trace.stages)
     planned = trace.cells or tuple(_planned(spec))
     names = [name for name in planned if name in seen or set(seen) <= set(planned)]
     store = folder.parent.parent / "store"
-    return tuple(_cell(store, name, items, trace) for name in dict.fromkeys([*names, *seen]))
+    return tuple(_cell(store, name, _of_arm(name, arms, every), trace) for name in dict.fromkeys([*names, *seen]))
+
+
+def _uses(written: Mapping[str, Any]) -> dict[str, str]:
+    """What each stage item of a spec or an arm uses, by id."""
+    return {text_of(item, "id"): text_of(item, "uses") for item in _dicts(written.get("stages"))}
+
+
+def _of_arm(cell: str, arms: Mapping[str, dict[str, str]], every: dict[str, str]) -> dict[str, str]:
+    """The stage items of a cell, whose name ends with its arm's; the longest fits where several do."""
+    fitting = [name for name in arms if cell.endswith(f"-{name}")]
+    return arms[max(fitting, key=len)] if fitting else every
 
 
 def _cell(store: Path, name: str, items: Mapping[str, str], trace: RunTrace) -> CellView:
@@ -168,12 +180,13 @@ def _stage(id: str, uses: str, state: str, mark: StageTrace, place: Path | None)
 def _planned(spec: Mapping[str, Any]) -> Iterable[str]:
     """Names of the cells of a frozen spec that no run has told yet: all combinations, as the pipeline names them."""
     seeds = spec.get("seed") if isinstance(spec.get("seed"), list) else [None]
-    for character, models, scale, seed in itertools.product(
-        _dicts(spec.get("characters")), _dicts(spec.get("models")), _dicts(spec.get("scales")), seeds or [None]
+    arms = [f"-{text_of(arm, 'name')}" for arm in _dicts(spec.get("arms"))] or [""]
+    for character, models, scale, seed, arm in itertools.product(
+        _dicts(spec.get("characters")), _dicts(spec.get("models")), _dicts(spec.get("scales")), seeds or [None], arms
     ):
         student = text_of(mapping_of(models, "student"), "name").rstrip("/").rpartition("/")[2].lower()
         name = f"{text_of(character, 'id')}-{text_of(models, 'id') or student}-{text_of(scale, 'name')}"
-        yield name if seed is None else f"{name}-s{seed}"
+        yield (name if seed is None else f"{name}-s{seed}") + arm
 
 
 def _dicts(value: Any) -> tuple[dict[str, Any], ...]:
