@@ -123,9 +123,11 @@ def test_arms_share_what_is_the_same_and_resume_from_the_frozen_spec(tmp_path: P
     runs = tmp_path / "runs"
     done = charrun(tmp_path / "spec.yaml", "--runs-dir", runs, "--arm", "full", "--arm", "dpo-only")
     assert done.code == 0, done.err
+    done = charrun(tmp_path / "spec.yaml", "--runs-dir", runs)
+    assert done.code == 0, done.err
     (tmp_path / "spec.yaml").unlink()
-    resumed = charrun("resume", "--runs-dir", runs, "--arm", "neutral")
-    assert resumed.code == 0, resumed.err
+    resumed = charrun("resume", "--runs-dir", runs)
+    assert resumed.code == 0 and "never made" not in resumed.out, resumed.err
     assert len(list((runs / "store").glob("dpo-*"))) == 2  # the whole method's and the control's
     evaluations = [json.loads(path.read_text()) for path in (runs / "store").glob("evaluate-*/evaluation.jsonl")]
     assert [row["scored_as"] for row in evaluations] == ["pirate"] * 3

@@ -112,7 +112,8 @@ EXCLUDED: Mapping[str, str] = {
     "checkpoint paths": "a checkpoint counts by what it was trained from, not by where it lies",
     "paths of templates": "their texts count",
     "--set": "one more layer of the spec, which counts as the rest does",
-    "--character, --model, --scale, --arm, --after, --from, --until, --only": "what is left out changes nothing of the rest",
+    "--character, --model, --scale, --arm, --after, --from, --until, --only": "what is left out changes nothing of "
+    "the rest",
     "--force": "the same work once more",
     "--runs-dir": "another store, where nothing is found",
     "--jobs, --wait, --patience, --budget, --partial, --yes": "how a run is done, not what it makes",
