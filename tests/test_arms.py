@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from charrun.plugin_manager import load_registry
 from charrun.spec import Spec
 from charrun.spec.arms import shipped_arms
 from charrun.spec.presets import load_preset, shipped_presets
+from charrun.store.runs import find_run
 
 SMOKE = "version: 1\nextends: builtin:pirate-smoke\nname: varied\n"
 
@@ -129,5 +129,6 @@ def test_arms_share_what_is_the_same_and_resume_from_the_frozen_spec(tmp_path: P
     resumed = charrun("resume", "--runs-dir", runs)
     assert resumed.code == 0 and "never made" not in resumed.out, resumed.err
     assert len(list((runs / "store").glob("dpo-*"))) == 2  # the whole method's and the control's
-    evaluations = [json.loads(path.read_text()) for path in (runs / "store").glob("evaluate-*/evaluation.jsonl")]
-    assert [row["scored_as"] for row in evaluations] == ["pirate"] * 3
+    cells = find_run(runs).cells
+    assert [cell.rows("evaluation")[0]["scored_as"] for cell in cells] == ["pirate"] * 3
+    assert [len(cell.stages) for cell in cells] == [10, 7, 10]
