@@ -98,6 +98,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     "runs": (Example("runs", "slow"),),
     "status": (Example("status pirate-smoke/1", "masked"),),
     "logs": (Example("logs pirate-smoke/1", "masked", lines=24),),
+    "evidence": (Example("evidence pirate-smoke", "masked"),),
     "diff": (Example("diff pirate-smoke/1 pirate-smoke/2", "slow"),),
     "verify": (Example("verify pirate-smoke/1", "masked"),),
     "gc": (Example("gc --dry-run", "slow"),),

@@ -42,6 +42,10 @@ COMMANDS = {
     "runs": ("charrun.commands.runs:runs", "List runs, the latest last."),
     "status": ("charrun.commands.status:status", "Show how far a run is."),
     "logs": ("charrun.commands.logs:logs", "Show what happened in a run, and with -f what happens."),
+    "evidence": (
+        "charrun.commands.evidence:evidence",
+        "Show the rates of a run's arms and seeds, and how they differ.",
+    ),
     "diff": ("charrun.commands.diff:diff", "Compare two runs: spec, versions, data, results."),
     "verify": ("charrun.commands.verify:verify", "Check every file of a run against its checksum."),
     "gc": ("charrun.commands.gc:gc", "Delete what no run refers to."),

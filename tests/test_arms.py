@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,11 @@ def test_arms_share_what_is_the_same_and_resume_from_the_frozen_spec(tmp_path: P
     cells = find_run(runs).cells
     assert [cell.rows("evaluation")[0]["scored_as"] for cell in cells] == ["pirate"] * 3
     assert [len(cell.stages) for cell in cells] == [10, 7, 10]
+    told = charrun("evidence", "--runs-dir", runs, "--against", "neutral", "--json")
+    (group,) = json.loads(told.out)["groups"]
+    assert {(rate["arm"], rate["model"]) for rate in group["rates"]} == {
+        *((arm, model) for arm in ("full", "neutral") for model in ("base", "dpo", "sft")),
+        *(("dpo-only", model) for model in ("base", "dpo")),
+    }
+    assert all(rate["share"]["n"] == 120 for rate in group["rates"])
+    assert charrun("evidence", "--runs-dir", runs, "--against", "nobody").code == 2

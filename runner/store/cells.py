@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,18 @@ class StageView:
 
 
 @dataclass(frozen=True)
+class Coordinates:
+    """A cell's name and its place on each axis of the matrix."""
+
+    name: str
+    character: str
+    models: str
+    scale: str
+    seed: Any
+    arm: str
+
+
+@dataclass(frozen=True)
 class CellView:
     """One cell and its stages, in the spec's order."""
 
@@ -127,7 +139,7 @@ def cells_of(folder: Path, spec: Mapping[str, Any], trace: RunTrace) -> tuple[Ce
     arms = {text_of(arm, "name"): _uses(arm) for arm in _dicts(spec.get("arms"))}
     every = _uses(spec)
     seen = dict.fromkeys(cell for cell, _ in trace.stages)
-    planned = trace.cells or tuple(_planned(spec))
+    planned = trace.cells or tuple(place.name for place in coordinates(spec))
     names = [name for name in planned if name in seen or set(seen) <= set(planned)]
     store = folder.parent.parent / "store"
     return tuple(_cell(store, name, _of_arm(name, arms, every), trace) for name in dict.fromkeys([*names, *seen]))
@@ -177,16 +189,17 @@ def _stage(id: str, uses: str, state: str, mark: StageTrace, place: Path | None)
     )
 
 
-def _planned(spec: Mapping[str, Any]) -> Iterable[str]:
-    """Names of the cells of a frozen spec that no run has told yet: all combinations, as the pipeline names them."""
-    seeds = spec.get("seed") if isinstance(spec.get("seed"), list) else [None]
-    arms = [f"-{text_of(arm, 'name')}" for arm in _dicts(spec.get("arms"))] or [""]
+def coordinates(spec: Mapping[str, Any]) -> Iterator[Coordinates]:
+    """All combinations of a frozen spec's axes, as the pipeline names their cells; what is excluded is among them."""
+    seeds = spec.get("seeds") if isinstance(spec.get("seeds"), list) else [None]
+    arms = [text_of(arm, "name") for arm in _dicts(spec.get("arms"))] or [""]
     for character, models, scale, seed, arm in itertools.product(
         _dicts(spec.get("characters")), _dicts(spec.get("models")), _dicts(spec.get("scales")), seeds or [None], arms
     ):
         student = text_of(mapping_of(models, "student"), "name").rstrip("/").rpartition("/")[2].lower()
-        name = f"{text_of(character, 'id')}-{text_of(models, 'id') or student}-{text_of(scale, 'name')}"
-        yield (name if seed is None else f"{name}-s{seed}") + arm
+        who, entry, size = text_of(character, "id"), text_of(models, "id") or student, text_of(scale, "name")
+        name = f"{who}-{entry}-{size}" + (f"-s{seed}" if len(seeds or ()) > 1 else "") + (f"-{arm}" if arm else "")
+        yield Coordinates(name, who, entry, size, seed, arm)
 
 
 def _dicts(value: Any) -> tuple[dict[str, Any], ...]:
