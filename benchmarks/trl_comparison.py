@@ -117,7 +117,12 @@ def initial_adapter(work: Path, rank: int) -> Path:
     with EngineProcess.start({STUDENT: folder}, work / "engine", log=work / "engine.log") as engine:
         service = tinker.ServiceClient(base_url=engine.base_url, api_key=engine.api_key)
         client = service.create_lora_training_client(
-            base_model=STUDENT, rank=rank, seed=SEED, train_mlp=True, train_attn=True, train_unembed=False
+            base_model=STUDENT,
+            rank=rank,
+            seed=seed_from(SEED, "adapter"),
+            train_mlp=True,
+            train_attn=True,
+            train_unembed=False,
         ).result()
         path = client.save_weights_for_sampler("initial").result().path
     return _folder(work / "engine", path)
