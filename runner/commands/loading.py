@@ -95,7 +95,7 @@ def _others(document: SpecDocument, registry: Registry) -> list[Problem]:
 def stage_infos(registry: Registry) -> dict[str, StageInfo]:
     """What the spec needs to know of each stage."""
     return {
-        name: StageInfo(stage.options_schema, stage.consumes, stage.optional, stage.produces)
+        name: StageInfo(stage.options_schema, stage.consumes, stage.optional, stage.produces, stage.instead)
         for name, stage in registry.stages.items()
     }
 
