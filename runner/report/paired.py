@@ -70,7 +70,7 @@ def wilson(hits: int, n: int, z: float = Z95) -> tuple[float, float]:
 def mcnemar(only_a: int, only_b: int) -> float:
     """Exact two-sided p of the discordant pairs under a fair coin."""
     n = only_a + only_b
-    tail = sum(math.comb(n, k) for k in range(min(only_a, only_b) + 1)) / 2**n
+    tail: float = sum(math.comb(n, k) for k in range(min(only_a, only_b) + 1)) / 2**n
     return min(1.0, 2 * tail)
 
 
