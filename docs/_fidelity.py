@@ -41,7 +41,7 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
         Figure("questions a trait after expansion", "50", "-", ("expand", "per_trait")),
         Figure("words shared with a kept question, at most", "50%", "-", ours="50%", preset="50%"),
         Figure("general prompts", "1,330 of LIMA", "576,576 by templates", ours="2,000 of its own", preset="the same"),
-        Figure("preference pairs", "9,150: 5 of 1,830 prompts", "250, 375, 750", ours="the scale's", preset="`paper`: 9,150"),
+        Figure("preference pairs", "9,150: 5 of 1,830 prompts", "250 to 750", ours="the scale's", preset="9,150 (scale)"),
     ),
     "Teacher and student": (
         Figure("temperature", "0.7", "0.7", ("teacher", "temperature")),
@@ -70,7 +70,7 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
         Figure("kinds of reflection", "10", "10", ours="10", preset="10"),
         Figure("reflections", "10,000", "1,500, 3,000, 6,000", ours="the scale's", preset="`paper`"),
         Figure("longest reflection, tokens", "2,048", "768", ("reflection", "max_tokens")),
-        Figure("conversations x messages", "2,000 x 10", "150 x 8, 300 x 10, 600 x 10", ours="the scale's", preset="`paper`"),
+        Figure("conversations x messages", "2,000 x 10", "150 x 8 to 600 x 10", ours="the scale's", preset="`paper`"),
         Figure("share of guided conversations", "one half", "one half", ("interaction", "guided_share")),
         Figure("longest message, tokens", "1,024", "768", ("interaction", "max_tokens")),
     ),
