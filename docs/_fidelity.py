@@ -41,7 +41,7 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
         Figure("questions a trait after expansion", "50", "-", ("expand", "per_trait")),
         Figure("words shared with a kept question, at most", "50%", "-", ours="50%", preset="50%"),
         Figure("general prompts", "1,330 of LIMA", "576,576 by templates", ours="2,000 of its own", preset="the same"),
-        Figure("preference pairs", "9,150: 5 of 1,830 prompts", "250 to 750", ours="the scale's", preset="9,150 (scale)"),
+        Figure("preference pairs", "9,150: 5 of 1,830 prompts", "250 to 750", ours="the scale's", preset="9,150"),
     ),
     "Teacher and student": (
         Figure("temperature", "0.7", "0.7", ("teacher", "temperature")),
