@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from charrun import Estimate, Row, Stage, TrainedRow, assistant, hookimpl, user
+from charrun import Estimate, RoleSampler, Row, Stage, TrainedRow, assistant, hookimpl, user
+from charrun.plugins import _curve, _monitor
+from charrun.plugins._sanity import direction_verdict, scored, scored_verdict, text_gaps, text_verdict
+from charrun.plugins._schedule import learning_rates
 from charrun.plugins._training import (
     COMMON_OPTIONS,
     adam,
+    audited_rows,
     check_lengths,
     check_sampler,
     checkpoint_note,
     forward_logprobs,
+    judged,
     mean,
+    say,
     scale_warnings,
     sizes_of,
+    told,
 )
 
 if TYPE_CHECKING:
@@ -27,24 +35,28 @@ if TYPE_CHECKING:
 _REFERENCE_EXACT, _REFERENCE_HOSTED = 1e-5, 0.02
 _LN2_EXACT, _LN2_HOSTED = 1e-4, 0.01
 _MARGIN_EXACT = 1e-3
+_FEWEST_STEPS = 10
+"""A training of fewer steps costs less than a look at its behaviour."""
+_SOME_PAIRS = 16
 
 
 class DpoStage(Stage):
     """A LoRA adapter learns to prefer the chosen answers.
 
     loss = mean over the batch's pairs of -log sigmoid(beta * margin) + nll_coefficient * mean per-token NLL of the
-    chosen answer, with margin = (policy - reference of chosen) - (policy - reference of rejected) in sums over the
-    answer's tokens. The reference is the fresh adapter itself: one forward pass, stored by token hash before any
-    optimiser step. One epoch in a seeded order, constant rate, the last partial batch kept.
+    chosen answer + kl_coefficient * mean squared log-prob difference to the reference, with margin = (policy -
+    reference of chosen) - (policy - reference of rejected) in sums over the answer's tokens, or in means over them. The
+    reference is the fresh adapter itself: one forward pass, stored by token hash before any optimiser step. One epoch
+    in a seeded order, the last partial batch kept.
     """
 
     name: ClassVar[str] = "dpo"
     summary: ClassVar[str] = "DPO of the student on the pairs"
     consumes: ClassVar[tuple[str, ...]] = ("pairs",)
     produces: ClassVar[tuple[str, ...]] = ("checkpoint",)
-    roles: ClassVar[tuple[str, ...]] = ("student",)
+    roles: ClassVar[tuple[str, ...]] = ("student", "scorer")
     trains: ClassVar[tuple[str, ...]] = ("student",)
-    character_fields: ClassVar[tuple[str, ...]] = ()
+    templates: ClassVar[dict[str, Path]] = _curve.TEMPLATES
     options_schema: ClassVar[dict[str, Any]] = {
         "type": "object",
         "properties": {
@@ -60,6 +72,18 @@ class DpoStage(Stage):
                 "default": 0.1,
                 "description": "Weight of the chosen answer's mean per-token NLL.",
             },
+            "kl_coefficient": {
+                "type": "number",
+                "minimum": 0,
+                "default": 0.0,
+                "description": "Weight of the mean squared log-prob difference to the reference over the tokens of "
+                "both answers; the paper's is 0.001.",
+            },
+            "normalise": {
+                "enum": ["none", "length"],
+                "default": "none",
+                "description": "Margins in sums over an answer's tokens, or in means, which want a larger beta.",
+            },
             "lora_rank": {
                 "type": "integer",
                 "enum": [1, 2, 4, 8, 16, 32, 64, 128, 256],
@@ -69,6 +93,10 @@ class DpoStage(Stage):
             **{
                 **COMMON_OPTIONS,
                 "learning_rate": {**COMMON_OPTIONS["learning_rate"], "default": 1e-4},
+            },
+            "monitor": {
+                **_monitor.OPTION,
+                "properties": {**_monitor.OPTION["properties"], **_monitor.DPO_RULES},
             },
         },
         "additionalProperties": False,
@@ -99,22 +127,90 @@ class DpoStage(Stage):
         ctx.advance(adapter.next_step)
         if adapter.next_step == 0:
             await self._check_step_zero(ctx, adapter, batches[0], reference)
+            await self._check_pairs(ctx, adapter, pairs, rows, reference, len(batches))
 
         def on_step(step: int, metrics: dict[str, float]) -> None:
-            ctx.step_done(step, len(batches), _told(metrics))
+            ctx.step_done(step, len(batches), told(metrics))
             ctx.advance()
 
         def submit(batch: Sequence[tuple[TrainedRow, TrainedRow]]) -> Any:
             flat = [row for pair in batch for row in pair]
             return adapter.client.forward_backward_custom(
-                [row.datum() for row in flat],
-                DpoLoss(ctx.options["beta"], ctx.options["nll_coefficient"], [reference.sum(row) for row in flat]),
+                [row.datum() for row in flat], self._loss(ctx, reference, flat)
             )
 
-        every = ctx.options["checkpoint_every"]
-        curve = await train_steps(ctx, adapter, batches, submit, adam(ctx), on_step, save_every=every)
-        ctx.write("steps.jsonl", [{**_told(metrics), "step": step} for step, metrics in enumerate(curve)])
+        rates = learning_rates(ctx.options, len(batches))
+        watch = ctx.options["monitor"]
+        monitor = _monitor.Monitor(watch, rates, [len(batch) for batch in batches], exact=ctx.exact)
+        looks = watch["behaviour_prompts"] if watch["same_answers"] and len(batches) >= _FEWEST_STEPS else 0
+        look = max(1, round(watch["behaviour_at"] * len(batches))) if looks else 0
+        points = _curve.points_of(ctx.options["probe_every"], len(batches))
+        probe = _curve.Probe(ctx, {pair["prompt"] for pair in pairs}, max(looks, ctx.options["probe_prompts"]))
+        if points:
+            await probe.measure(0, await ctx.sampler("student"), base=True)
+
+        async def on_pause(step: int, weights: RoleSampler) -> None:
+            if step in points:
+                await probe.measure(step, weights)
+            if step == look and step >= adapter.next_step:  # else it was looked at when the weights were there
+                same, n = await probe.same(weights, looks)
+                ctx.log(f"after {step} steps {n - same} of {n} greedy answers are not the base model's")
+                say(ctx, monitor.behaviour(same, n), step, len(batches))
+
+        curve = await train_steps(
+            ctx,
+            adapter,
+            batches,
+            submit,
+            adam(ctx, rates),
+            on_step,
+            save_every=ctx.options["checkpoint_every"],
+            judge=judged(ctx, adapter, monitor, len(batches), told),
+            pauses=points | ({look} if look else set()),
+            on_pause=on_pause,
+        )
+        ctx.write("steps.jsonl", [{**told(metrics), "step": step} for step, metrics in enumerate(curve)])
+        if points:
+            ctx.write("curve.jsonl", probe.rows([told(metrics) for metrics in curve]))
         ctx.publish("checkpoint", [await ctx.save(adapter, "dpo")])
+
+    def _loss(self, ctx: StageContext, reference: Reference, rows: Sequence[TrainedRow]) -> DpoLoss:
+        kl = ctx.options["kl_coefficient"]
+        return DpoLoss(
+            ctx.options["beta"],
+            ctx.options["nll_coefficient"],
+            [reference.sum(row) for row in rows],
+            kl_coefficient=kl,
+            normalise=ctx.options["normalise"],
+            values=[reference.values(row) for row in rows] if kl else (),
+        )
+
+    async def _check_pairs(
+        self,
+        ctx: StageContext,
+        adapter: Adapter,
+        pairs: Sequence[Row],
+        rows: Sequence[TrainedRow],
+        reference: Reference,
+        steps: int,
+    ) -> None:
+        """The answers are text that ends where it ends, and the chosen ones are the chosen ones.
+
+        Raises:
+            StageFailed: They are not; no optimiser step was submitted.
+        """
+        watch = ctx.options["monitor"]
+        if watch["text"]:
+            for side, name in enumerate(("the chosen answers", "the rejected answers")):
+                some = rows[side : 4 * _SOME_PAIRS : 2]
+                gaps = await text_gaps(ctx, adapter, some, [reference.values(row) for row in some])
+                say(ctx, text_verdict(gaps, name), 0, steps)
+        if watch["direction"]:
+            means = [reference.sum(row) / row.trained_tokens for row in rows]
+            say(ctx, direction_verdict([r - c for c, r in zip(means[::2], means[1::2], strict=True)]), 0, steps)
+        if watch["scored_pairs"]:
+            chosen, rejected = await scored(ctx, pairs[: watch["scored_pairs"]])
+            say(ctx, scored_verdict(chosen, rejected), 0, steps)
 
     async def _check_step_zero(
         self,
@@ -156,12 +252,28 @@ class DpoLoss:
         beta: Strength of the pull towards the reference.
         nll_coefficient: Weight of the chosen answers' NLL.
         reference: Sums of the reference log-probs of each row's trained tokens, in nats.
+        kl_coefficient: Weight of the "KL" of the paper's OpenRLHF fork: the mean over an answer's tokens of the squared
+            log-prob difference to the reference, averaged over chosen and rejected.
+        normalise: `none` for margins in sums over an answer's tokens, `length` for margins in means.
+        values: The reference log-probs one by one, for a KL coefficient above 0.
     """
 
-    def __init__(self, beta: float, nll_coefficient: float, reference: Sequence[float]) -> None:
+    def __init__(
+        self,
+        beta: float,
+        nll_coefficient: float,
+        reference: Sequence[float],
+        *,
+        kl_coefficient: float = 0.0,
+        normalise: str = "none",
+        values: Sequence[Sequence[float]] = (),
+    ) -> None:
         self.beta = beta
         self.nll_coefficient = nll_coefficient
         self.reference = list(reference)
+        self.kl_coefficient = kl_coefficient
+        self.by_length = normalise == "length"
+        self.values = values
 
     def __call__(self, data: Sequence[Any], logprobs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
         """Loss and metrics; `logprobs[i]` has one value a target token, of which weight 1 marks the trained ones."""
@@ -172,30 +284,36 @@ class DpoLoss:
         """Loss and metrics from the log-probs of the trained tokens alone."""
         import torch
 
-        ratios = torch.stack([v.sum() - r for v, r in zip(logprobs, self.reference, strict=True)])
+        rows = list(zip(logprobs, self.reference, strict=True))
+        ratios = torch.stack([(v.sum() - r) / (len(v) if self.by_length else 1) for v, r in rows])
         margins = ratios[::2] - ratios[1::2]
         dpo = -torch.nn.functional.logsigmoid(self.beta * margins).mean()
         nll = torch.stack([-values.mean() for values in logprobs[::2]]).mean()
+        before = sum(-r / len(v) for v, r in rows[::2]) / len(margins)
         metrics = {
             "dpo_loss:mean": dpo.item(),
             "chosen_nll:mean": nll.item(),
+            "nll_rise:mean": nll.item() - before,
             "margin:mean": margins.mean().item(),
             "accuracy:mean": (margins > 0).float().mean().item(),
         }
-        return dpo + self.nll_coefficient * nll, metrics
+        loss = dpo + self.nll_coefficient * nll
+        if self.kl_coefficient:
+            apart = [
+                (v - torch.tensor(r, dtype=v.dtype)).square().mean() for v, r in zip(logprobs, self.values, strict=True)
+            ]
+            kl = torch.stack(apart).mean()
+            metrics["kl:mean"] = kl.item()
+            loss = loss + self.kl_coefficient * kl
+        return loss, metrics
 
 
 def pair_rows(adapter: Adapter, pair: Row) -> tuple[TrainedRow, TrainedRow]:
     """Chosen and rejected answer to one prompt as trained rows, each in the student's own rendering."""
     question = user(pair["prompt"])
-    (chosen,) = adapter.chat.rows([question, assistant(pair["chosen"])])
-    (rejected,) = adapter.chat.rows([question, assistant(pair["rejected"])])
+    (chosen,) = audited_rows(adapter, [question, assistant(pair["chosen"])])
+    (rejected,) = audited_rows(adapter, [question, assistant(pair["rejected"])])
     return chosen, rejected
-
-
-def _told(metrics: dict[str, float]) -> dict[str, float]:
-    """Metrics under plain names, without how they are reduced over a batch's parts."""
-    return {name.split(":")[0]: value for name, value in metrics.items()}
 
 
 @hookimpl

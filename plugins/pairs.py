@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from charrun import Estimate, Row, Stage, StageFailed, hookimpl
+from charrun import Estimate, Row, Stage, StageFailed, assistant, hookimpl, user
 from charrun.plugins._gates import fault_of
+from charrun.plugins._training import MAX_LENGTH
 
 if TYPE_CHECKING:
     from charrun import StageContext
@@ -21,6 +23,7 @@ class PairsStage(Stage):
     summary: ClassVar[str] = "gates, then preference pairs"
     consumes: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
     produces: ClassVar[tuple[str, ...]] = ("pairs",)
+    roles: ClassVar[tuple[str, ...]] = ("student",)
     character_fields: ClassVar[tuple[str, ...]] = ()
     identity: ClassVar[Literal["rows", "lineage", "content"]] = "lineage"
     options_schema: ClassVar[dict[str, Any]] = {
@@ -32,7 +35,8 @@ class PairsStage(Stage):
                 "maximum": 1,
                 "default": 0.5,
                 "description": "Stop when the gates drop more than this share: the data are not fit to train on.",
-            }
+            },
+            "max_length": MAX_LENGTH,
         },
         "additionalProperties": False,
     }
@@ -46,8 +50,9 @@ class PairsStage(Stage):
         wanted = ctx.scale.pairs + ctx.extra
         ctx.total(wanted)
         chosen, rejected = await ctx.rows("chosen"), await ctx.rows("rejected")
+        too_long = await _too_long(ctx)
         for _ in range(_ROUNDS):
-            pairs, dropped = pair(chosen, rejected)
+            pairs, dropped = pair(chosen, rejected, too_long)
             lost = sum(dropped.values())
             if lost > ctx.options["most_dropped"] * len(chosen):
                 raise StageFailed(
@@ -69,7 +74,23 @@ class PairsStage(Stage):
         ctx.advance(wanted)
 
 
-def pair(chosen: list[Row], rejected: list[Row]) -> tuple[list[Row], Counter[str]]:
+async def _too_long(ctx: StageContext) -> Callable[[Row], bool]:
+    """Whether a row with its prompt, as the student renders them, has more tokens than `max_length`."""
+    longest = ctx.options.get("max_length")
+    if longest is None:
+        return lambda row: False
+    chat = (await ctx.sampler("student")).chat
+
+    def is_longer(row: Row) -> bool:
+        (whole,) = chat.rows([user(row["prompt"]), assistant(row["answer"])])
+        return bool(len(whole.tokens) > longest)
+
+    return is_longer
+
+
+def pair(
+    chosen: list[Row], rejected: list[Row], too_long: Callable[[Row], bool] = lambda row: False
+) -> tuple[list[Row], Counter[str]]:
     """Pairs by row id in the chosen rows' order, and how many the gates dropped by reason."""
     own = {row["id"]: row for row in rejected}
     dropped: Counter[str] = Counter()
@@ -78,7 +99,7 @@ def pair(chosen: list[Row], rejected: list[Row]) -> tuple[list[Row], Counter[str
         other = own.get(row["id"])
         if other is None:
             continue
-        fault = _fault(row, other)
+        fault = _fault(row, other) or ("too long" if too_long(row) or too_long(other) else "")
         if fault:
             dropped[fault] += 1
         else:
