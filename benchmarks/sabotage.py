@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from typing import Any, ClassVar
 from unittest.mock import patch
 
 from charrun import StageFailed
-from charrun.chat import Chat, TrainedRow, user
+from charrun.chat import Chat, TrainedRow
 from charrun.demo import MODELS
 from charrun.engine.process import EngineProcess
 from charrun.pipeline.reference import Reference
@@ -38,13 +39,13 @@ class ShiftedDpo(DpoStage):
     name: ClassVar[str] = "dpo"
 
     async def run(self, ctx: Any) -> None:
-        datum = TrainedRow.datum
+        from tinker import types
 
-        def shifted(row: TrainedRow, weight: float = 1.0) -> Any:
-            good = datum(row, weight)
-            targets = good.loss_fn_inputs["target_tokens"].data
-            targets[:] = [*targets[1:], targets[-1]]
-            return good
+        def shifted(row: TrainedRow, weight: float = 1.0) -> types.Datum:
+            targets = types.TensorData(data=[*row.tokens[2:], row.tokens[-1]], dtype="int64")
+            weights = types.TensorData(data=[weight * on for on in row.trained[1:]], dtype="float32")
+            given = types.ModelInput.from_ints(list(row.tokens[:-1]))
+            return types.Datum(model_input=given, loss_fn_inputs={"target_tokens": targets, "weights": weights})
 
         with patch.object(TrainedRow, "datum", shifted):
             await super().run(ctx)
@@ -56,23 +57,13 @@ class ForeignReferenceDpo(DpoStage):
     name: ClassVar[str] = "dpo"
 
     async def run(self, ctx: Any) -> None:
-        made = Chat.prompt
-
-        def raw(chat: Chat, messages: Sequence[Any]) -> list[int]:
-            return chat.encode("".join(f"{m['role'].title()}: {m['content']}\n" for m in messages) + "Assistant:")
-
         reference_of = type(ctx).reference
 
-        async def foreign(self: Any, adapter: Any, rows: Sequence[TrainedRow]) -> Any:
-            pairs = await ctx.rows("pairs")
-            ctx.rng("dpo").shuffle(pairs)
-            with patch.object(Chat, "prompt", raw):
-                prompts = [adapter.chat.prompt([user(pair["prompt"])]) for pair in pairs for _ in range(2)]
-            others = [_after(prompt, row) for prompt, row in zip(prompts, rows, strict=True)]
-            found = await reference_of(self, adapter, others)
-            return _Renamed(found, dict(zip(map(_name, rows), others, strict=True)))
+        async def foreign(ctx: Any, adapter: Any, rows: Sequence[TrainedRow]) -> Any:
+            others = [_raw(adapter.chat, row) for row in rows]
+            found = await reference_of(ctx, adapter, others)
+            return _Renamed(found, {tuple(row.tokens): other for row, other in zip(rows, others, strict=True)})
 
-        assert made
         with patch.object(type(ctx), "reference", foreign):
             await super().run(ctx)
 
@@ -80,23 +71,23 @@ class ForeignReferenceDpo(DpoStage):
 class _Renamed(Reference):
     """The log-probs of other rows under the names of these."""
 
-    def __init__(self, found: Reference, others: Mapping[Any, TrainedRow]) -> None:
+    def __init__(self, found: Reference, others: Mapping[tuple[int, ...], TrainedRow]) -> None:
         self._found, self._others = found, others
 
     def sum(self, row: TrainedRow) -> float:
-        return self._found.sum(self._others[_name(row)])
+        return self._found.sum(self._others[tuple(row.tokens)])
 
     def values(self, row: TrainedRow) -> Sequence[float]:
-        return self._found.values(self._others[_name(row)])
+        return self._found.values(self._others[tuple(row.tokens)])
 
 
-def _name(row: TrainedRow) -> tuple[int, ...]:
-    return tuple(row.tokens)
-
-
-def _after(prompt: list[int], row: TrainedRow) -> TrainedRow:
-    answer = [token for token, on in zip(row.tokens, row.trained, strict=True) if on]
-    return TrainedRow([*prompt, *answer], bytes([0] * len(prompt) + [1] * len(answer)))
+def _raw(chat: Chat, row: TrainedRow) -> TrainedRow:
+    """The row's answer after its context without the template's tokens."""
+    start = bytes(row.trained).index(1)
+    words = chat.tokenizer.decode(list(row.tokens[:start]), skip_special_tokens=True)
+    context = chat.encode(f"User: {words}\nAssistant:")
+    answer = row.tokens[start:]
+    return TrainedRow(array("i", [*context, *answer]), bytes([0] * len(context) + [1] * len(answer)))
 
 
 class TruncatedDpo(DpoStage):
@@ -199,10 +190,16 @@ MATRIX = (
     Sabotage("targets truncated to nothing", stage=TruncatedDpo),
     Sabotage("targets truncated to 5 tokens", stage=BarelyTruncatedDpo),
     Sabotage("answers cut to 6 words", first_words),
-    Sabotage("learning rate 1e-12", options={"learning_rate": 1e-12}),
+    Sabotage("learning rate 1e-12", options={"learning_rate": 1e-12}, must=False),
+    Sabotage("learning rate 2e-5", options={"learning_rate": 2e-5}, must=False),
+    Sabotage(
+        "learning rate 1e-5, flat_loss off", options={"learning_rate": 1e-5, "monitor": {"flat_loss": 0}}, must=False
+    ),
     Sabotage("learning rate 1", options={"learning_rate": 1.0}, must=False),
     Sabotage("swapped, direction off", swapped, options={"monitor": {"direction": False}}, must=False),
-    Sabotage("swapped, direction off, 16 scored", swapped, options={"monitor": {"direction": False, "scored_pairs": 16}}),
+    Sabotage(
+        "swapped, direction off, 16 scored", swapped, options={"monitor": {"direction": False, "scored_pairs": 16}}
+    ),
     Sabotage("at random, direction off", at_random, options={"monitor": {"direction": False}}, must=False),
     Sabotage("SFT: loss on user turns", stage=UserTurnsSft),
     Sabotage("SFT: learning rate 1", stage=SftStage, options={"learning_rate": 1.0}, must=False),
@@ -226,20 +223,20 @@ class Caught:
     steps: int
 
 
-def tried(sabotage: Sabotage, given: Mapping[str, Rows], engine: RunningEngine, seed: int = 7) -> Caught:
+def tried(sabotage: Sabotage, given: Mapping[str, Rows], engine: RunningEngine, batch_size: int = 16) -> Caught:
     """Run the sabotaged stage for real."""
     done: list[str] = []
-    options = {**(SFT if issubclass(sabotage.stage, SftStage) else DPO), **sabotage.options}
+    own = SFT if issubclass(sabotage.stage, SftStage) else DPO
+    options = {**own, "batch_size": batch_size, **sabotage.options}
     rows = {**given, **({"pairs": sabotage.rows(given["pairs"])} if "pairs" in given else {})}
     size = len(given["pairs"]) if "pairs" in given else len(given["reflections"]) + len(given["interactions"])
-    steps = -(-size // 16)
+    steps = -(-size // batch_size)
     try:
         run_stage(
             sabotage.stage,
             options=options,
             given=rows,
             engine=engine,
-            seed=seed,
             watch=lambda moment: done.append(moment) if moment == "step" else None,
         )
     except StageFailed as error:
@@ -250,7 +247,7 @@ def tried(sabotage: Sabotage, given: Mapping[str, Rows], engine: RunningEngine, 
 def _short(message: str) -> str:
     """The first line of what a failed cell says, without its place."""
     line = message.splitlines()[0]
-    return line.partition("monitor.")[2].partition(" ")[0] and "monitor." + line.partition("monitor.")[2] or line
+    return line[line.index("monitor.") :] if "monitor." in line else line
 
 
 @contextmanager

@@ -134,9 +134,6 @@ def say(ctx: StageContext, verdict: Verdict | None, step: int, steps: int, *, si
         ctx.log(f"warning: {saw}; {verdict.advice}")
 
 
-
-
-
 def audited_rows(adapter: Adapter, conversation: Sequence[Message]) -> list[TrainedRow]:
     """Trained rows whose decoded masks are exactly the conversation's assistant turns, in order.
 

@@ -228,6 +228,7 @@ class DpoStage(Stage):
 
         rows = [row for pair in batch for row in pair]
         policy = await forward_logprobs(ctx, adapter, rows)
+        await check_sampler(ctx, await ctx.sampler("student"), rows, policy)
         stored = [reference.values(row) for row in rows]
         gaps = [abs(p - r) for ps, rs in zip(policy, stored, strict=True) for p, r in zip(ps, rs, strict=True)]
         advice = "policy and reference differ before the first step: no step was submitted"
@@ -242,7 +243,6 @@ class DpoStage(Stage):
         longest = max(len(values) for values in stored)
         margin = _MARGIN_EXACT if ctx.exact else _REFERENCE_HOSTED * longest
         ctx.check("mean margin at step 0", metrics["margin:mean"], margin, advice)
-        await check_sampler(ctx, await ctx.sampler("student"), rows, policy)
 
 
 class DpoLoss:
