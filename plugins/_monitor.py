@@ -88,7 +88,7 @@ DPO_RULES: dict[str, Any] = {
         "minimum": 0,
         "maximum": 1,
         "default": 0.9,
-        "description": "Share of greedy answers to held-out prompts that may be the base model's own, once the pairs are "
+        "description": "Share of greedy answers to held-out prompts that may be the base model's own, once pairs are "
         "told apart.",
     },
     "behaviour_at": {

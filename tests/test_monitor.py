@@ -1,4 +1,4 @@
-"""The training monitor's rules, and learning rates over a training: pure functions, on curves as trainings give them."""
+"""The training monitor's rules, and learning rates over a training: pure functions on curves as trainings give them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from charrun.chat import TrainedRow
-from charrun.plugins._monitor import DPO_RULES, LN2, OPTION, Monitor, Verdict, at_most, slope
+from charrun.plugins._monitor import DPO_RULES, OPTION, Monitor, Verdict, at_most, slope
 from charrun.plugins._sanity import (
     direction_verdict,
     end_control,

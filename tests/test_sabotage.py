@@ -1,4 +1,4 @@
-"""Trainings on the smoke run's real rows, sabotaged: each is stopped, and the data's own before a tenth of the steps."""
+"""Trainings on the smoke run's real rows, sabotaged: each is stopped, and most before a tenth of the steps."""
 
 from __future__ import annotations
 
