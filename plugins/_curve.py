@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charrun import RoleSampler, Row, seed_from, specs, user
-from charrun.plugins._sanity import LogRatio
+from charrun.plugins._scoring import LogRatio
 from charrun.plugins._statistics import Z95, wilson
 
 if TYPE_CHECKING:

@@ -95,7 +95,7 @@ DPO_RULES: dict[str, Any] = {
         "type": "number",
         "exclusiveMinimum": 0,
         "maximum": 1,
-        "default": 0.5,
+        "default": 1.0,
         "description": "Share of the steps after which the greedy answers are compared, once.",
     },
     "behaviour_prompts": {
@@ -134,15 +134,23 @@ class Monitor:
         rates: Learning rate of each step; warm-up steps count as parts of a step.
         sizes: Pairs (DPO) or rows of each step's batch.
         exact: Whether the engine repeats a forward pass to rounding.
+        is_clear: Whether chosen and rejected answers differ clearly; else an accuracy at chance is a warning alone.
     """
 
     def __init__(
-        self, options: Mapping[str, Any], rates: Sequence[float], sizes: Sequence[int], *, exact: bool = False
+        self,
+        options: Mapping[str, Any],
+        rates: Sequence[float],
+        sizes: Sequence[int],
+        *,
+        exact: bool = False,
+        is_clear: bool = True,
     ) -> None:
         self.options = options
         self._rates = rates
         self._sizes = sizes
         self._exact = exact
+        self._is_clear = is_clear
         self._right = self._seen = 0
         self._losses: list[float] = []
         self._told: set[str] = set()
@@ -208,7 +216,7 @@ class Monitor:
         if healthy and at_most(self._right, self._seen, healthy) < self.options["false_alarm"] / len(self._sizes):
             saw = f"{self._right} of {self._seen} pairs are told apart rightly; a healthy training has {healthy:.0%}"
             advice = f"usually chosen and rejected mixed up, {_SHIFTED}"
-            yield Verdict("accuracy", True, saw, advice)
+            yield Verdict("accuracy", self._is_clear, saw, advice)
 
     def _flat(self, metrics: Mapping[str, float], moved: float) -> Iterator[Verdict]:
         if "dpo_loss" not in metrics:

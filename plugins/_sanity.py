@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from charrun import Row, TrainedRow, system, user
+from charrun import Row, TrainedRow
 from charrun.plugins._monitor import Verdict
+from charrun.plugins._scoring import LogRatio
 from charrun.plugins._statistics import auc, wilson
+from charrun.plugins._training import forward_logprobs
 
 if TYPE_CHECKING:
     from charrun import Adapter, StageContext
@@ -81,12 +83,17 @@ def text_verdict(gaps: Sequence[tuple[float, float]], what: str) -> Verdict | No
     return None
 
 
+def clear_gaps(gaps: Sequence[float]) -> list[float]:
+    """Those from which it is clear which of two answers the student would rather have given."""
+    return [gap for gap in gaps if abs(gap) >= CLEAR_GAP]
+
+
 def direction_verdict(gaps: Sequence[float]) -> Verdict | None:
     """What is to be said of pairs whose rejected answer is likelier by these nats a token under the student.
 
     Only clear pairs count, so that characters which speak as the student does are never judged.
     """
-    clear = [gap for gap in gaps if abs(gap) >= CLEAR_GAP]
+    clear = clear_gaps(gaps)
     if len(clear) < _FEWEST_CLEAR:
         return None
     right = sum(gap > 0 for gap in clear)
@@ -129,8 +136,6 @@ async def text_gaps(
         rows: The rows; the first `CONTROL_ROWS` that are long enough count.
         logprobs: Of each row's trained tokens, in nats.
     """
-    from charrun.plugins._training import forward_logprobs
-
     rng = ctx.rng("text control")
     made = [
         (row, values, order_control(row, rng), end_control(row)) for row, values in zip(rows, logprobs, strict=True)
@@ -154,27 +159,6 @@ async def scored(ctx: StageContext, pairs: Sequence[Row]) -> tuple[list[float], 
     ratio = LogRatio(ctx, await ctx.sampler("scorer"))
     chosen = await ctx.gather([ratio.of(pair["prompt"], pair["chosen"]) for pair in pairs])
     return chosen, await ctx.gather([ratio.of(pair["prompt"], pair["rejected"]) for pair in pairs])
-
-
-class LogRatio:
-    """How much likelier the constitution makes an answer to the scorer: log p(y | constitution, x) - log p(y | x)."""
-
-    def __init__(self, ctx: StageContext, scorer: Any) -> None:
-        self._ctx = ctx
-        self._scorer = scorer
-        self._constitution = system(ctx.character_prompt())
-
-    async def of(self, prompt: str, answer: str) -> float:
-        """Mean over the answer's tokens, in nats; the text rendered anew for the scorer's tokenizer."""
-        chat = self._scorer.chat
-        completion = chat.completion(answer)
-        told, untold = await self._ctx.gather(
-            [
-                self._ctx.score(self._scorer, chat.prompt([self._constitution, user(prompt)]), completion),
-                self._ctx.score(self._scorer, chat.prompt([user(prompt)]), completion),
-            ]
-        )
-        return told - untold
 
 
 def _z(values: Sequence[float]) -> float:

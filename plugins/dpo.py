@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from charrun import Estimate, RoleSampler, Row, Stage, TrainedRow, assistant, hookimpl, user
 from charrun.plugins import _curve, _monitor
-from charrun.plugins._sanity import direction_verdict, scored, scored_verdict, text_gaps, text_verdict
+from charrun.plugins._dpo_loss import DpoLoss
+from charrun.plugins._sanity import clear_gaps, direction_verdict, scored, scored_verdict, text_gaps, text_verdict
 from charrun.plugins._schedule import learning_rates
 from charrun.plugins._training import (
     COMMON_OPTIONS,
@@ -28,8 +30,6 @@ from charrun.plugins._training import (
 )
 
 if TYPE_CHECKING:
-    import torch
-
     from charrun import Adapter, Reference, StageContext
 
 _REFERENCE_EXACT, _REFERENCE_HOSTED = 1e-5, 0.02
@@ -37,7 +37,8 @@ _LN2_EXACT, _LN2_HOSTED = 1e-4, 0.01
 _MARGIN_EXACT = 1e-3
 _FEWEST_STEPS = 10
 """A training of fewer steps costs less than a look at its behaviour."""
-_SOME_PAIRS = 16
+_SOME_PAIRS = 32
+"""Among these the text checks find answers that are long enough."""
 
 
 class DpoStage(Stage):
@@ -140,23 +141,10 @@ class DpoStage(Stage):
             )
 
         rates = learning_rates(ctx.options, len(batches))
-        watch = ctx.options["monitor"]
-        monitor = _monitor.Monitor(watch, rates, [len(batch) for batch in batches], exact=ctx.exact)
-        looks = watch["behaviour_prompts"] if watch["same_answers"] and len(batches) >= _FEWEST_STEPS else 0
-        look = max(1, round(watch["behaviour_at"] * len(batches))) if looks else 0
-        points = _curve.points_of(ctx.options["probe_every"], len(batches))
-        probe = _curve.Probe(ctx, {pair["prompt"] for pair in pairs}, max(looks, ctx.options["probe_prompts"]))
-        if points:
-            await probe.measure(0, await ctx.sampler("student"), base=True)
-
-        async def on_pause(step: int, weights: RoleSampler) -> None:
-            if step in points:
-                await probe.measure(step, weights)
-            if step == look and step >= adapter.next_step:  # else it was looked at when the weights were there
-                same, n = await probe.same(weights, looks)
-                ctx.log(f"after {step} steps {n - same} of {n} greedy answers are not the base model's")
-                say(ctx, monitor.behaviour(same, n), step, len(batches))
-
+        sizes = [len(batch) for batch in batches]
+        is_clear = 2 * len(clear_gaps(likelihood_gaps(rows, reference))) >= len(pairs)
+        monitor = _monitor.Monitor(ctx.options["monitor"], rates, sizes, exact=ctx.exact, is_clear=is_clear)
+        looks = await self._looks(ctx, adapter, monitor, pairs, len(batches))
         curve = await train_steps(
             ctx,
             adapter,
@@ -166,13 +154,35 @@ class DpoStage(Stage):
             on_step,
             save_every=ctx.options["checkpoint_every"],
             judge=judged(ctx, adapter, monitor, len(batches), told),
-            pauses=points | ({look} if look else set()),
-            on_pause=on_pause,
+            pauses=looks.pauses,
+            on_pause=looks.on_pause,
         )
         ctx.write("steps.jsonl", [{**told(metrics), "step": step} for step, metrics in enumerate(curve)])
-        if points:
-            ctx.write("curve.jsonl", probe.rows([told(metrics) for metrics in curve]))
+        if ctx.options["probe_every"]:
+            ctx.write("curve.jsonl", looks.probe.rows([told(metrics) for metrics in curve]))
         ctx.publish("checkpoint", [await ctx.save(adapter, "dpo")])
+
+    async def _looks(
+        self, ctx: StageContext, adapter: Adapter, monitor: _monitor.Monitor, pairs: Sequence[Row], steps: int
+    ) -> _Looks:
+        """The curve's points and the monitor's look at what is answered; the point before the first step is made."""
+        watch = ctx.options["monitor"]
+        prompts = watch["behaviour_prompts"] if watch["same_answers"] and steps >= _FEWEST_STEPS else 0
+        look = max(1, round(watch["behaviour_at"] * steps)) if prompts else 0
+        points = _curve.points_of(ctx.options["probe_every"], steps)
+        probe = _curve.Probe(ctx, {pair["prompt"] for pair in pairs}, max(prompts, ctx.options["probe_prompts"]))
+        if points:
+            await probe.measure(0, await ctx.sampler("student"), base=True)
+
+        async def on_pause(step: int, weights: RoleSampler) -> None:
+            if step in points:
+                await probe.measure(step, weights)
+            if step == look and step >= adapter.next_step:  # else it was looked at when the weights were there
+                same, n = await probe.same(weights, prompts)
+                ctx.log(f"after {step} steps {n - same} of {n} greedy answers are not the base model's")
+                say(ctx, monitor.behaviour(same, n), step, steps)
+
+        return _Looks(probe, points | ({look} if look else set()), on_pause)
 
     def _loss(self, ctx: StageContext, reference: Reference, rows: Sequence[TrainedRow]) -> DpoLoss:
         kl = ctx.options["kl_coefficient"]
@@ -202,12 +212,11 @@ class DpoStage(Stage):
         watch = ctx.options["monitor"]
         if watch["text"]:
             for side, name in enumerate(("the chosen answers", "the rejected answers")):
-                some = rows[side : 4 * _SOME_PAIRS : 2]
+                some = rows[side : 2 * _SOME_PAIRS : 2]
                 gaps = await text_gaps(ctx, adapter, some, [reference.values(row) for row in some])
                 say(ctx, text_verdict(gaps, name), 0, steps)
         if watch["direction"]:
-            means = [reference.sum(row) / row.trained_tokens for row in rows]
-            say(ctx, direction_verdict([r - c for c, r in zip(means[::2], means[1::2], strict=True)]), 0, steps)
+            say(ctx, direction_verdict(likelihood_gaps(rows, reference)), 0, steps)
         if watch["scored_pairs"]:
             chosen, rejected = await scored(ctx, pairs[: watch["scored_pairs"]])
             say(ctx, scored_verdict(chosen, rejected), 0, steps)
@@ -245,67 +254,13 @@ class DpoStage(Stage):
         ctx.check("mean margin at step 0", metrics["margin:mean"], margin, advice)
 
 
-class DpoLoss:
-    """The loss of one batch, given the SDK's log-probs of chosen, rejected, chosen, ... in that order.
+@dataclass(frozen=True)
+class _Looks:
+    """What is sampled in the middle of the training, after how many steps, and by what."""
 
-    Args:
-        beta: Strength of the pull towards the reference.
-        nll_coefficient: Weight of the chosen answers' NLL.
-        reference: Sums of the reference log-probs of each row's trained tokens, in nats.
-        kl_coefficient: Weight of the "KL" of the paper's OpenRLHF fork: the mean over an answer's tokens of the squared
-            log-prob difference to the reference, averaged over chosen and rejected.
-        normalise: `none` for margins in sums over an answer's tokens, `length` for margins in means.
-        values: The reference log-probs one by one, for a KL coefficient above 0.
-    """
-
-    def __init__(
-        self,
-        beta: float,
-        nll_coefficient: float,
-        reference: Sequence[float],
-        *,
-        kl_coefficient: float = 0.0,
-        normalise: str = "none",
-        values: Sequence[Sequence[float]] = (),
-    ) -> None:
-        self.beta = beta
-        self.nll_coefficient = nll_coefficient
-        self.reference = list(reference)
-        self.kl_coefficient = kl_coefficient
-        self.by_length = normalise == "length"
-        self.values = values
-
-    def __call__(self, data: Sequence[Any], logprobs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
-        """Loss and metrics; `logprobs[i]` has one value a target token, of which weight 1 marks the trained ones."""
-        masks = [datum.loss_fn_inputs["weights"].to_torch() > 0 for datum in data]
-        return self.of([values[mask] for values, mask in zip(logprobs, masks, strict=True)])
-
-    def of(self, logprobs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
-        """Loss and metrics from the log-probs of the trained tokens alone."""
-        import torch
-
-        rows = list(zip(logprobs, self.reference, strict=True))
-        ratios = torch.stack([(v.sum() - r) / (len(v) if self.by_length else 1) for v, r in rows])
-        margins = ratios[::2] - ratios[1::2]
-        dpo = -torch.nn.functional.logsigmoid(self.beta * margins).mean()
-        nll = torch.stack([-values.mean() for values in logprobs[::2]]).mean()
-        before = sum(-r / len(v) for v, r in rows[::2]) / len(margins)
-        metrics = {
-            "dpo_loss:mean": dpo.item(),
-            "chosen_nll:mean": nll.item(),
-            "nll_rise:mean": nll.item() - before,
-            "margin:mean": margins.mean().item(),
-            "accuracy:mean": (margins > 0).float().mean().item(),
-        }
-        loss = dpo + self.nll_coefficient * nll
-        if self.kl_coefficient:
-            apart = [
-                (v - torch.tensor(r, dtype=v.dtype)).square().mean() for v, r in zip(logprobs, self.values, strict=True)
-            ]
-            kl = torch.stack(apart).mean()
-            metrics["kl:mean"] = kl.item()
-            loss = loss + self.kl_coefficient * kl
-        return loss, metrics
+    probe: _curve.Probe
+    pauses: set[int]
+    on_pause: Callable[[int, RoleSampler], Awaitable[None]]
 
 
 def pair_rows(adapter: Adapter, pair: Row) -> tuple[TrainedRow, TrainedRow]:
@@ -314,6 +269,12 @@ def pair_rows(adapter: Adapter, pair: Row) -> tuple[TrainedRow, TrainedRow]:
     (chosen,) = audited_rows(adapter, [question, assistant(pair["chosen"])])
     (rejected,) = audited_rows(adapter, [question, assistant(pair["rejected"])])
     return chosen, rejected
+
+
+def likelihood_gaps(rows: Sequence[TrainedRow], reference: Reference) -> list[float]:
+    """By how many nats a token each pair's rejected answer is likelier than its chosen one, before any step."""
+    means = [reference.sum(row) / row.trained_tokens for row in rows]
+    return [rejected - chosen for chosen, rejected in zip(means[::2], means[1::2], strict=True)]
 
 
 @hookimpl

@@ -77,14 +77,8 @@ class SftStage(Stage):
         ctx.log(f"{len(conversations)} rows, {len(batches)} steps, {checkpoint_note(adapter.rank)}")
         ctx.total(len(batches))
         ctx.advance(adapter.next_step)
-        sampler = await ctx.sampler("student", checkpoint)
         if adapter.next_step == 0:
-            first = _rendered(adapter, batches[0])
-            logprobs = await forward_logprobs(ctx, adapter, first)
-            await check_sampler(ctx, sampler, first, logprobs)
-            if ctx.options["monitor"]["text"]:
-                gaps = await text_gaps(ctx, adapter, first, logprobs)
-                say(ctx, text_verdict(gaps, "the turns that are trained"), 0, len(batches))
+            await self._check_step_zero(ctx, adapter, _rendered(adapter, batches[0]), checkpoint, len(batches))
 
         def on_step(step: int, metrics: dict[str, float]) -> None:
             ctx.step_done(step, len(batches), _told(metrics))
@@ -99,7 +93,7 @@ class SftStage(Stage):
         said = {message["content"] for talk in conversations for message in talk if message["role"] == "user"}
         probe = _curve.Probe(ctx, said, ctx.options["probe_prompts"])
         if points:
-            await probe.measure(0, sampler)
+            await probe.measure(0, await ctx.sampler("student", checkpoint))
 
         async def on_pause(step: int, weights: RoleSampler) -> None:
             await probe.measure(step, weights)
@@ -121,6 +115,20 @@ class SftStage(Stage):
         if points:
             ctx.write("curve.jsonl", probe.rows([_told(metrics) for metrics in curve]))
         ctx.publish("checkpoint", [await ctx.save(adapter, "sft")])
+
+    async def _check_step_zero(
+        self, ctx: StageContext, adapter: Adapter, rows: Sequence[TrainedRow], checkpoint: Row, steps: int
+    ) -> None:
+        """The sampler of the DPO checkpoint agrees with the trainer, and what is trained is text.
+
+        Raises:
+            StageFailed: It does not or is not; no optimiser step was submitted.
+        """
+        logprobs = await forward_logprobs(ctx, adapter, rows)
+        await check_sampler(ctx, await ctx.sampler("student", checkpoint), rows, logprobs)
+        if ctx.options["monitor"]["text"]:
+            gaps = await text_gaps(ctx, adapter, rows, logprobs)
+            say(ctx, text_verdict(gaps, "the turns that are trained"), 0, steps)
 
     def _short_enough(
         self, ctx: StageContext, conversations: list[list[Message]], sizes: list[list[tuple[int, int]]]

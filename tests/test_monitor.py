@@ -199,3 +199,9 @@ def test_linear_and_cosine_meet_half_way() -> None:
 
 def test_the_slope_of_a_line_is_its_own() -> None:
     assert slope([3.0, 2.5, 2.0, 1.5]) == pytest.approx(-0.5)
+
+
+def test_pairs_that_are_hardly_different_are_warned_of_alone() -> None:
+    watch = Monitor(with_defaults(SCHEMA, {}), [1e-4] * STEPS, [BATCH] * STEPS, is_clear=False)
+    found = [verdict for step, metrics in enumerate(guessing(0.5, 3)) for verdict in watch.observe(step, metrics)]
+    assert [(verdict.rule, verdict.stops) for verdict in found] == [("accuracy", False)]

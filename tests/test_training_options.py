@@ -89,7 +89,7 @@ def test_a_training_with_all_of_the_papers_options_starts_at_ln_2_and_learns(
     assert steps[-1]["dpo_loss"] < 0.6
 
 
-def test_a_training_that_is_stopped_goes_on_from_its_checkpoint_with_another_threshold(
+def test_a_training_that_its_judge_stops_goes_on_from_a_checkpoint_of_its_last_step_once_the_judge_agrees(
     demo_engine: Engine, pairs: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     """A learning rate of next to nothing: no weight moves, and 3 of 8 steps are done when that is seen."""

@@ -7,7 +7,7 @@ Contract:
 4. Intermediate checkpoints expire and final ones never do.
 5. The first Ctrl-C ends a training with a checkpoint of its last step.
 6. A training whose checkpoints are gone begins anew and ends with the same weights.
-7. A training that its judge stops ends with a checkpoint of its last step, and goes on from it once the judge agrees.
+7. A training that its judge stops goes on from a checkpoint of its last step once the judge agrees.
 """
 
 from __future__ import annotations
@@ -97,8 +97,9 @@ async def train_steps(
     """
     run = ctx._run
     judge = None if ctx.dry else judge
-    for step, metrics in enumerate(run.work.training.curve(adapter.name)[: adapter.next_step] if judge else ()):
-        judge(step, metrics)  # type: ignore[misc]
+    if judge is not None:
+        for step, metrics in enumerate(run.work.training.curve(adapter.name)[: adapter.next_step]):
+            judge(step, metrics)
     loop = _Loop(run, adapter, adapter.client, on_step, judge)
     ends = False
     try:
