@@ -134,7 +134,8 @@ class Monitor:
         rates: Learning rate of each step; warm-up steps count as parts of a step.
         sizes: Pairs (DPO) or rows of each step's batch.
         exact: Whether the engine repeats a forward pass to rounding.
-        is_clear: Whether chosen and rejected answers differ clearly; else an accuracy at chance is a warning alone.
+        is_clear: Whether chosen and rejected answers differ clearly; else there is little to learn, and that nothing is
+            learned is a warning alone.
     """
 
     def __init__(
@@ -163,12 +164,14 @@ class Monitor:
     def observe(self, step: int, metrics: Mapping[str, float]) -> list[Verdict]:
         """What the rules say of a step (from 0); metrics under plain names, as `steps.jsonl` has them.
 
-        DPO gives `dpo_loss`, `chosen_nll`, `nll_rise`, `margin`, `accuracy`; SFT gives `loss`. A warning is given once.
+        DPO gives `dpo_loss`, `chosen_nll`, `nll_rise`, `margin`, `accuracy`; SFT gives `loss`. What stops nothing is
+        said once.
         """
-        moved = sum(self._rates[:step]) / max(self._rates)
+        moved = round(sum(self._rates[:step]) / max(self._rates), 6)
         found = [*self._finite(metrics), *self._rise(metrics), *self._chance(step, metrics, moved)]
         found += [*self._flat(metrics, moved), *self._trend(metrics, moved)]
-        fresh = [verdict for verdict in found if verdict.stops or verdict.rule not in self._told]
+        stops = self.options["stop"]
+        fresh = [verdict for verdict in found if (verdict.stops and stops) or verdict.rule not in self._told]
         self._told |= {verdict.rule for verdict in fresh}
         return fresh
 
@@ -179,7 +182,7 @@ class Monitor:
             return None
         return Verdict(
             "same_answers",
-            True,
+            self._is_clear,
             f"the pairs are told apart ({learned:.0%} of {self._seen}), and {same} of {n} greedy answers are the base "
             "model's own",
             "what is trained is not what is sampled: another template or system prompt, a reward that sits in a few "
@@ -212,8 +215,10 @@ class Monitor:
         self._seen += self._sizes[step]
         self._right += round(metrics["accuracy"] * self._sizes[step])
         healthy = self.options["accuracy"]
+        if self._right >= healthy * self._seen:
+            return
         # Each step looks once more: of all looks together one may be wrong with that probability (Bonferroni).
-        if healthy and at_most(self._right, self._seen, healthy) < self.options["false_alarm"] / len(self._sizes):
+        if at_most(self._right, self._seen, healthy) < self.options["false_alarm"] / len(self._sizes):
             saw = f"{self._right} of {self._seen} pairs are told apart rightly; a healthy training has {healthy:.0%}"
             advice = f"usually chosen and rejected mixed up, {_SHIFTED}"
             yield Verdict("accuracy", self._is_clear, saw, advice)
@@ -226,12 +231,11 @@ class Monitor:
         away = max(abs(loss - LN2) for loss in last)
         advice = "usually a learning_rate that is far too low, or weights that are not the ones that are trained"
         if limit and self._exact and moved >= 1 and abs(last[-1] - LN2) < _ROUNDING:
-            yield Verdict(
-                "flat_loss", True, f"the DPO loss is still ln 2 after {moved:.3g} steps: no weight moved", advice
-            )
+            saw = f"the DPO loss is still ln 2 after {moved:.3g} steps: no weight moved"
+            yield Verdict("flat_loss", True, saw, advice)
         elif limit and moved >= _FLAT_STEPS and away < limit:
             saw = f"the DPO loss is within {away:.2g} of ln 2 after {moved:.3g} steps at the full rate"
-            yield Verdict("flat_loss", True, saw, advice)
+            yield Verdict("flat_loss", self._is_clear, saw, advice)
 
     def _trend(self, metrics: Mapping[str, float], moved: float) -> Iterator[Verdict]:
         if "dpo_loss" in metrics or not math.isfinite(metrics["loss"]):

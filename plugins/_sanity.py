@@ -106,7 +106,7 @@ def direction_verdict(gaps: Sequence[float]) -> Verdict | None:
     return None
 
 
-def scored_verdict(chosen: Sequence[float], rejected: Sequence[float], lowest: float = 0.5) -> Verdict | None:
+def scored_verdict(chosen: Sequence[float], rejected: Sequence[float]) -> Verdict | None:
     """What is to be said of pairs whose answers the scorer scores so: chosen ones in character score higher.
 
     A diagnosis where the AUC lies below a half by three standard errors (Hanley and McNeil, 1982), a warning where it
@@ -116,9 +116,9 @@ def scored_verdict(chosen: Sequence[float], rejected: Sequence[float], lowest: f
     area = auc(chosen, rejected)
     spread = math.sqrt((n + n + 1) / (12 * n * n))
     saw = f"AUC of the scorer, chosen against rejected: {area:.3f} (n={n} pairs)"
-    if area < lowest - _Z * spread:
+    if area < 0.5 - _Z * spread:
         return Verdict("scored_pairs", True, saw, "chosen and rejected are swapped: read the pairs in the store")
-    if area <= lowest + _Z * spread:
+    if area <= 0.5 + _Z * spread:
         return Verdict(
             "scored_pairs", False, saw, "this scorer does not tell the chosen answers from the rejected ones"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from unicodedata import normalize
 
 from charrun import Message, StageFailed, TrainedRow
 from charrun.plugins import _curve, _schedule
@@ -141,8 +142,9 @@ def audited_rows(adapter: Adapter, conversation: Sequence[Message]) -> list[Trai
         StageFailed: A mask shows anything else.
     """
     rows = adapter.chat.rows(conversation)
-    spoken = [message["content"] for message in conversation if message["role"] == "assistant"]
-    shown = [text for row in rows for text in adapter.chat.trained_text(row)]
+    # Qwen's tokenizers normalise so; what another model wrote may not be.
+    spoken = [normalize("NFC", message["content"]) for message in conversation if message["role"] == "assistant"]
+    shown = [normalize("NFC", text) for row in rows for text in adapter.chat.trained_text(row)]
     if shown != spoken:
         at = next(
             (i for i, (a, b) in enumerate(zip(shown, spoken, strict=False)) if a != b),
