@@ -18,7 +18,7 @@ from charrun.demo import MODELS as DEMO
 from charrun.plugins.dpo import DpoLoss, DpoStage
 from charrun.plugins.pairs import PairsStage
 from charrun.plugins.sft import SftStage
-from charrun.testing import RunningEngine, run_stage
+from charrun.testing import RunningEngine, assert_survives_kill, run_stage
 from charrun.testing.running import StageOutcome
 
 MODELS = {"teacher": "charrun/demo-teacher", "student": "charrun/demo-student-small"}
@@ -179,3 +179,23 @@ def test_sft_drops_rows_that_are_too_long_and_says_how_many(
     assert outcome.asked["optim_step"] == -(-kept // 16)
     with pytest.raises(StageFailed, match=f"all {len(lengths)} rows are longer than 5 tokens"):
         tuned(5)
+
+
+@pytest.mark.slow
+def test_a_killed_training_makes_the_rest_of_its_curve(demo_engine: Engine) -> None:
+    """The points before the kill come from the store, although their weights are gone."""
+    pairs = [
+        {"id": str(n), "prompt": f"What is {n} plus {n}?", "chosen": f"Arr, {2 * n}!", "rejected": f"It is {2 * n}."}
+        for n in range(6)
+    ]
+    options = {**QUICK, "batch_size": 1, "checkpoint_every": 1, "probe_every": 2, "probe_prompts": 2}
+    resumed = assert_survives_kill(
+        DpoStage,
+        after=4,
+        moment="step",
+        options=options,
+        given={"pairs": pairs},
+        models=MODELS,
+        engine=given(demo_engine),
+    )
+    assert [point["step"] for point in curve(resumed, "curve.jsonl")] == [0, 2, 4, 6]
