@@ -43,6 +43,7 @@ LOST = 0.01
 KINDS = {"prefill": "prefill_tokens", "cached": "cached_tokens", "sampled": "sampled_tokens"}
 KINDS |= {"forward": "forward_tokens", "trained": "trained_tokens"}
 TINY = "[{name: tiny, pairs: 12, samples_per_prompt: 2, reflections: 20, interactions: 2, turns: 4}]"
+# The simulated service learns nothing, and the monitor would say so.
 SPEC = """
 version: 1
 name: simulated
@@ -57,10 +58,10 @@ stages:
   - teacher
   - student
   - pairs
-  - {{uses: dpo, with: {{checkpoint_every: 1}}}}
+  - {{uses: dpo, with: {{checkpoint_every: 1, monitor: {{stop: false}}}}}}
   - reflection
   - interaction
-  - {{uses: sft, with: {{checkpoint_every: 2}}}}
+  - {{uses: sft, with: {{checkpoint_every: 2, monitor: {{stop: false}}}}}}
   - {{uses: evaluate, with: {{prompts: 100, calibration_prompts: 20}}}}
 """
 

@@ -63,8 +63,8 @@ def row(folder: Path, scale: str) -> tuple[str, float]:
     cycle = CYCLES[scale]
     with simulated(folder / "service", models(), tokens=60, seconds=2.0, cap=CAP, cycle=cycle) as service:
         spec = spec_at(folder, f"[{scale}]")
-        spec.write_text(spec.read_text().replace("{uses: dpo, with: {checkpoint_every: 1}}", "dpo"))
-        spec.write_text(spec.read_text().replace("{uses: sft, with: {checkpoint_every: 2}}", "sft"))
+        spec.write_text(spec.read_text().replace("{checkpoint_every: 1, ", "{"))
+        spec.write_text(spec.read_text().replace("{checkpoint_every: 2, ", "{"))
         args = command(spec, folder / "runs")
         ended = timed(args, {**os.environ, **service.environment}, folder / "run.log")
     jobs = read_jobs(folder / "service" / "jobs.jsonl")

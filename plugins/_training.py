@@ -1,11 +1,14 @@
-"""What both trainings share: options, forward passes of rows, and the check that the sampler sees the same tokens."""
+"""What both trainings share: options, audited rows, forward passes, the check of the sampler, the monitor's word."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from unicodedata import normalize
 
-from charrun import StageFailed, TrainedRow
+from charrun import Message, StageFailed, TrainedRow
+from charrun.plugins import _curve, _schedule
+from charrun.plugins._monitor import Monitor, Verdict
 
 if TYPE_CHECKING:
     from tinker import types
@@ -20,13 +23,16 @@ PRESET_RANK = 64
 
 _SAMPLER_EXACT = 1e-3
 _SAMPLER_HOSTED = 0.2
+_SWITCHES = ("finite", "text", "direction")
+"""Rules of the monitor that are on or off; 0 switches off the others."""
 
 COMMON_OPTIONS: dict[str, Any] = {
     "learning_rate": {
         "type": "number",
         "exclusiveMinimum": 0,
-        "description": "Adam's learning rate, constant over the epoch.",
+        "description": "Adam's learning rate, at its highest.",
     },
+    **_schedule.OPTIONS,
     "batch_size": {
         "type": "integer",
         "minimum": 1,
@@ -61,21 +67,94 @@ COMMON_OPTIONS: dict[str, Any] = {
         "default": 0.0,
         "description": "Largest gradient norm; 0 clips nothing.",
     },
+    **_curve.OPTIONS,
+}
+
+MAX_LENGTH: dict[str, Any] = {
+    "type": "integer",
+    "minimum": 1,
+    "description": "Rows of more tokens than this, with the student's template, are dropped; none by default.",
 }
 
 
-def adam(ctx: StageContext) -> Any:
-    """Adam's parameters from the stage's options, as the SDK's type."""
+def adam(ctx: StageContext, rates: Sequence[float]) -> Callable[[int], Any]:
+    """Adam's parameters of a step from the stage's options and each step's learning rate, as the SDK's type."""
     from tinker import types
 
     options = ctx.options
-    return types.AdamParams(
-        learning_rate=float(options["learning_rate"]),
-        beta1=float(options["beta1"]),
-        beta2=float(options["beta2"]),
-        eps=float(options["eps"]),
-        grad_clip_norm=float(options["grad_clip_norm"]),
-    )
+
+    def of(step: int) -> types.AdamParams:
+        return types.AdamParams(
+            learning_rate=float(rates[step]),
+            beta1=float(options["beta1"]),
+            beta2=float(options["beta2"]),
+            eps=float(options["eps"]),
+            grad_clip_norm=float(options["grad_clip_norm"]),
+        )
+
+    return of
+
+
+def told(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics under plain names, without how they are reduced over a batch's parts."""
+    return {name.split(":")[0]: value for name, value in metrics.items()}
+
+
+def judged(
+    ctx: StageContext, adapter: Adapter, monitor: Monitor, steps: int, told: Callable[[Mapping[str, float]], Any]
+) -> Callable[[int, dict[str, float]], None]:
+    """A judge for `train_steps`: tells what the monitor says of a step, and stops the training at a diagnosis."""
+
+    def judge(step: int, metrics: dict[str, float]) -> None:
+        for verdict in monitor.observe(step, told(metrics)):
+            say(ctx, verdict, step + 1, steps, silent=step < adapter.next_step)
+
+    return judge
+
+
+def say(ctx: StageContext, verdict: Verdict | None, step: int, steps: int, *, silent: bool = False) -> None:
+    """Tell a verdict.
+
+    Args:
+        ctx: The stage's context.
+        verdict: What is said; None is nothing.
+        step: How many steps are done,
+        steps: of how many.
+        silent: Whether an earlier run has told it.
+
+    Raises:
+        StageFailed: It is a diagnosis, and `monitor.stop` is on.
+    """
+    if verdict is None or ctx.dry:
+        return
+    saw = f"monitor.{verdict.rule} after {step} of {steps} steps: {verdict.saw}"
+    if verdict.stops and ctx.options["monitor"]["stop"]:
+        off = "false" if verdict.rule in _SWITCHES else "0"
+        raise StageFailed(saw, f"{verdict.advice}; to go on from here all the same: monitor: {{{verdict.rule}: {off}}}")
+    if not silent:
+        ctx.log(f"warning: {saw}; {verdict.advice}")
+
+
+def audited_rows(adapter: Adapter, conversation: Sequence[Message]) -> list[TrainedRow]:
+    """Trained rows whose decoded masks are exactly the conversation's assistant turns, in order.
+
+    Raises:
+        StageFailed: A mask shows anything else.
+    """
+    rows = adapter.chat.rows(conversation)
+    # Qwen's tokenizers normalise so; what another model wrote may not be.
+    spoken = [normalize("NFC", message["content"]) for message in conversation if message["role"] == "assistant"]
+    shown = [normalize("NFC", text) for row in rows for text in adapter.chat.trained_text(row)]
+    if shown != spoken:
+        at = next(
+            (i for i, (a, b) in enumerate(zip(shown, spoken, strict=False)) if a != b),
+            min(len(shown), len(spoken)),
+        )
+        raise StageFailed(
+            f"the loss mask of a training row does not show its assistant turns: turn {at + 1} of {len(spoken)}",
+            "the tokenizer does not give its text back, or the template changes it: report the model's name",
+        )
+    return rows
 
 
 def sizes_of(rows: Iterable[TrainedRow]) -> list[tuple[int, int]]:

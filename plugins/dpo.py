@@ -3,48 +3,61 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from charrun import Estimate, Row, Stage, TrainedRow, assistant, hookimpl, user
+from charrun import Estimate, RoleSampler, Row, Stage, TrainedRow, assistant, hookimpl, user
+from charrun.plugins import _curve, _monitor
+from charrun.plugins._dpo_loss import DpoLoss
+from charrun.plugins._sanity import clear_gaps, direction_verdict, scored, scored_verdict, text_gaps, text_verdict
+from charrun.plugins._schedule import learning_rates
 from charrun.plugins._training import (
     COMMON_OPTIONS,
     adam,
+    audited_rows,
     check_lengths,
     check_sampler,
     checkpoint_note,
     forward_logprobs,
+    judged,
     mean,
+    say,
     scale_warnings,
     sizes_of,
+    told,
 )
 
 if TYPE_CHECKING:
-    import torch
-
     from charrun import Adapter, Reference, StageContext
 
 _REFERENCE_EXACT, _REFERENCE_HOSTED = 1e-5, 0.02
 _LN2_EXACT, _LN2_HOSTED = 1e-4, 0.01
 _MARGIN_EXACT = 1e-3
+_FEWEST_STEPS = 10
+"""A training of fewer steps costs less than a look at its behaviour."""
+_SOME_PAIRS = 32
+"""Among these the text checks find answers that are long enough."""
 
 
 class DpoStage(Stage):
     """A LoRA adapter learns to prefer the chosen answers.
 
     loss = mean over the batch's pairs of -log sigmoid(beta * margin) + nll_coefficient * mean per-token NLL of the
-    chosen answer, with margin = (policy - reference of chosen) - (policy - reference of rejected) in sums over the
-    answer's tokens. The reference is the fresh adapter itself: one forward pass, stored by token hash before any
-    optimiser step. One epoch in a seeded order, constant rate, the last partial batch kept.
+    chosen answer + kl_coefficient * mean squared log-prob difference to the reference, with margin = (policy -
+    reference of chosen) - (policy - reference of rejected) in sums over the answer's tokens, or in means over them. The
+    reference is the fresh adapter itself: one forward pass, stored by token hash before any optimiser step. One epoch
+    in a seeded order, the last partial batch kept.
     """
 
     name: ClassVar[str] = "dpo"
     summary: ClassVar[str] = "DPO of the student on the pairs"
     consumes: ClassVar[tuple[str, ...]] = ("pairs",)
     produces: ClassVar[tuple[str, ...]] = ("checkpoint",)
-    roles: ClassVar[tuple[str, ...]] = ("student",)
+    roles: ClassVar[tuple[str, ...]] = ("student", "scorer")
     trains: ClassVar[tuple[str, ...]] = ("student",)
-    character_fields: ClassVar[tuple[str, ...]] = ()
+    templates: ClassVar[dict[str, Path]] = _curve.TEMPLATES
     options_schema: ClassVar[dict[str, Any]] = {
         "type": "object",
         "properties": {
@@ -60,6 +73,18 @@ class DpoStage(Stage):
                 "default": 0.1,
                 "description": "Weight of the chosen answer's mean per-token NLL.",
             },
+            "kl_coefficient": {
+                "type": "number",
+                "minimum": 0,
+                "default": 0.0,
+                "description": "Weight of the mean squared log-prob difference to the reference over the tokens of "
+                "both answers; the paper's is 0.001.",
+            },
+            "normalise": {
+                "enum": ["none", "length"],
+                "default": "none",
+                "description": "Margins in sums over an answer's tokens, or in means, which want a larger beta.",
+            },
             "lora_rank": {
                 "type": "integer",
                 "enum": [1, 2, 4, 8, 16, 32, 64, 128, 256],
@@ -69,6 +94,10 @@ class DpoStage(Stage):
             **{
                 **COMMON_OPTIONS,
                 "learning_rate": {**COMMON_OPTIONS["learning_rate"], "default": 1e-4},
+            },
+            "monitor": {
+                **_monitor.OPTION,
+                "properties": {**_monitor.OPTION["properties"], **_monitor.DPO_RULES},
             },
         },
         "additionalProperties": False,
@@ -99,22 +128,98 @@ class DpoStage(Stage):
         ctx.advance(adapter.next_step)
         if adapter.next_step == 0:
             await self._check_step_zero(ctx, adapter, batches[0], reference)
+            await self._check_pairs(ctx, adapter, pairs, rows, reference, len(batches))
 
         def on_step(step: int, metrics: dict[str, float]) -> None:
-            ctx.step_done(step, len(batches), _told(metrics))
+            ctx.step_done(step, len(batches), told(metrics))
             ctx.advance()
 
         def submit(batch: Sequence[tuple[TrainedRow, TrainedRow]]) -> Any:
             flat = [row for pair in batch for row in pair]
             return adapter.client.forward_backward_custom(
-                [row.datum() for row in flat],
-                DpoLoss(ctx.options["beta"], ctx.options["nll_coefficient"], [reference.sum(row) for row in flat]),
+                [row.datum() for row in flat], self._loss(ctx, reference, flat)
             )
 
-        every = ctx.options["checkpoint_every"]
-        curve = await train_steps(ctx, adapter, batches, submit, adam(ctx), on_step, save_every=every)
-        ctx.write("steps.jsonl", [{**_told(metrics), "step": step} for step, metrics in enumerate(curve)])
+        rates = learning_rates(ctx.options, len(batches))
+        sizes = [len(batch) for batch in batches]
+        is_clear = 2 * len(clear_gaps(likelihood_gaps(rows, reference))) >= len(pairs)
+        monitor = _monitor.Monitor(ctx.options["monitor"], rates, sizes, exact=ctx.exact, is_clear=is_clear)
+        looks = await self._looks(ctx, adapter, monitor, pairs, len(batches))
+        curve = await train_steps(
+            ctx,
+            adapter,
+            batches,
+            submit,
+            adam(ctx, rates),
+            on_step,
+            save_every=ctx.options["checkpoint_every"],
+            judge=judged(ctx, adapter, monitor, len(batches), told),
+            pauses=looks.pauses,
+            on_pause=looks.on_pause,
+        )
+        ctx.write("steps.jsonl", [{**told(metrics), "step": step} for step, metrics in enumerate(curve)])
+        if ctx.options["probe_every"]:
+            ctx.write("curve.jsonl", looks.probe.rows([told(metrics) for metrics in curve]))
         ctx.publish("checkpoint", [await ctx.save(adapter, "dpo")])
+
+    async def _looks(
+        self, ctx: StageContext, adapter: Adapter, monitor: _monitor.Monitor, pairs: Sequence[Row], steps: int
+    ) -> _Looks:
+        """The curve's points and the monitor's look at what is answered; the point before the first step is made."""
+        watch = ctx.options["monitor"]
+        prompts = watch["behaviour_prompts"] if watch["same_answers"] and steps >= _FEWEST_STEPS else 0
+        look = max(1, round(watch["behaviour_at"] * steps)) if prompts else 0
+        points = _curve.points_of(ctx.options["probe_every"], steps)
+        probe = _curve.Probe(ctx, {pair["prompt"] for pair in pairs}, max(prompts, ctx.options["probe_prompts"]))
+        if points:
+            await probe.measure(0, await ctx.sampler("student"), base=True)
+
+        async def on_pause(step: int, weights: RoleSampler) -> None:
+            if step in points:
+                await probe.measure(step, weights)
+            if step == look and step >= adapter.next_step:  # else it was looked at when the weights were there
+                same, n = await probe.same(weights, prompts)
+                ctx.log(f"after {step} steps {n - same} of {n} greedy answers are not the base model's")
+                say(ctx, monitor.behaviour(same, n), step, steps)
+
+        return _Looks(probe, points | ({look} if look else set()), on_pause)
+
+    def _loss(self, ctx: StageContext, reference: Reference, rows: Sequence[TrainedRow]) -> DpoLoss:
+        kl = ctx.options["kl_coefficient"]
+        return DpoLoss(
+            ctx.options["beta"],
+            ctx.options["nll_coefficient"],
+            [reference.sum(row) for row in rows],
+            kl_coefficient=kl,
+            normalise=ctx.options["normalise"],
+            values=[reference.values(row) for row in rows] if kl else (),
+        )
+
+    async def _check_pairs(
+        self,
+        ctx: StageContext,
+        adapter: Adapter,
+        pairs: Sequence[Row],
+        rows: Sequence[TrainedRow],
+        reference: Reference,
+        steps: int,
+    ) -> None:
+        """The answers are text that ends where it ends, and the chosen ones are the chosen ones.
+
+        Raises:
+            StageFailed: They are not; no optimiser step was submitted.
+        """
+        watch = ctx.options["monitor"]
+        if watch["text"]:
+            for side, name in enumerate(("the chosen answers", "the rejected answers")):
+                some = rows[side : 2 * _SOME_PAIRS : 2]
+                gaps = await text_gaps(ctx, adapter, some, [reference.values(row) for row in some])
+                say(ctx, text_verdict(gaps, name), 0, steps)
+        if watch["direction"]:
+            say(ctx, direction_verdict(likelihood_gaps(rows, reference)), 0, steps)
+        if watch["scored_pairs"]:
+            chosen, rejected = await scored(ctx, pairs[: watch["scored_pairs"]])
+            say(ctx, scored_verdict(chosen, rejected), 0, steps)
 
     async def _check_step_zero(
         self,
@@ -132,6 +237,7 @@ class DpoStage(Stage):
 
         rows = [row for pair in batch for row in pair]
         policy = await forward_logprobs(ctx, adapter, rows)
+        await check_sampler(ctx, await ctx.sampler("student"), rows, policy)
         stored = [reference.values(row) for row in rows]
         gaps = [abs(p - r) for ps, rs in zip(policy, stored, strict=True) for p, r in zip(ps, rs, strict=True)]
         advice = "policy and reference differ before the first step: no step was submitted"
@@ -146,56 +252,29 @@ class DpoStage(Stage):
         longest = max(len(values) for values in stored)
         margin = _MARGIN_EXACT if ctx.exact else _REFERENCE_HOSTED * longest
         ctx.check("mean margin at step 0", metrics["margin:mean"], margin, advice)
-        await check_sampler(ctx, await ctx.sampler("student"), rows, policy)
 
 
-class DpoLoss:
-    """The loss of one batch, given the SDK's log-probs of chosen, rejected, chosen, ... in that order.
+@dataclass(frozen=True)
+class _Looks:
+    """What is sampled in the middle of the training, after how many steps, and by what."""
 
-    Args:
-        beta: Strength of the pull towards the reference.
-        nll_coefficient: Weight of the chosen answers' NLL.
-        reference: Sums of the reference log-probs of each row's trained tokens, in nats.
-    """
-
-    def __init__(self, beta: float, nll_coefficient: float, reference: Sequence[float]) -> None:
-        self.beta = beta
-        self.nll_coefficient = nll_coefficient
-        self.reference = list(reference)
-
-    def __call__(self, data: Sequence[Any], logprobs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
-        """Loss and metrics; `logprobs[i]` has one value a target token, of which weight 1 marks the trained ones."""
-        masks = [datum.loss_fn_inputs["weights"].to_torch() > 0 for datum in data]
-        return self.of([values[mask] for values, mask in zip(logprobs, masks, strict=True)])
-
-    def of(self, logprobs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
-        """Loss and metrics from the log-probs of the trained tokens alone."""
-        import torch
-
-        ratios = torch.stack([v.sum() - r for v, r in zip(logprobs, self.reference, strict=True)])
-        margins = ratios[::2] - ratios[1::2]
-        dpo = -torch.nn.functional.logsigmoid(self.beta * margins).mean()
-        nll = torch.stack([-values.mean() for values in logprobs[::2]]).mean()
-        metrics = {
-            "dpo_loss:mean": dpo.item(),
-            "chosen_nll:mean": nll.item(),
-            "margin:mean": margins.mean().item(),
-            "accuracy:mean": (margins > 0).float().mean().item(),
-        }
-        return dpo + self.nll_coefficient * nll, metrics
+    probe: _curve.Probe
+    pauses: set[int]
+    on_pause: Callable[[int, RoleSampler], Awaitable[None]]
 
 
 def pair_rows(adapter: Adapter, pair: Row) -> tuple[TrainedRow, TrainedRow]:
     """Chosen and rejected answer to one prompt as trained rows, each in the student's own rendering."""
     question = user(pair["prompt"])
-    (chosen,) = adapter.chat.rows([question, assistant(pair["chosen"])])
-    (rejected,) = adapter.chat.rows([question, assistant(pair["rejected"])])
+    (chosen,) = audited_rows(adapter, [question, assistant(pair["chosen"])])
+    (rejected,) = audited_rows(adapter, [question, assistant(pair["rejected"])])
     return chosen, rejected
 
 
-def _told(metrics: dict[str, float]) -> dict[str, float]:
-    """Metrics under plain names, without how they are reduced over a batch's parts."""
-    return {name.split(":")[0]: value for name, value in metrics.items()}
+def likelihood_gaps(rows: Sequence[TrainedRow], reference: Reference) -> list[float]:
+    """By how many nats a token each pair's rejected answer is likelier than its chosen one, before any step."""
+    means = [reference.sum(row) / row.trained_tokens for row in rows]
+    return [rejected - chosen for chosen, rejected in zip(means[::2], means[1::2], strict=True)]
 
 
 @hookimpl

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from charrun import Estimate, Row, Stage, StageFailed, hookimpl
+from charrun import Estimate, Row, Stage, StageFailed, assistant, hookimpl, user
 from charrun.plugins._gates import fault_of
+from charrun.plugins._training import MAX_LENGTH
 
 if TYPE_CHECKING:
     from charrun import StageContext
@@ -21,6 +23,7 @@ class PairsStage(Stage):
     summary: ClassVar[str] = "gates, then preference pairs"
     consumes: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
     produces: ClassVar[tuple[str, ...]] = ("pairs",)
+    roles: ClassVar[tuple[str, ...]] = ("student",)
     character_fields: ClassVar[tuple[str, ...]] = ()
     identity: ClassVar[Literal["rows", "lineage", "content"]] = "lineage"
     options_schema: ClassVar[dict[str, Any]] = {
@@ -38,6 +41,7 @@ class PairsStage(Stage):
                 "default": False,
                 "description": "Exchange chosen and rejected in a random half of the pairs, as a control.",
             },
+            "max_length": MAX_LENGTH,
         },
         "additionalProperties": False,
     }
@@ -51,8 +55,9 @@ class PairsStage(Stage):
         wanted = ctx.scale.pairs + ctx.extra
         ctx.total(wanted)
         chosen, rejected = await ctx.rows("chosen"), await ctx.rows("rejected")
+        too_long = await _too_long(ctx)
         for _ in range(_ROUNDS):
-            pairs, dropped = pair(chosen, rejected)
+            pairs, dropped = pair(chosen, rejected, too_long)
             lost = sum(dropped.values())
             if lost > ctx.options["most_dropped"] * len(chosen):
                 raise StageFailed(
@@ -82,7 +87,23 @@ def exchanged(ctx: StageContext, row: Row) -> Row:
     return {**row, "chosen": row["rejected"], "rejected": row["chosen"]}
 
 
-def pair(chosen: list[Row], rejected: list[Row]) -> tuple[list[Row], Counter[str]]:
+async def _too_long(ctx: StageContext) -> Callable[[Row], bool]:
+    """Whether a row with its prompt, as the student renders them, has more tokens than `max_length`."""
+    longest = ctx.options.get("max_length")
+    if longest is None:
+        return lambda row: False
+    chat = (await ctx.sampler("student")).chat
+
+    def is_longer(row: Row) -> bool:
+        (whole,) = chat.rows([user(row["prompt"]), assistant(row["answer"])])
+        return bool(len(whole.tokens) > longest)
+
+    return is_longer
+
+
+def pair(
+    chosen: list[Row], rejected: list[Row], too_long: Callable[[Row], bool] = lambda row: False
+) -> tuple[list[Row], Counter[str]]:
     """Pairs by row id in the chosen rows' order, and how many the gates dropped by reason."""
     own = {row["id"]: row for row in rejected}
     dropped: Counter[str] = Counter()
@@ -91,7 +112,7 @@ def pair(chosen: list[Row], rejected: list[Row]) -> tuple[list[Row], Counter[str
         other = own.get(row["id"])
         if other is None:
             continue
-        fault = _fault(row, other)
+        fault = _fault(row, other) or ("too long" if too_long(row) or too_long(other) else "")
         if fault:
             dropped[fault] += 1
         else:

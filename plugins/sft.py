@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from charrun import Estimate, Message, Row, Stage, StageFailed, TrainedRow, assistant, hookimpl, user
+from charrun import Estimate, Message, RoleSampler, Row, Stage, StageFailed, TrainedRow, assistant, hookimpl, user
+from charrun.plugins import _curve, _monitor
+from charrun.plugins._sanity import text_gaps, text_verdict
+from charrun.plugins._schedule import learning_rates
 from charrun.plugins._training import (
     COMMON_OPTIONS,
+    MAX_LENGTH,
     adam,
+    audited_rows,
     check_lengths,
     check_sampler,
     checkpoint_note,
     forward_logprobs,
+    judged,
+    say,
     sizes_of,
 )
 
@@ -23,8 +31,8 @@ if TYPE_CHECKING:
 class SftStage(Stage):
     """Continues the DPO checkpoint's adapter with a fresh optimizer: character and introspection in one adapter.
 
-    loss = sum of the NLL over the batch's trained tokens / their number. One epoch in a seeded order, constant
-    rate; the last partial batch is kept and nothing is truncated.
+    loss = sum of the NLL over the batch's trained tokens / their number. One epoch in a seeded order; the last partial
+    batch is kept and nothing is truncated.
     """
 
     name: ClassVar[str] = "sft"
@@ -32,14 +40,16 @@ class SftStage(Stage):
     consumes: ClassVar[tuple[str, ...]] = ("checkpoint",)
     optional: ClassVar[tuple[str, ...]] = ("reflections", "interactions")
     produces: ClassVar[tuple[str, ...]] = ("checkpoint",)
-    roles: ClassVar[tuple[str, ...]] = ("student",)
+    roles: ClassVar[tuple[str, ...]] = ("student", "scorer")
     trains: ClassVar[tuple[str, ...]] = ("student",)
-    character_fields: ClassVar[tuple[str, ...]] = ()
+    templates: ClassVar[dict[str, Path]] = _curve.TEMPLATES
     options_schema: ClassVar[dict[str, Any]] = {
         "type": "object",
         "properties": {
             **COMMON_OPTIONS,
             "learning_rate": {**COMMON_OPTIONS["learning_rate"], "default": 2.5e-5},
+            "max_length": MAX_LENGTH,
+            "monitor": _monitor.OPTION,
         },
         "additionalProperties": False,
     }
@@ -67,16 +77,16 @@ class SftStage(Stage):
         adapter = await ctx.continue_adapter("student", checkpoint)
         # Rows are rendered here to be checked, and again when they are sent: many conversations are much as tokens.
         sizes = [sizes_of(audited_rows(adapter, conversation)) for conversation in conversations]
+        conversations, sizes = self._short_enough(ctx, conversations, sizes)
         check_lengths(adapter, [size for row in sizes for size in row])
         every = ctx.options["checkpoint_every"]
         batches = batches_of(conversations, ctx.options["batch_size"])
+        rates = learning_rates(ctx.options, len(batches))
         ctx.log(f"{len(conversations)} rows, {len(batches)} steps, {checkpoint_note(adapter.rank)}")
         ctx.total(len(batches))
         ctx.advance(adapter.next_step)
         if adapter.next_step == 0:
-            first = _rendered(adapter, batches[0])
-            sampler = await ctx.sampler("student", checkpoint)
-            await check_sampler(ctx, sampler, first, await forward_logprobs(ctx, adapter, first))
+            await self._check_step_zero(ctx, adapter, _rendered(adapter, batches[0]), checkpoint, len(batches))
 
         def on_step(step: int, metrics: dict[str, float]) -> None:
             ctx.step_done(step, len(batches), _told(metrics))
@@ -87,43 +97,75 @@ class SftStage(Stage):
             share = 1.0 / sum(row.trained_tokens for row in rows)
             return adapter.client.forward_backward([row.datum(share) for row in rows], "cross_entropy")
 
-        curve = await train_steps(ctx, adapter, batches, submit, adam(ctx), on_step, save_every=every)
+        points = _curve.points_of(ctx.options["probe_every"], len(batches))
+        said = {message["content"] for talk in conversations for message in talk if message["role"] == "user"}
+        probe = _curve.Probe(ctx, said, ctx.options["probe_prompts"])
+        if points:
+            await probe.measure(0, await ctx.sampler("student", checkpoint))
+
+        async def on_pause(step: int, weights: RoleSampler) -> None:
+            await probe.measure(step, weights)
+
+        monitor = _monitor.Monitor(ctx.options["monitor"], rates, [len(batch) for batch in batches], exact=ctx.exact)
+        curve = await train_steps(
+            ctx,
+            adapter,
+            batches,
+            submit,
+            adam(ctx, rates),
+            on_step,
+            save_every=every,
+            judge=judged(ctx, adapter, monitor, len(batches), _told),
+            pauses=points,
+            on_pause=on_pause,
+        )
         ctx.write("steps.jsonl", [{"step": step, **_told(metrics)} for step, metrics in enumerate(curve)])
+        if points:
+            ctx.write("curve.jsonl", probe.rows([_told(metrics) for metrics in curve]))
         ctx.publish("checkpoint", [await ctx.save(adapter, "sft")])
+
+    async def _check_step_zero(
+        self, ctx: StageContext, adapter: Adapter, rows: Sequence[TrainedRow], checkpoint: Row, steps: int
+    ) -> None:
+        """The sampler of the DPO checkpoint agrees with the trainer, and what is trained is text.
+
+        Raises:
+            StageFailed: It does not or is not; no optimiser step was submitted.
+        """
+        logprobs = await forward_logprobs(ctx, adapter, rows)
+        await check_sampler(ctx, await ctx.sampler("student", checkpoint), rows, logprobs)
+        if ctx.options["monitor"]["text"]:
+            gaps = await text_gaps(ctx, adapter, rows, logprobs)
+            say(ctx, text_verdict(gaps, "the turns that are trained"), 0, steps)
+
+    def _short_enough(
+        self, ctx: StageContext, conversations: list[list[Message]], sizes: list[list[tuple[int, int]]]
+    ) -> tuple[list[list[Message]], list[list[tuple[int, int]]]]:
+        """Conversations without those that have a row longer than `max_length`, which are counted.
+
+        Raises:
+            StageFailed: None is left.
+        """
+        longest = ctx.options.get("max_length")
+        kept = [i for i, rows in enumerate(sizes) if longest is None or max(tokens for tokens, _ in rows) <= longest]
+        if len(kept) < len(sizes):
+            ctx.log(f"{len(sizes) - len(kept)} of {len(sizes)} rows are longer than {longest} tokens and dropped")
+        if not kept:
+            raise StageFailed(f"all {len(sizes)} rows are longer than {longest} tokens", "raise sft.max_length")
+        return [conversations[i] for i in kept], [sizes[i] for i in kept]
 
 
 def _rendered(adapter: Adapter, batch: Sequence[Sequence[Message]]) -> list[TrainedRow]:
     return [row for conversation in batch for row in adapter.chat.rows(conversation)]
 
 
-def _told(metrics: dict[str, float]) -> dict[str, float]:
+def _told(metrics: Mapping[str, float]) -> dict[str, float]:
     return {"loss": metrics["loss:sum"]}
 
 
 def reflection_messages(row: Row) -> list[Message]:
     """A reflection's training conversation: without the system prompt that it was written under."""
     return [user(row["prompt"]), assistant(row["text"])]
-
-
-def audited_rows(adapter: Adapter, conversation: Sequence[Message]) -> list[TrainedRow]:
-    """Trained rows whose decoded masks are exactly the conversation's assistant turns, in order.
-
-    Raises:
-        StageFailed: A mask shows anything else.
-    """
-    rows = adapter.chat.rows(conversation)
-    spoken = [message["content"] for message in conversation if message["role"] == "assistant"]
-    shown = [text for row in rows for text in adapter.chat.trained_text(row)]
-    if shown != spoken:
-        at = next(
-            (i for i, (a, b) in enumerate(zip(shown, spoken, strict=False)) if a != b),
-            min(len(shown), len(spoken)),
-        )
-        raise StageFailed(
-            f"the loss mask of a training row does not show its assistant turns: turn {at + 1} of {len(spoken)}",
-            "the tokenizer does not give its text back, or the template changes it: report the model's name",
-        )
-    return rows
 
 
 @hookimpl

@@ -18,7 +18,9 @@ import money
 from service_sim.critical import Job, least_seconds, one_by_one
 from service_sim.process import Running, simulated
 
-STAGES = "[prompts, teacher, student, pairs, dpo, reflection, interaction, sft]"
+TOLD = "with: {monitor: {stop: false}}"
+"""The simulated service learns nothing, and the monitor would stop for that."""
+STAGES = f"[prompts, teacher, student, pairs, {{uses: dpo, {TOLD}}}, reflection, interaction, {{uses: sft, {TOLD}}}]"
 
 
 @pytest.fixture

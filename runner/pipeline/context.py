@@ -80,6 +80,11 @@ class StageContext:
         """Whether the engine repeats a forward pass to rounding, so that strict tolerances hold."""
         return self._run.cell.shared.exact
 
+    @property
+    def dry(self) -> bool:
+        """Whether nobody answers, since `charrun plan` counts what is asked for: answers are not to be judged then."""
+        return self._run.cell.shared.dry
+
     def model(self, role: str) -> ModelRef:
         """The model of a role."""
         self._declared(role, "roles", self._run.stage.roles)

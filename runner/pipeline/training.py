@@ -7,20 +7,22 @@ Contract:
 4. Intermediate checkpoints expire and final ones never do.
 5. The first Ctrl-C ends a training with a checkpoint of its last step.
 6. A training whose checkpoints are gone begins anew and ends with the same weights.
+7. A training that its judge stops goes on from a checkpoint of its last step once the judge agrees.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from charrun.errors import Interrupted
+from charrun.errors import Interrupted, StageFailed
 from charrun.faults import reached
 from charrun.pipeline.adapters import INTERMEDIATE, Adapter, Adapters, discard, finished
+from charrun.pipeline.snapshots import open_snapshot
 from charrun.service.explained import explained
 from charrun.store.training import Saved
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from charrun.pipeline.context import StageContext
     from charrun.pipeline.stage_run import StageRun
+    from charrun.service.service import RoleSampler
 
 _Batch = TypeVar("_Batch")
 _AHEAD = 1
@@ -41,6 +44,7 @@ INTERMEDIATE_TTL_SECONDS = 3 * 24 * 3600
 enough for a run that stopped on a Friday night to go on on Monday."""
 
 OnStep = Callable[[int, dict[str, float]], None]
+Pause = Callable[[int, "RoleSampler"], Awaitable[None]]
 
 
 def batches_of(rows: Sequence[_Batch], size: int) -> list[list[_Batch]]:
@@ -53,10 +57,13 @@ async def train_steps(
     adapter: Adapter,
     batches: Sequence[_Batch],
     submit: Callable[[_Batch], tinker.APIFuture[types.ForwardBackwardOutput]],
-    adam: types.AdamParams,
+    adam: types.AdamParams | Callable[[int], types.AdamParams],
     on_step: OnStep,
     *,
     save_every: int = 0,
+    judge: OnStep | None = None,
+    pauses: Collection[int] = (),
+    on_pause: Pause | None = None,
 ) -> list[dict[str, float]]:
     """One optimiser step a batch; the gradient and its step are submitted together, one batch ahead.
 
@@ -70,32 +77,54 @@ async def train_steps(
         adapter: The adapter in training; steps before its `next_step` are done.
         batches: All of them in order, as `submit` takes them.
         submit: Sends one batch's forward and backward pass and returns its future.
-        adam: Parameters of every step.
+        adam: Parameters of every step, or what gives those of a step, from 0.
         on_step: Called with the step's index and metrics once it is done in this run.
         save_every: Steps between two checkpoints; 0 saves none.
+        judge: Called with the metrics of every step in order, first with those of earlier runs. Where it raises
+            StageFailed the steps in flight are awaited and stored, a checkpoint is saved, and the error is raised: with
+            a judge that thinks otherwise the training goes on from there. Not called in a dry run.
+        pauses: Numbers of steps after which `on_pause` is awaited while nothing is in flight; 0 is before the first.
+        on_pause: Called with the number of steps and a sampler of the weights after them. Its answers are found by
+            that number, so a training that goes on calls it for earlier pauses too, whose weights are gone: what it
+            asked then comes from the store. It may raise StageFailed, as `judge`.
 
     Returns:
         The metrics of all steps from the first on, whichever run did them.
 
     Raises:
-        StageFailed: The engine refuses or fails.
+        StageFailed: The engine refuses or fails, or the training is judged to have failed.
         Interrupted: A person stopped the run, or its budget is reached.
     """
     run = ctx._run
-    loop = _Loop(run, adapter, adapter.client, on_step)
-    if not finished(adapter, len(batches)):
-        for step in range(adapter.next_step, len(batches)):
-            if ctx.stopping:
+    judge = None if ctx.dry else judge
+    if judge is not None:
+        for step, metrics in enumerate(run.work.training.curve(adapter.name)[: adapter.next_step]):
+            judge(step, metrics)
+    loop = _Loop(run, adapter, adapter.client, on_step, judge)
+    ends = False
+    try:
+        for step in sorted(pauses):
+            if on_pause and step < adapter.next_step:
+                await loop.pause(step, on_pause)
+        for step in range(adapter.next_step, len(batches) if not finished(adapter, len(batches)) else 0):
+            if on_pause and step in pauses:
+                await loop.pause(step, on_pause)
+            if ctx.stopping or loop.failed:
                 break
-            try:
-                gradient = await run.cell.shared.spending.when_it_fits(partial(submit, batches[step]))
-            except Interrupted:
-                break
-            await loop.submit(step, gradient, adam, _is_due(step + 1, save_every, len(batches)))
+            gradient = await run.cell.shared.spending.when_it_fits(partial(submit, batches[step]))
+            send = adam(step) if callable(adam) else adam
+            await loop.submit(step, gradient, send, _is_due(step + 1, save_every, len(batches)))
         await loop.drain()
-        if loop.next_step < len(batches):
-            await loop.save()
-            run.cell.shared.go_on()
+        if on_pause and loop.next_step == len(batches) in pauses:
+            await loop.pause(len(batches), on_pause)
+    except Interrupted:
+        ends = True
+    await loop.drain()
+    if ends or loop.failed or loop.next_step < len(batches):
+        await loop.save()
+        if loop.failed:
+            raise loop.failed
+        run.cell.shared.go_on()
     return run.work.training.curve(adapter.name)
 
 
@@ -117,8 +146,17 @@ class _Submitted:
 class _Loop:
     """Steps in flight, and what is stored of those that are done."""
 
-    def __init__(self, run: StageRun, adapter: Adapter, client: tinker.TrainingClient, on_step: OnStep) -> None:
+    def __init__(
+        self,
+        run: StageRun,
+        adapter: Adapter,
+        client: tinker.TrainingClient,
+        on_step: OnStep,
+        judge: OnStep | None = None,
+    ) -> None:
         self.next_step = adapter.next_step
+        self.failed: StageFailed | None = None
+        self._judge = judge
         self._run = run
         self._adapter = adapter
         self._client = client
@@ -145,6 +183,17 @@ class _Loop:
         if self.next_step > self._last_saved:
             await self._record(self.next_step, self._save(self.next_step))
 
+    async def pause(self, step: int, on_pause: Pause) -> None:
+        """Let it look at the weights after so many steps, while nothing is in flight; earlier ones are gone."""
+        await self.drain()
+        if self.failed:
+            return
+        async with open_snapshot(self._run, self._adapter, step, held=step == self.next_step) as sampler:
+            try:
+                await on_pause(step, sampler)
+            except StageFailed as error:
+                self.failed = error
+
     def _save(self, next_step: int) -> Any:
         future = self._client.save_state(
             f"step-{next_step}",
@@ -163,6 +212,11 @@ class _Loop:
         self._run.work.training.step(self._adapter.name, done.step, metrics)
         self.next_step = done.step + 1
         self._on_step(done.step, metrics)
+        if self._judge is not None and self.failed is None:
+            try:
+                self._judge(done.step, metrics)
+            except StageFailed as error:
+                self.failed = error
         if done.save is not None:
             await self._record(done.step + 1, done.save)
 

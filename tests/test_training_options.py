@@ -1,0 +1,201 @@
+"""The trainings' options beyond the defaults: KL, margins by length, schedules, lengths; and what stops a training."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import FinishedRun
+from conftest import RunningEngine as Engine
+
+from charrun import StageFailed, assistant, user
+from charrun.chat import Chat, load_tokenizer
+from charrun.demo import MODELS as DEMO
+from charrun.plugins.dpo import DpoLoss, DpoStage
+from charrun.plugins.pairs import PairsStage
+from charrun.plugins.sft import SftStage
+from charrun.testing import RunningEngine, assert_survives_kill, run_stage
+from charrun.testing.running import StageOutcome
+
+MODELS = {"teacher": "charrun/demo-teacher", "student": "charrun/demo-student-small"}
+QUICK = {"learning_rate": 5e-3, "lora_rank": 8}
+OFF = {"direction": False, "text": False, "same_answers": 0}
+
+
+def given(engine: Engine) -> RunningEngine:
+    return RunningEngine(engine.base_url, engine.api_key)
+
+
+@pytest.fixture(scope="module")
+def pairs(smoke: FinishedRun) -> list[dict[str, Any]]:
+    """The real pairs of the smoke run."""
+    return smoke.rows("pairs", "pairs")
+
+
+def trained(engine: Engine, pairs: list[dict[str, Any]], runs_dir: Path | None = None, **options: Any) -> StageOutcome:
+    return run_stage(
+        DpoStage,
+        options={**QUICK, **options},
+        given={"pairs": pairs},
+        models=MODELS,
+        engine=given(engine),
+        runs_dir=runs_dir,
+    )
+
+
+def curve(outcome: StageOutcome, name: str = "steps.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (outcome.folder / name).read_text().splitlines()]
+
+
+LOGPROBS = [torch.tensor([-1.0, -2.0]), torch.tensor([-3.0]), torch.tensor([-1.0, -1.0, -4.0]), torch.tensor([-2.0])]
+REFERENCE = [[-2.0, -2.0], [-2.5], [-1.0, -2.0, -3.0], [-4.0]]
+
+
+def test_margins_by_length_are_differences_of_means() -> None:
+    sums = [sum(row) for row in REFERENCE]
+    _, whole = DpoLoss(0.1, 0.0, sums).of(LOGPROBS)
+    _, means = DpoLoss(0.1, 0.0, sums, normalise="length").of(LOGPROBS)
+    assert whole["margin:mean"] == pytest.approx(((1 - -0.5) + (0 - 2.0)) / 2)
+    assert means["margin:mean"] == pytest.approx(((0.5 - -0.5) + (0 - 2.0)) / 2)
+
+
+def test_kl_is_the_mean_square_of_log_prob_differences_of_both_answers() -> None:
+    sums = [sum(row) for row in REFERENCE]
+    without, _ = DpoLoss(0.1, 0.1, sums).of(LOGPROBS)
+    loss, metrics = DpoLoss(0.1, 0.1, sums, kl_coefficient=0.001, values=REFERENCE).of(LOGPROBS)
+    expected = (0.5 + 0.25 + (0 + 1 + 1) / 3 + 4.0) / 4
+    assert metrics["kl:mean"] == pytest.approx(expected)
+    assert float(loss - without) == pytest.approx(0.001 * expected, abs=1e-7)
+
+
+def test_the_rise_of_the_nll_is_against_the_reference_of_the_same_answers() -> None:
+    _, metrics = DpoLoss(0.1, 0.1, [sum(row) for row in REFERENCE]).of(LOGPROBS)
+    assert metrics["nll_rise:mean"] == pytest.approx(((1.5 - 2) + (2 - 2)) / 2)
+
+
+@pytest.mark.slow
+def test_a_training_with_all_of_the_papers_options_starts_at_ln_2_and_learns(
+    demo_engine: Engine, pairs: list[dict[str, Any]]
+) -> None:
+    paper = {"kl_coefficient": 0.001, "lr_schedule": "cosine", "warmup_ratio": 0.1, "min_lr_ratio": 0.1}
+    outcome = trained(demo_engine, pairs, batch_size=4, normalise="length", beta=2.0, **paper)
+    steps = curve(outcome)
+    assert steps[0]["dpo_loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert steps[0]["kl"] == pytest.approx(0, abs=1e-8) and steps[-1]["kl"] > 0
+    assert steps[-1]["dpo_loss"] < 0.6
+
+
+def test_a_training_that_its_judge_stops_goes_on_from_a_checkpoint_of_its_last_step_once_the_judge_agrees(
+    demo_engine: Engine, pairs: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """A learning rate of next to nothing: no weight moves, and 3 of 8 steps are done when that is seen."""
+    idle = {"learning_rate": 1e-12, "batch_size": 2}
+    with pytest.raises(StageFailed, match=r"monitor\.flat_loss after 2 of 8 steps: .* no weight moved") as failed:
+        trained(demo_engine, pairs, tmp_path, **idle)
+    assert "to go on from here all the same: monitor: {flat_loss: 0}" in failed.value.render()
+    with pytest.raises(StageFailed, match=r"monitor\.flat_loss after 2 of 8 steps"):
+        trained(demo_engine, pairs, tmp_path, **idle)
+    loose = {"flat_loss": 0, "accuracy": 0}
+    outcome = trained(demo_engine, pairs, tmp_path, **idle, monitor=loose)
+    assert outcome.asked["optim_step"] == 8 - 3
+    assert len(curve(outcome)) == 8
+
+
+def test_a_monitor_that_may_not_stop_tells(demo_engine: Engine, pairs: list[dict[str, Any]]) -> None:
+    swapped = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in pairs]
+    outcome = trained(demo_engine, swapped, monitor={"stop": False})
+    told = [line for line in outcome.log if "warning: monitor.direction after 0 of 1 steps" in line]
+    assert len(told) == 1 and "chosen and rejected are swapped" in told[0]
+
+
+@pytest.mark.slow
+def test_a_curve_has_its_points_whoever_made_them(
+    demo_engine: Engine, pairs: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    options = {"batch_size": 4, "probe_every": 2, "probe_prompts": 2, "monitor": OFF}
+    first = trained(demo_engine, pairs, tmp_path, **options)
+    points = curve(first, "curve.jsonl")
+    assert [(point["step"], point["n"]) for point in points] == [(0, 2), (2, 2), (4, 2)]
+    assert points[0]["differs"] == 0 and points[0]["loss"] is None and points[2]["margin"] > 0
+    assert points[2]["differs"] > 0
+    assert sum("greedy answers are not the base model's" in line for line in first.log) == 3
+    for ticket in (first.folder / "done").iterdir():  # as if it had died just before its end
+        ticket.unlink()
+    again = trained(demo_engine, pairs, tmp_path, **options)
+    assert "sample" not in again.asked and again.asked.get("optim_step", 0) == 0
+    assert curve(again, "curve.jsonl") == points
+
+
+def test_rows_that_are_too_long_are_dropped_counted_and_made_up_for(demo_engine: Engine) -> None:
+    def rows(answer: str, n: int, start: int = 0) -> list[dict[str, Any]]:
+        return [
+            {"id": str(i), "prompt": f"What is {i}?", "answer": f"{answer} {i}.", "complete": True}
+            for i in range(start, start + n)
+        ]
+
+    long = {"answer": "A long one. " + " ".join(f"word {n}" for n in range(80)) + ".", "complete": True}
+    chosen = [{**row, **long} if row["id"] in "258" else row for row in rows("Aye, it be", 12)]
+    scale = {"name": "tiny", "pairs": 12, "samples_per_prompt": 1, "reflections": 10, "interactions": 1, "turns": 2}
+    outcome = run_stage(
+        PairsStage,
+        options={"max_length": 100},
+        given={"chosen": chosen, "rejected": rows("It is", 12)},
+        reserve={"chosen": rows("Aye, it be", 5, 12), "rejected": rows("It is", 5, 12)},
+        scale=scale,
+        models=MODELS,
+        engine=given(demo_engine),
+    )
+    assert len(outcome.rows["pairs"]) == 12
+    assert any("3 too long" in line for line in outcome.log)
+
+
+@pytest.mark.slow
+def test_sft_drops_rows_that_are_too_long_and_says_how_many(
+    demo_engine: Engine, smoke: FinishedRun, pairs: list[dict[str, Any]]
+) -> None:
+    chat = Chat(load_tokenizer(DEMO["charrun/demo-student-small"]))
+    reflections = smoke.rows("reflection", "reflections")
+    lengths = sorted(len(chat.rows([user(row["prompt"]), assistant(row["text"])])[0].tokens) for row in reflections)
+    longest = lengths[len(lengths) // 2]
+    kept = sum(length <= longest for length in lengths)
+    rows = {"reflections": reflections, "interactions": []}
+    checkpoint = trained(demo_engine, pairs[:4], monitor=OFF).rows["checkpoint"]
+
+    def tuned(most: int) -> StageOutcome:
+        return run_stage(
+            SftStage,
+            options={"max_length": most, "monitor": {"text": False}},
+            given={"checkpoint": checkpoint, **rows},
+            models=MODELS,
+            engine=given(demo_engine),
+        )
+
+    outcome = tuned(longest)
+    assert f"{len(lengths) - kept} of {len(lengths)} rows are longer than {longest} tokens and dropped" in outcome.log
+    assert outcome.asked["optim_step"] == -(-kept // 16)
+    with pytest.raises(StageFailed, match=f"all {len(lengths)} rows are longer than 5 tokens"):
+        tuned(5)
+
+
+@pytest.mark.slow
+def test_a_killed_training_makes_the_rest_of_its_curve(demo_engine: Engine) -> None:
+    """The points before the kill come from the store, although their weights are gone."""
+    pairs = [
+        {"id": str(n), "prompt": f"What is {n} plus {n}?", "chosen": f"Arr, {2 * n}!", "rejected": f"It is {2 * n}."}
+        for n in range(6)
+    ]
+    options = {**QUICK, "batch_size": 1, "checkpoint_every": 1, "probe_every": 2, "probe_prompts": 2}
+    resumed = assert_survives_kill(
+        DpoStage,
+        after=4,
+        moment="step",
+        options=options,
+        given={"pairs": pairs},
+        models=MODELS,
+        engine=given(demo_engine),
+    )
+    assert [point["step"] for point in curve(resumed, "curve.jsonl")] == [0, 2, 4, 6]
