@@ -1,0 +1,190 @@
+"""What did the character cost? Multiple-choice questions, before and after."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from charrun import Estimate, Row, Stage, digest, hookimpl, user
+from charrun.plugins._measured import Measured, measured, shipped
+from charrun.plugins._paired import mcnemar_exact, paired_difference
+from charrun.plugins._statistics import wilson
+
+if TYPE_CHECKING:
+    from charrun import StageContext
+
+TEMPLATES = Path(__file__).parent / "templates"
+_CHANCE = 0.25
+
+
+class CapabilityStage(Stage):
+    """Accuracy on questions with four options, by log-probs: nothing is sampled, so no style of answering matters.
+
+    The chosen option is the one whose text has the highest mean log-prob per token as the model's whole turn after the
+    question, in the model's own rendering; a tie is no right answer. Models answer the same questions, so each
+    checkpoint is compared with the base model question by question: those gained and lost, McNemar's exact test, and
+    an interval of the difference. The questions are simple and charrun's own: they notice damage, and rank no models;
+    for benchmarks there is the model class for lm-evaluation-harness. It passed where the final checkpoint is not
+    significantly worse than the base model (p < 0.05).
+    """
+
+    name: ClassVar[str] = "capability"
+    summary: ClassVar[str] = "accuracy on multiple-choice questions by log-probs: base, after DPO, final"
+    consumes: ClassVar[tuple[str, ...]] = ("checkpoint",)
+    produces: ClassVar[tuple[str, ...]] = ("evaluation",)
+    roles: ClassVar[tuple[str, ...]] = ("student",)
+    character_fields: ClassVar[tuple[str, ...]] = ()
+    options_schema: ClassVar[dict[str, Any]] = {
+        "type": "object",
+        "properties": {
+            "questions": {
+                "type": "string",
+                "minLength": 1,
+                "description": "JSON lines with `question`, four `options` and `answer` (0 to 3); by default our own.",
+            },
+        },
+        "additionalProperties": False,
+    }
+    templates: ClassVar[dict[str, Path]] = {"question": TEMPLATES / "question.j2"}
+
+    def estimate(self, ctx: StageContext) -> Estimate:
+        """Four scores a question for each of three models."""
+        return Estimate(rows=1, requests=0 if self.problems(ctx) else 12 * len(_questions(_text(ctx))))
+
+    def problems(self, ctx: StageContext) -> list[str]:
+        """A file of questions that cannot be read."""
+        try:
+            text = _text(ctx)
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+            return [f"questions: cannot read {ctx.options['questions']}: {reason}"]
+        found = [f"questions: line {i}: {fault}" for i, line in _lines(text) if (fault := _fault(line))]
+        return found or ([] if text.strip() else ["questions: the file holds no question"])
+
+    def further_inputs(self, ctx: StageContext) -> Any:
+        """The questions."""
+        return None if self.problems(ctx) else digest(_questions(_text(ctx)))
+
+    async def run(self, ctx: StageContext) -> None:
+        """Score every option with every model, and compare."""
+        questions = _questions(_text(ctx))
+        models = await measured(ctx)
+        ctx.total(len(models) * len(questions))
+        chosen = await ctx.gather(_chosen(ctx, model, questions) for model in models)
+        right = [[row["chosen"] == q["answer"] for q, row in zip(questions, rows, strict=True)] for rows in chosen]
+        ctx.write(
+            "answers.jsonl",
+            [
+                {"model": model.name, "id": q.get("id", str(i)), "answer": q["answer"], **row}
+                for model, rows in zip(models, chosen, strict=True)
+                for i, (q, row) in enumerate(zip(questions, rows, strict=True))
+            ],
+        )
+        accuracies, differences = [], []
+        for model, hits in zip(models, right, strict=True):
+            low, high = wilson(sum(hits), len(hits))
+            accuracies.append(
+                {"model": model.name, "condition": "accuracy", "k": sum(hits), "n": len(hits), "low": low, "high": high}
+            )
+        for model, hits in zip(models[1:], right[1:], strict=True):
+            differences.append(_difference(model.name, right[0], hits))
+        final = differences[-1]
+        near_chance = accuracies[0]["low"] <= _CHANCE
+        if near_chance:
+            ctx.log(f"the base model is not above chance ({_CHANCE:.0%}): these questions show no loss of it")
+        result: Row = {
+            "chance": _CHANCE,
+            "base_above_chance": not near_chance,
+            "differences": differences,
+            "passed": final["difference"] >= 0 or final["p"] >= 0.05,
+            "rates": [],
+            "table": {
+                "name": f"capability: accuracy, chance is {_CHANCE:.0%}",
+                "columns": ["model", "condition", "k", "n", "low", "high"],
+                "rows": accuracies,
+            },
+        }
+        compared: Row = {
+            "passed": result["passed"],
+            "rates": [],
+            "table": {
+                "name": "capability: difference to base",
+                "columns": ["model", "condition", "difference", "low", "high", "gained", "lost", "n", "p"],
+                "rows": differences,
+            },
+        }
+        ctx.publish("evaluation", [result, compared])
+
+
+async def _chosen(ctx: StageContext, model: Measured, questions: Sequence[Row]) -> list[Row]:
+    """By question the number of the likeliest option, None in a tie, and the options' mean log-probs."""
+    chat = model.sampler.chat
+
+    async def one(question: Row) -> Row:
+        prompt = chat.prompt([user(ctx.render("question", question=question["question"]))])
+        scores = await ctx.gather(
+            ctx.score(model.sampler, prompt, chat.completion(option), shared=True) for option in question["options"]
+        )
+        best = max(scores)
+        return {"chosen": scores.index(best) if scores.count(best) == 1 else None, "scores": scores}
+
+    found: list[Row] = await ctx.each(questions, one)
+    return found
+
+
+def _difference(model: str, before: Sequence[bool], after: Sequence[bool]) -> Row:
+    """A checkpoint's accuracy less the base model's, on the same questions."""
+    gained = sum(b and not a for a, b in zip(before, after, strict=True))
+    lost = sum(a and not b for a, b in zip(before, after, strict=True))
+    low, high = paired_difference(gained, lost, len(before))
+    return {
+        "model": model,
+        "condition": "less base",
+        "difference": (gained - lost) / len(before),
+        "low": low,
+        "high": high,
+        "gained": gained,
+        "lost": lost,
+        "n": len(before),
+        "p": mcnemar_exact(gained, lost),
+    }
+
+
+def _text(ctx: StageContext) -> str:
+    written = ctx.options.get("questions")
+    return ctx.path(written).read_text(encoding="utf-8") if written else shipped("questions.jsonl")
+
+
+def _lines(text: str) -> list[tuple[int, str]]:
+    return [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def _questions(text: str) -> list[Row]:
+    return [json.loads(line) for _, line in _lines(text)]
+
+
+def _fault(line: str) -> str:
+    """What is wrong with a question; '' if nothing is."""
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        return f"it is no JSON: {error}"
+    options = row.get("options") if isinstance(row, dict) else None
+    if not isinstance(options, list) or not isinstance(row.get("question"), str) or not row["question"].strip():
+        return "it needs a text `question` and a list `options`"
+    if (
+        len(options) != 4
+        or len(set(map(str, options))) < 4
+        or not all(isinstance(o, str) and o.strip() for o in options)
+    ):
+        return "its options must be four different texts"
+    answer = row.get("answer")
+    return "" if type(answer) is int and 0 <= answer < 4 else "its answer must be a number from 0 to 3"
+
+
+@hookimpl
+def charrun_register_stages() -> list[type[Stage]]:
+    """The stage `capability`."""
+    return [CapabilityStage]
