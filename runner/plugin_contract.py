@@ -119,6 +119,8 @@ def _check_stage(stage: type[Stage]) -> None:
         value = getattr(stage, field)
         if not isinstance(value, tuple) or not all(isinstance(item, str) and item for item in value):
             raise PluginError(f"{title}: {field} is {value!r}, not a tuple of texts")
+    if not isinstance(stage.instead, Mapping) or not set(stage.instead) <= set(stage.consumes):
+        raise PluginError(f"{title}: instead is {stage.instead!r}, not a mapping of kinds that it consumes to options")
     if stage.identity not in _IDENTITIES:
         raise PluginError(f"{title}: identity is {stage.identity!r}, not one of {', '.join(_IDENTITIES)}")
     if type(stage.cache_version) is not int:

@@ -35,6 +35,8 @@ class Stage:
         name: What `uses:` names in a spec; a slug.
         summary: One sentence for lists of stages.
         consumes: Kinds of rows that an earlier stage must produce.
+        instead: By kind among `consumes` an option that takes its place: where the spec gives the option, no earlier
+            stage needs to produce the kind.
         optional: Kinds of rows that are used where an earlier stage produces them.
         produces: Kinds of rows that `run` publishes.
         roles: Model roles whose models are part of the stage's identity, such as `teacher`.
@@ -55,6 +57,7 @@ class Stage:
     name: ClassVar[str]
     summary: ClassVar[str]
     consumes: ClassVar[tuple[str, ...]] = ()
+    instead: ClassVar[Mapping[str, str]] = {}
     optional: ClassVar[tuple[str, ...]] = ()
     produces: ClassVar[tuple[str, ...]] = ()
     roles: ClassVar[tuple[str, ...]] = ()

@@ -220,6 +220,7 @@ CHANGES: dict[str, tuple[Callable[[Lab], object], set[str]]] = {
     "Character.description": (lambda lab: lab.character(description="another sentence"), {"export"}),
     "Stage.summary": (lambda lab: lab.stage("teacher", summary="something"), set()),
     "Stage.produces": (lambda lab: lab.stage("evaluate", produces=("evaluation", "further")), set()),
+    "Stage.instead": (lambda lab: lab.stage("evaluate", instead={}), set()),
     "Stage.trains": (lambda lab: lab.stage("dpo", trains=()), set()),
     "code of charrun and of installed plugins": (lambda lab: lab.stage("teacher", run=Stage.run), set()),
     "versions of Python, torch, the SDK and other packages": (

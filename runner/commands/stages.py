@@ -45,6 +45,7 @@ def _facts(stage: type[Stage], registry: Registry) -> dict[str, Any]:
         "summary": stage.summary,
         "origin": registry.origins["stage", stage.name],
         "consumes": stage.consumes,
+        "instead": dict(stage.instead),
         "optional": stage.optional,
         "produces": stage.produces,
         "roles": stage.roles,
@@ -60,6 +61,7 @@ def _show(stage: type[Stage], registry: Registry) -> None:
     roles = [f"{role} (trained)" if role in stage.trains else role for role in stage.roles]
     facts = [
         ("consumes", _list(stage.consumes)),
+        ("unless given", _list(tuple(f"{kind}: option {option}" for kind, option in stage.instead.items()))),
         ("uses if there", _list(stage.optional)),
         ("produces", _list(stage.produces)),
         ("models", _list(roles)),

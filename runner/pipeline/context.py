@@ -157,6 +157,27 @@ class StageContext:
             what = f"{self._run.item.id} uses '{name}' without naming it under {field}"
             raise StageFailed(what, "a defect of the stage: nothing would notice when that changes")
 
+    def checkpoint(self, written: str, role: str) -> Row:
+        """A checkpoint that an option names: the path of sampler weights, or `RUN/CELL/STAGE` of another run.
+
+        No engine is started, so `problems` may ask. Its `fingerprint` belongs into `further_inputs`.
+
+        Args:
+            written: As the spec has it.
+            role: Whose base model it must have been trained from, where that is known.
+
+        Raises:
+            StageFailed: There is none, the engine is known not to hold it any more, or its base model is another one.
+        """
+        row, wanted = self._run.cell.shared.named.find(written).row, self.model(role).name
+        if row["base_model"] not in ("", wanted):
+            raise _of_another_model(written, row["base_model"], role, wanted)
+        return dict(row)
+
+    def rows_behind(self, written: str, kind: str) -> list[list[Row]]:
+        """Rows of a kind from each stage that a named checkpoint of another run rests on; none for a path."""
+        return self._run.cell.shared.named.find(written).rows(kind)
+
     # -- sampling -------------------------------------------------------------------------------------------------
 
     async def sampler(self, role: str, checkpoint: Row | None = None) -> RoleSampler:
@@ -166,6 +187,10 @@ class StageContext:
         service, session = await shared.service(), await self._run.session()
         chat = await service.chat(ref.name, ref.chat)
         path = str(checkpoint["sampler"]) if checkpoint else None
+        if path and checkpoint and not checkpoint["base_model"]:
+            base_model = await service.base_model(path)
+            if base_model not in (None, ref.name):
+                raise _of_another_model(path, str(base_model), role, ref.name)
         weights = checkpoint["fingerprint"] if checkpoint else shared.namespace(ref.name)
         context_length = service.context_length(ref.name)
         return RoleSampler(
@@ -188,6 +213,7 @@ class StageContext:
         top_p: float = 0.95,
         seed: int | None = None,
         shared: bool = False,
+        prefill: str = "",
     ) -> list[Answer]:
         """Sample answers to a conversation, each stored before it is returned.
 
@@ -201,7 +227,8 @@ class StageContext:
             top_p: Nucleus.
             seed: Fixed seed for paired sampling; by default one of the cell's seed and the request.
             shared: Keep the answers where stages of other characters, cells and runs find them too: for what a base
-                model says without a system prompt.
+                model says without a system prompt, and for what several stages of a cell ask.
+            prefill: How the assistant's turn begins; the answers are what follows.
 
         Raises:
             StageFailed: The prompt leaves no room in the model's context.
@@ -214,6 +241,7 @@ class StageContext:
             count=count,
             seed=seed,
             shared=shared,
+            prefill=prefill,
         )
 
     async def score(
@@ -225,7 +253,7 @@ class StageContext:
             sampler: Whose log-probs.
             prompt: Tokens of the context.
             completion: Tokens that are scored.
-            shared: As in `sample`: for a score that depends on no character.
+            shared: As in `sample`.
         """
         return await self._requests.score(sampler, prompt, completion, shared=shared)
 
@@ -342,3 +370,10 @@ class StageContext:
             return result
 
         return await self.gather(one(row) for row in rows)
+
+
+def _of_another_model(checkpoint: str, base_model: str, role: str, wanted: str) -> StageFailed:
+    return StageFailed(
+        f"the checkpoint {checkpoint} was trained from '{base_model}', and the {role} is '{wanted}'",
+        "name a checkpoint of this model, or the other model in the spec",
+    )

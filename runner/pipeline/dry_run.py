@@ -25,6 +25,7 @@ from charrun.errors import CharrunError, StageFailed
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.dry_service import DryService, NothingToFetch
 from charrun.pipeline.lengths import EarlierLengths, Lengths
+from charrun.pipeline.named import NamedCheckpoints
 from charrun.pipeline.observers import nobody
 from charrun.pipeline.shared import Shared
 from charrun.pipeline.together import gather
@@ -158,6 +159,7 @@ class DryRun(Shared):
         folder.folder.mkdir(parents=True)
         super().__init__(free, registry, scratch, folder, nobody())
         self._real = runs_dir / "store"
+        self.named = NamedCheckpoints(runs_dir, lambda paths: {})  # what is gone was told before
         self._share = share
         self._earlier = EarlierLengths(self._real)
         self._rng = random.Random(0)

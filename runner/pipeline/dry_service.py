@@ -137,6 +137,10 @@ class DryService(Service):
         """All that was recorded is taken to be there until it expires."""
         return expires is None or time.time() < expires
 
+    async def base_model(self, path: str) -> str | None:
+        """Nobody says."""
+        return None
+
     async def delete(self, path: str) -> None:
         """Nothing is deleted."""
 

@@ -93,6 +93,7 @@ EXCLUDED: Mapping[str, str] = {
     "Character.description": "no model sees it; a stage that tells it names it under `further_inputs`",
     "Stage.summary": "for lists",
     "Stage.produces": "its outputs",
+    "Stage.instead": "for checks before a run; the option is in it, and so is what the stage says of further inputs",
     "Stage.trains": "for checks before a run",
     "Stage.awaits_all": "when it runs, not what it makes",
     "code of charrun and of installed plugins": "an update must not pay for everything again: `cache_version` is "

@@ -16,6 +16,7 @@ from charrun.pipeline.answers import SharedAnswers
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.defects import asking
 from charrun.pipeline.lockfile import complete_lock
+from charrun.pipeline.named import NamedCheckpoints
 from charrun.pipeline.observers import Observers
 from charrun.pipeline.prompts import Prompts
 from charrun.pipeline.slots import Slots
@@ -82,6 +83,7 @@ class Shared:
         self.stopping = False
         self.failures: dict[Path, StageFailed] = {}
         self.answers = SharedAnswers(self.store, self.writing)
+        self.named = NamedCheckpoints(runs_dir, self.held)
         self.rates = cache(self._rates)
         limit, caps = (budget if budget is not None else self.spec.budget_usd), self.spec.stage_budgets
         if not self.engine.hosted:  # nothing is paid for

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from charrun.chat import Chat, load_tokenizer
-from charrun.errors import EnvironmentProblem
+from charrun.errors import EnvironmentProblem, StageFailed
 from charrun.service.engine import Connection
 from charrun.service.explained import explained
 from charrun.service.models import local_folder
@@ -107,6 +107,21 @@ class Service(Session):
             except (tinker.NotFoundError, tinker.BadRequestError):
                 return False
         return True
+
+    async def base_model(self, path: str) -> str | None:
+        """The model that a checkpoint was trained from; None where the engine does not say.
+
+        Raises:
+            StageFailed: The engine does not hold it.
+        """
+        import tinker
+
+        with explained():
+            try:
+                found = await self._rest.get_weights_info_by_tinker_path(path)
+            except (tinker.NotFoundError, tinker.BadRequestError) as error:
+                raise StageFailed(f"the engine does not hold {path}", "name a checkpoint that is there") from error
+        return found.base_model or None
 
     async def delete(self, path: str) -> None:
         """Delete a checkpoint; one that cannot be deleted expires by itself."""

@@ -103,12 +103,14 @@ class StageInfo:
         consumes: Kinds that an earlier stage must produce.
         optional: Kinds that the stage uses where an earlier stage produces them.
         produces: Kinds that it produces.
+        instead: Kinds among `consumes` with the option that takes the place of each.
     """
 
     options_schema: Mapping[str, Any] = field(default_factory=dict)
     consumes: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     produces: tuple[str, ...] = ()
+    instead: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

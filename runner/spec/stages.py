@@ -80,7 +80,7 @@ class _Walk:
             self.options(path, uses, parts.get("with", {}), info)
         self.identity(path, name, uses)
         self.needs(path, name, parts.get("needs", []))
-        self.order(uses_path, uses, info or self.known.get(nearest(uses, self.known)))
+        self.order(uses_path, uses, info or self.known.get(nearest(uses, self.known)), parts.get("with", {}))
         self.earlier.setdefault(name, path)
         if info is None or not self.draft.sound(path):
             return None
@@ -112,16 +112,19 @@ class _Walk:
                 )
             self.draft.add("SPEC023", message, (*path, "needs", i), hint)
 
-    def order(self, path: KeyPath, uses: str, info: StageInfo | None) -> None:
+    def order(self, path: KeyPath, uses: str, info: StageInfo | None, options: Any) -> None:
         if info is None:
             self.blind = True
             return
+        given = {kind for kind, option in info.instead.items() if isinstance(options, dict) and option in options}
         for kind in info.consumes:
-            if kind not in self.produced and not self.blind:
+            if kind not in self.produced | given and not self.blind:
                 producers = sorted(name for name, other in self.known.items() if kind in other.produces)
                 hint = f"no installed stage produces {kind}"
                 if producers:
                     hint = f"put {listed(map(repr, producers))} before it"
+                if kind in info.instead:
+                    hint += f", or give its option '{info.instead[kind]}'"
                 message = f"stage {uses!r} needs {kind}, which no earlier stage produces"
                 self.draft.add("SPEC022", message, path, hint)
         self.produced.update(info.produces)

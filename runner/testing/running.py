@@ -88,7 +88,7 @@ def run_stage(
         ValueError: A kind is given that the stage does not consume, or one that it consumes is not given.
     """
     given = given or {}
-    _check_given(stage, given)
+    _check_given(stage, given, options or {})
     runs_dir = runs_dir.absolute() if runs_dir else temporary_folder()
     kept = Kept()
     further = [giving(kind, rows, (reserve or {}).get(kind, ())) for kind, rows in given.items()]
@@ -147,11 +147,12 @@ def write_spec(
     return path
 
 
-def _check_given(stage: type[Stage], given: Given) -> None:
+def _check_given(stage: type[Stage], given: Given, options: Mapping[str, Any]) -> None:
     foreign = sorted(set(given) - {*stage.consumes, *stage.optional})
     if foreign:
         raise ValueError(f"stage '{stage.name}' consumes no {', '.join(foreign)}")
-    lacking = sorted(set(stage.consumes) - set(given))
+    instead = {kind for kind, option in stage.instead.items() if option in options}
+    lacking = sorted(set(stage.consumes) - set(given) - instead)
     if lacking:
         kinds = ", ".join(f"{kind!r}: [...]" for kind in lacking)
         raise ValueError(f"stage '{stage.name}' consumes {', '.join(lacking)}: give rows, given={{{kinds}}}")

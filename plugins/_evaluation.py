@@ -1,0 +1,268 @@
+"""What the evaluations share: held-out questions, the models that are compared, common seeds, and the scorer.
+
+A rule for all of them: an answer is scored as an answer to the plain question, whatever else the model was shown, so
+that the threshold that plain questions have set means the same everywhere. Requests that several evaluations of a cell
+send alike (calibration, plain answers) are asked and scored once: all of them go through the shared records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from charrun import Message, Row, SpecError, StageFailed, digest, seed_from, specs, system, user
+from charrun.plugins._answers import OPTIONS_SCHEMA
+from charrun.plugins._contamination import contamination, contamination_line, plain, training_rows
+from charrun.plugins._statistics import auc, best_threshold
+
+if TYPE_CHECKING:
+    from charrun import Answer, Character, RoleSampler, StageContext
+
+TEMPLATES = Path(__file__).parent / "templates"
+BASE = "base"
+CONSUMES = ("checkpoint",)
+INSTEAD: Mapping[str, str] = {"checkpoint": "checkpoints"}
+OPTIONAL = ("pairs", "reflections", "interactions")
+ROLES = ("teacher", "student", "scorer")
+
+
+def options_schema(prompts: int, fewest: int, **more: Any) -> dict[str, Any]:
+    """The options of an evaluation.
+
+    Args:
+        prompts: Default number of questions.
+        fewest: The least that a spec may say.
+        more: Further properties.
+    """
+    sampling = OPTIONS_SCHEMA["properties"]
+    properties = {
+        "prompts": {
+            "type": "integer",
+            "minimum": fewest,
+            "default": prompts,
+            "description": "Test questions; each model answers each once under each condition.",
+        },
+        "calibration_prompts": {
+            "type": "integer",
+            "minimum": 20,
+            "default": 60,
+            "description": "Prompts that teacher and student answer to set the threshold, once for all evaluations.",
+        },
+        "lowest_auc": {
+            "type": "number",
+            "minimum": 0.5,
+            "maximum": 1,
+            "default": 0.9,
+            "description": "Below this AUC of the calibration split no rate is reported.",
+        },
+        "scored_as": {
+            "type": "string",
+            "minLength": 1,
+            "description": "Score as this character, by default as the run's own; another one is a null control.",
+        },
+        "checkpoints": {
+            "type": "object",
+            "minProperties": 1,
+            "propertyNames": {"pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"},
+            "additionalProperties": {"type": "string", "minLength": 1},
+            "description": "Further checkpoints by name, each a tinker:// path of sampler weights or RUN/CELL/STAGE of "
+            "another run; by default only those of the spec's own trainings.",
+        },
+        "max_tokens": {**sampling["max_tokens"], "description": "Longest answer in tokens; what is cut counts too."},
+        "temperature": sampling["temperature"],
+        "top_p": sampling["top_p"],
+    }
+    return {"type": "object", "properties": {**properties, **more}, "additionalProperties": False}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that is compared: `base`, the stage that trained it, or the name that the spec gives a checkpoint."""
+
+    name: str
+    sampler: RoleSampler
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a model is shown for a question.
+
+    Attributes:
+        question: The plain one, for seed and score.
+        messages: The conversation.
+        prefill: How its turn begins.
+    """
+
+    question: str
+    messages: tuple[Message, ...]
+    prefill: str = ""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How well the scorer tells the character, and above which score an answer counts as in character."""
+
+    auc: float
+    threshold: float
+    n: int
+    tells: bool
+
+
+def plainly(questions: Sequence[str], before: Sequence[Message] = ()) -> list[Asked]:
+    """Each question by itself."""
+    return [Asked(question, (*before, user(question))) for question in questions]
+
+
+def scored_as(ctx: StageContext) -> Character:
+    """The character that answers are scored as."""
+    id = ctx.options.get("scored_as")
+    return ctx.find_character(id) if id else ctx.character
+
+
+def problems(ctx: StageContext) -> list[str]:
+    """A pool that is too small, a character that is not there, checkpoints that are not, or whose names are taken."""
+    wanted, held = ctx.options.get("prompts", 0) + ctx.options.get("calibration_prompts", 0), len(pool())
+    found = [f"{wanted} prompts are needed and the pool holds {held}"] if wanted > held else []
+    try:
+        scored_as(ctx)
+    except SpecError as error:
+        found.append(f"scored_as: {ctx.options['scored_as']}: {error.problems[0].message}")
+    for name, written in ctx.options.get("checkpoints", {}).items():
+        if name == BASE:
+            found.append(f"checkpoints: '{BASE}' is the base model's own name")
+        try:
+            ctx.checkpoint(written, "student")
+        except StageFailed as error:
+            found.append(f"checkpoints: {name}: {error.message}" + (f"; {error.hint}" if error.hint else ""))
+    return found
+
+
+def further_inputs(ctx: StageContext) -> Any:
+    """The character that scores, the pool of held-out questions, and what the named checkpoints hold."""
+    who, named = scored_as(ctx), named_checkpoints(ctx)
+    told = digest([who.id, ctx.character_prompt(who), pool()])
+    return {"scored_as": told, "checkpoints": named} if named else told
+
+
+def named_checkpoints(ctx: StageContext) -> dict[str, Any]:
+    """What the checkpoints hold that the spec names, by their names; None where there is none."""
+    named: dict[str, Any] = {}
+    for name, written in ctx.options.get("checkpoints", {}).items():
+        try:
+            named[name] = ctx.checkpoint(written, "student")["fingerprint"]
+        except StageFailed:
+            named[name] = None
+    return named
+
+
+async def questions(ctx: StageContext) -> tuple[list[str], list[str], Row]:
+    """Seeded calibration and test questions that no training row used, and how far their words are in such rows.
+
+    The pool is in one order for all evaluations of a seed: test questions are taken from its beginning and calibration
+    from its end, so that neither moves with the other's number.
+
+    Raises:
+        StageFailed: Too few are left.
+    """
+    texts = await training_rows(ctx)
+    used = {plain(text) for text in texts.asked}
+    found = [line for line in pool() if plain(line) not in used]
+    found.sort(key=lambda line: seed_from(ctx.seed, "evaluation", line))  # a line left out moves no other one
+    test, calibration = ctx.options["prompts"], ctx.options.get("calibration_prompts", 0)
+    if test + calibration > len(found):
+        raise StageFailed(
+            f"{test + calibration} prompts are needed that no training row used; {len(found)} are left",
+            "lower the options prompts or calibration_prompts",
+        )
+    chosen, overlap = found[:test], contamination(found[:test], texts, len(pool()) - len(found))
+    return found[len(found) - calibration :], chosen, overlap
+
+
+async def overlap_of(ctx: StageContext, asked: Sequence[Asked], questions: Row) -> Row:
+    """The overlap of what the models are shown with training rows, with what is known of the plain questions."""
+    shown = [message["content"] for each in asked for message in each.messages if message["role"] != "assistant"]
+    return contamination(shown, await training_rows(ctx), questions["left_out"])
+
+
+async def models(ctx: StageContext) -> list[Model]:
+    """The base model, the checkpoints that the spec names, then the last one of each earlier training, in order."""
+    found = [Model(BASE, await ctx.sampler("student"))]
+    for name, written in ctx.options.get("checkpoints", {}).items():
+        found.append(Model(name, await ctx.sampler("student", ctx.checkpoint(written, "student"))))
+    for rows in await ctx.every("checkpoint"):
+        found.append(Model(rows[-1]["stage"], await ctx.sampler("student", rows[-1])))
+    if len({model.name for model in found}) < len(found):
+        raise StageFailed("a named checkpoint has the name of a training of this spec", "name it otherwise")
+    return found
+
+
+async def answers(ctx: StageContext, sampler: RoleSampler, asked: Sequence[Asked]) -> list[Answer]:
+    """One answer each, with a seed of the question's own, so that models and conditions are paired."""
+
+    async def one(each: Asked) -> Answer:
+        (found,) = await ctx.sample(
+            sampler,
+            each.messages,
+            max_tokens=ctx.options["max_tokens"],
+            temperature=ctx.options["temperature"],
+            top_p=ctx.options["top_p"],
+            seed=seed_from(ctx.seed, "evaluation", each.question),
+            shared=True,
+            prefill=each.prefill,
+        )
+        return found
+
+    return await ctx.each(list(asked), one)
+
+
+class Scorer:
+    """The teacher's view of an answer: how much likelier the constitution makes each of its tokens."""
+
+    def __init__(self, ctx: StageContext, sampler: RoleSampler, constitution: str) -> None:
+        self.ctx = ctx
+        self.sampler = sampler
+        self.constitution = constitution
+
+    async def scores(self, questions: Sequence[str], answers: Sequence[Answer]) -> list[float]:
+        """Mean per-token log-likelihood ratio of each answer, in nats."""
+        return await self.ctx.gather(
+            self._score(question, answer.text) for question, answer in zip(questions, answers, strict=True)
+        )
+
+    async def calibrate(self, teacher: RoleSampler, student: RoleSampler, prompts: Sequence[str]) -> Calibration:
+        """Threshold and AUC on the teacher in character against the student's default."""
+        played, default = await self.ctx.gather(
+            [
+                answers(self.ctx, teacher, plainly(prompts, [system(self.constitution)])),
+                answers(self.ctx, student, plainly(prompts)),
+            ]
+        )
+        yes, no = await self.ctx.gather([self.scores(prompts, played), self.scores(prompts, default)])
+        area = auc(yes, no)
+        return Calibration(area, best_threshold(yes, no), len(prompts), area >= self.ctx.options["lowest_auc"])
+
+    async def _score(self, question: str, text: str) -> float:
+        chat = self.sampler.chat
+        completion = chat.completion(text)
+        contexts = [[system(self.constitution), user(question)], [user(question)]]
+        told, untold = await self.ctx.gather(
+            self.ctx.score(self.sampler, chat.prompt(context), completion, shared=True) for context in contexts
+        )
+        return told - untold
+
+
+async def scorer_of(ctx: StageContext, who: Character) -> Scorer:
+    """The run's scorer, for a character."""
+    return Scorer(ctx, await ctx.sampler("scorer"), ctx.character_prompt(who))
+
+
+def tell_overlap(ctx: StageContext, found: Row) -> None:
+    """Print how far evaluation prompts are in training rows."""
+    ctx.log(contamination_line(found))
+
+
+def pool() -> list[str]:
+    """The prompts that are for evaluations alone."""
+    return (Path(specs.__file__).parent / "prompts/evaluation.txt").read_text(encoding="utf-8").splitlines()

@@ -1,0 +1,49 @@
+"""Templates that are lists: a line `name: text` for each kind of prompt."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from charrun.plugins._rates import ALL, PLAIN
+
+if TYPE_CHECKING:
+    from charrun import StageContext
+
+TAKEN = (ALL, PLAIN)
+
+
+@dataclass(frozen=True)
+class NamedLines:
+    """What a template lists.
+
+    Attributes:
+        lines: Texts by name, in order.
+        problems: What is wrong with it, one sentence each.
+    """
+
+    lines: dict[str, str]
+    problems: list[str]
+
+
+def named_lines(ctx: StageContext, template: str) -> NamedLines:
+    """The lines of a template."""
+    return parse_lines(ctx.render(template), template)
+
+
+def parse_lines(text: str, template: str) -> NamedLines:
+    """Lines `name: text`; empty ones are left out."""
+    written = [line.strip() for line in text.splitlines() if line.strip()]
+    parts = [[part.strip() for part in line.partition(":")] for line in written]
+    names = Counter(name for name, _, _ in parts)
+    problems = [
+        f"template '{template}': {line!r} is no line `name: text`"
+        for line, (name, _, said) in zip(written, parts, strict=True)
+        if not name or not said
+    ]
+    problems += [f"template '{template}': two lines are called '{name}'" for name, n in names.items() if n > 1]
+    problems += [f"template '{template}': no line can be called '{name}'" for name in names if name in TAKEN]
+    if not written:
+        problems.append(f"template '{template}' has no lines")
+    return NamedLines({name: said for name, _, said in parts}, problems)

@@ -1,0 +1,196 @@
+"""In-character rates by model and condition: asking, scoring, and the table that every report can show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from charrun import Estimate, Row
+from charrun.plugins._evaluation import (
+    Asked,
+    Calibration,
+    Model,
+    answers,
+    models,
+    overlap_of,
+    questions,
+    scored_as,
+    scorer_of,
+    tell_overlap,
+)
+from charrun.plugins._statistics import effective_n, mcnemar, paired_difference, wilson
+
+if TYPE_CHECKING:
+    from charrun import Answer, StageContext
+
+IN_CHARACTER = "in character"
+ALL = "all"
+PLAIN = "plain question"
+
+Conditions = Mapping[str, Sequence[Asked]]
+"""What models are shown under each condition, one for each question in the same order."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """One answer.
+
+    Attributes:
+        model: Whose.
+        condition: Under which.
+        question: The plain question.
+        answer: The answer.
+        score: Mean per-token log-likelihood ratio, in nats.
+        in_character: Whether the score is above the threshold.
+    """
+
+    model: str
+    condition: str
+    question: str
+    answer: Answer
+    score: float
+    in_character: bool
+
+
+def requests(ctx: StageContext, conditions: int) -> Estimate:
+    """Answers of base and two checkpoints and the calibration, each scored twice."""
+    asked = 3 * conditions * ctx.options["prompts"] + 2 * ctx.options["calibration_prompts"]
+    return Estimate(rows=1, requests=3 * asked)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All answers of an evaluation, and what they were measured with; no answers where the scorer cannot tell."""
+
+    scored_as: str
+    calibration: Calibration
+    overlap: Row
+    models: Sequence[str]
+    conditions: Sequence[str]
+    told: Sequence[Told]
+
+    def of(self, model: str, *conditions: str) -> list[Told]:
+        """A model's answers, condition by condition, each in the order of questions."""
+        return [one for name in conditions for one in self.told if (one.model, one.condition) == (model, name)]
+
+
+async def measure(ctx: StageContext, conditions: Callable[[list[str], Model], Any], *, units: int = 1) -> Measured:
+    """Calibrate, then let every model answer under every condition, with the same seeds, and score.
+
+    Args:
+        ctx: The stage's context.
+        conditions: Given the test questions and the base model, awaited: what is shown under each condition.
+        units: How many conditions there will be, for the progress.
+    """
+    who = scored_as(ctx)
+    calibration, test, overlap = await questions(ctx)
+    compared, scorer = await models(ctx), await scorer_of(ctx, who)
+    ctx.total(2 * len(calibration) + units * len(compared) * len(test))
+    teacher = await ctx.sampler("teacher")
+    tells = await scorer.calibrate(teacher, compared[0].sampler, calibration)
+    names = [model.name for model in compared]
+    if not tells.tells:
+        ctx.log(f"AUC {tells.auc:.3f}: this scorer cannot tell {who.id} from the student's own answers; no rate")
+        return Measured(who.id, tells, overlap, names, (), ())
+    shown: Conditions = await conditions(test, compared[0])
+    overlap = await overlap_of(ctx, [each for asked in shown.values() for each in asked], overlap)
+    tell_overlap(ctx, overlap)
+
+    async def one(model: Model, condition: str) -> list[Told]:
+        said = await answers(ctx, model.sampler, shown[condition])
+        scores = await scorer.scores(test, said)
+        return [
+            Told(model.name, condition, question, answer, score, score > tells.threshold)
+            for question, answer, score in zip(test, said, scores, strict=True)
+        ]
+
+    told = await ctx.gather([one(model, condition) for model in compared for condition in shown])
+    return Measured(who.id, tells, overlap, names, tuple(shown), [each for group in told for each in group])
+
+
+def rate(hits: Sequence[bool], questions: Sequence[str], **labels: str) -> Row:
+    """A row of a table: k of n with a 95% Wilson interval.
+
+    Where several answers belong to one question, the interval is that of `effective_n` answers.
+    """
+    worth = len(hits) if len(set(questions)) == len(questions) else effective_n(hits, questions)
+    low, high = wilson(sum(hits) / len(hits) * worth, worth) if hits else wilson(0, 0)
+    return {**labels, "k": sum(hits), "n": len(hits), "low": low, "high": high}
+
+
+def difference(first: Sequence[bool], second: Sequence[bool], **labels: str) -> Row:
+    """second - first on the same questions: with a 95% interval and McNemar's exact p."""
+    gained = sum(b and not a for a, b in zip(first, second, strict=True))
+    lost = sum(a and not b for a, b in zip(first, second, strict=True))
+    n = len(first)
+    low, high = paired_difference(gained, lost, n)
+    return {**labels, "value": (gained - lost) / n, "low": low, "high": high, "p": mcnemar(gained, lost), "n": n}
+
+
+def table(name: str, title: str, found: Measured, rows: Sequence[Row], differences: Sequence[Row], note: str) -> Row:
+    """A row of the kind `measurements`, as reports show it without knowing who made it.
+
+    `labels` names what tells one row from another; each of `rows` has these and `k`, `n`, `low`, `high`; each of
+    `differences` has these, `against`, `value`, `low`, `high`, `p` and `n`.
+    """
+    labels = [key for key in rows[0] if key not in ("k", "n", "low", "high")] if rows else ["model"]
+    return {
+        "name": name,
+        "title": title,
+        "labels": labels,
+        "rows": list(rows),
+        "differences": list(differences),
+        "notes": [note],
+        "scored_as": found.scored_as,
+        "auc": found.calibration.auc,
+        "threshold": found.calibration.threshold,
+        "calibration": found.calibration.n,
+        "tells": found.calibration.tells,
+        "contamination": found.overlap,
+    }
+
+
+def by_condition(found: Measured, against: str) -> tuple[list[Row], list[Row]]:
+    """In-character rates of each model under each condition and over all but one, with what each changes.
+
+    Args:
+        found: The answers.
+        against: The condition that the others are compared with, pair by pair.
+    """
+    rows, differences = [], []
+    others = [name for name in found.conditions if name != against]
+    for model in found.models if found.told else ():
+        groups = {name: [name] for name in found.conditions}
+        if len(others) > 1:
+            groups[ALL] = others
+        for condition, names in groups.items():
+            told = found.of(model, *names)
+            rows.append(_rate(told, model, condition))
+            if condition not in (against, ALL):
+                plain = [one.in_character for one in found.of(model, against)]
+                hits = [one.in_character for one in told]
+                differences.append(difference(plain, hits, model=model, condition=condition, against=against))
+    return rows, differences
+
+
+def _rate(told: Sequence[Told], model: str, condition: str) -> Row:
+    hits, asked = [one.in_character for one in told], [one.question for one in told]
+    return rate(hits, asked, model=model, condition=condition)
+
+
+def answer_rows(found: Measured, **more: Callable[[Told], Any]) -> list[Row]:
+    """Every answer, for `answers.jsonl`."""
+    return [
+        {
+            "model": one.model,
+            "condition": one.condition,
+            "question": one.question,
+            "answer": one.answer.text,
+            "complete": one.answer.complete,
+            "score": one.score,
+            "in_character": one.in_character,
+            **{name: tell(one) for name, tell in more.items()},
+        }
+        for one in found.told
+    ]
