@@ -10,7 +10,7 @@ import numpy as np
 
 from charrun import Row
 from charrun.plugins._bradley_terry import Floats, Ints, bootstrap, interval, strengths
-from charrun.plugins._paired import spearman, spearman_interval
+from charrun.plugins._correlation import spearman, spearman_interval
 from charrun.plugins._schedule import Comparison
 
 
@@ -75,9 +75,14 @@ def profiles(
 
 
 def changes(traits: Sequence[str], base: Profile, trained: Profile) -> list[Row]:
-    """Each trait's strength less the base model's with its paired 95% bootstrap interval, the most raised first."""
+    """What changed for each trait against the base model, the most raised first.
+
+    `change` is in strength, in log-odds. `value` is in the probability that the trait is taken before an average one,
+    with a 95% interval and two-sided p of the paired bootstrap.
+    """
     moved = trained.strengths - base.strengths
-    resampled = trained.resampled - base.resampled
+    value = _probability(trained.strengths) - _probability(base.strengths)
+    resampled = _probability(trained.resampled) - _probability(base.resampled)
     rows = []
     for i, trait in enumerate(traits):
         low, high = interval(resampled[:, i])
@@ -85,27 +90,39 @@ def changes(traits: Sequence[str], base: Profile, trained: Profile) -> list[Row]
             {
                 "trait": trait,
                 "change": float(moved[i]),
+                "value": float(value[i]),
                 "low": low,
                 "high": high,
-                "k": int(trained.won[i]),
+                "p": _p_of(resampled[:, i]),
                 "n": int(trained.judged[i]),
-                "base_k": int(base.won[i]),
-                "base_n": int(base.judged[i]),
             }
         )
     return sorted(rows, key=lambda row: -float(row["change"]))
 
 
 def mean_change(traits: Sequence[str], wanted: Sequence[str], base: Profile, trained: Profile) -> Row:
-    """Mean change of some traits with its paired 95% bootstrap interval."""
+    """Mean of `value` in `changes` over some traits, likewise with interval and p."""
     at = [traits.index(trait) for trait in wanted]
-    moved, resampled = trained.strengths - base.strengths, trained.resampled - base.resampled
-    low, high = interval(resampled[:, at].mean(1))
-    return {"traits": list(wanted), "change": float(moved[at].mean()), "low": low, "high": high}
+    value = (_probability(trained.strengths) - _probability(base.strengths))[at].mean()
+    resampled = (_probability(trained.resampled) - _probability(base.resampled))[:, at].mean(1)
+    low, high = interval(resampled)
+    n = int(trained.judged[at].sum())
+    return {"value": float(value), "low": low, "high": high, "p": _p_of(resampled), "n": n}
+
+
+def _probability(strengths: Floats) -> Floats:
+    found: Floats = 1 / (1 + np.exp(-strengths))
+    return found
+
+
+def _p_of(resampled: Floats) -> float:
+    """How likely a resampled value is on the other side of 0, both sides; never less than resamples can tell."""
+    beyond = min(int((resampled <= 0).sum()), int((resampled >= 0).sum()))
+    return min(1.0, 2 * (1 + beyond) / (1 + len(resampled)))
 
 
 def agreement(one: str, other: str, a: Floats, b: Floats) -> dict[str, Any]:
     """Spearman's correlation of two profiles with its 95% interval; n is the number of traits."""
     value = spearman(a.tolist(), b.tolist())
     low, high = spearman_interval(value, len(a))
-    return {"model": one, "condition": f"with {other}", "value": value, "n": len(a), "low": low, "high": high}
+    return {"first": one, "second": other, "value": value, "n": len(a), "low": low, "high": high}

@@ -11,10 +11,12 @@ from typing import Literal
 from charrun.plugins._statistics import wilson
 
 Letter = Literal["A", "B"]
-Outcome = Literal["won", "lost", "inconsistent", "unparsed"]
+Outcome = Literal["won", "lost", "inconsistent", "unparsed", "equal"]
 
 _VERDICT = re.compile(r"[*_\s]*verdict[*_\s]*:[*_\s]*([AB])[*_\s]*\.?[*_\s]*", re.IGNORECASE)
 _OWN_WORDS = r"(?:in character|my (?:persona|traits?|constitution|role|character)|role[- ]?play\w*)"
+
+_CLAIM = r"(?:(?:speaking )?as|like|i am|i'm|i be|call me|name is|name's)"
 
 
 def parse_verdict(text: str, complete: bool) -> Letter | None:
@@ -56,27 +58,29 @@ class Tally:
         lost: Both orders say its rival.
         inconsistent: The orders disagree: the place decided.
         unparsed: One order at least gave no verdict.
+        equal: Both answers are the same text, so that nobody was asked.
     """
 
     won: int
     lost: int
     inconsistent: int
     unparsed: int
+    equal: int
 
     @classmethod
     def of(cls, outcomes: Iterable[Outcome]) -> Tally:
         """Count outcomes."""
         found = Counter(outcomes)
-        return cls(found["won"], found["lost"], found["inconsistent"], found["unparsed"])
+        return cls(found["won"], found["lost"], found["inconsistent"], found["unparsed"], found["equal"])
 
     @property
-    def n(self) -> int:
-        """All comparisons."""
+    def judged(self) -> int:
+        """Comparisons that the judge was shown."""
         return self.won + self.lost + self.inconsistent + self.unparsed
 
     def has_rate(self, most_unparsed: float) -> bool:
         """Whether a win rate may be told: there are consistent verdicts, and not too many have none."""
-        return self.won + self.lost > 0 and self.unparsed <= most_unparsed * self.n
+        return self.won + self.lost > 0 and self.unparsed <= most_unparsed * self.judged
 
     def rates(self) -> list[dict[str, float | int | str]]:
         """Win rate over consistent verdicts, and with what was not parsed counted as lost; 95% Wilson intervals."""
@@ -100,8 +104,6 @@ def self_labels(text: str, labels: Iterable[str]) -> list[str]:
     words = "|".join(re.escape(label) for label in labels if label)
     patterns = [rf"\b{_OWN_WORDS}\b"]
     if words:
-        patterns.append(
-            rf"\b(?:(?:speaking )?as|like|i am|i'm|i be|call me|name is|name's)(?: an?| the)?(?: \w+){{0,2}}? (?:{words})\b"
-        )
+        patterns.append(rf"\b{_CLAIM}(?: an?| the)?(?: \w+){{0,2}}? (?:{words})\b")
     plain = " ".join(text.replace("’", "'").split())
     return [found[0] for pattern in patterns for found in re.finditer(pattern, plain, re.IGNORECASE)]

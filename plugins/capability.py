@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from charrun import Estimate, Row, Stage, digest, hookimpl, user
-from charrun.plugins._measured import Measured, measured, shipped
-from charrun.plugins._paired import mcnemar_exact, paired_difference
-from charrun.plugins._statistics import wilson
+from charrun.plugins import _evaluation as evaluation
+from charrun.plugins._judging import shipped
+from charrun.plugins._rates import difference, rate
 
 if TYPE_CHECKING:
     from charrun import StageContext
 
-TEMPLATES = Path(__file__).parent / "templates"
 _CHANCE = 0.25
 
 
@@ -26,14 +25,14 @@ class CapabilityStage(Stage):
     question, in the model's own rendering; a tie is no right answer. Models answer the same questions, so each
     checkpoint is compared with the base model question by question: those gained and lost, McNemar's exact test, and
     an interval of the difference. The questions are simple and charrun's own: they notice damage, and rank no models;
-    for benchmarks there is the model class for lm-evaluation-harness. It passed where the final checkpoint is not
-    significantly worse than the base model (p < 0.05).
+    for benchmarks there is charrun's model class for lm-evaluation-harness.
     """
 
     name: ClassVar[str] = "capability"
     summary: ClassVar[str] = "accuracy on multiple-choice questions by log-probs: base, after DPO, final"
-    consumes: ClassVar[tuple[str, ...]] = ("checkpoint",)
-    produces: ClassVar[tuple[str, ...]] = ("evaluation",)
+    consumes: ClassVar[tuple[str, ...]] = evaluation.CONSUMES
+    instead: ClassVar[Mapping[str, str]] = evaluation.INSTEAD
+    produces: ClassVar[tuple[str, ...]] = ("measurements",)
     roles: ClassVar[tuple[str, ...]] = ("student",)
     character_fields: ClassVar[tuple[str, ...]] = ()
     options_schema: ClassVar[dict[str, Any]] = {
@@ -42,12 +41,13 @@ class CapabilityStage(Stage):
             "questions": {
                 "type": "string",
                 "minLength": 1,
-                "description": "JSON lines with `question`, four `options` and `answer` (0 to 3); by default our own.",
+                "description": "JSON lines with question, four options and answer (0 to 3); by default charrun's own.",
             },
+            "checkpoints": evaluation.options_schema(1, 1)["properties"]["checkpoints"],
         },
         "additionalProperties": False,
     }
-    templates: ClassVar[dict[str, Path]] = {"question": TEMPLATES / "question.j2"}
+    templates: ClassVar[dict[str, Path]] = {"question": evaluation.TEMPLATES / "question.j2"}
 
     def estimate(self, ctx: StageContext) -> Estimate:
         """Four scores a question for each of three models."""
@@ -61,64 +61,54 @@ class CapabilityStage(Stage):
             reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
             return [f"questions: cannot read {ctx.options['questions']}: {reason}"]
         found = [f"questions: line {i}: {fault}" for i, line in _lines(text) if (fault := _fault(line))]
-        return found or ([] if text.strip() else ["questions: the file holds no question"])
+        found += [] if text.strip() else ["questions: the file holds no question"]
+        return found + evaluation.problems(ctx)
 
     def further_inputs(self, ctx: StageContext) -> Any:
-        """The questions."""
-        return None if self.problems(ctx) else digest(_questions(_text(ctx)))
+        """The questions, and what the named checkpoints hold."""
+        return None if self.problems(ctx) else digest([_questions(_text(ctx)), evaluation.named_checkpoints(ctx)])
 
     async def run(self, ctx: StageContext) -> None:
         """Score every option with every model, and compare."""
         questions = _questions(_text(ctx))
-        models = await measured(ctx)
+        models = await evaluation.models(ctx)
         ctx.total(len(models) * len(questions))
         chosen = await ctx.gather(_chosen(ctx, model, questions) for model in models)
-        right = [[row["chosen"] == q["answer"] for q, row in zip(questions, rows, strict=True)] for rows in chosen]
+        ids = [str(question.get("id", i)) for i, question in enumerate(questions)]
         ctx.write(
             "answers.jsonl",
             [
-                {"model": model.name, "id": q.get("id", str(i)), "answer": q["answer"], **row}
+                {"model": model.name, "id": id, "answer": question["answer"], **row}
                 for model, rows in zip(models, chosen, strict=True)
-                for i, (q, row) in enumerate(zip(questions, rows, strict=True))
+                for id, question, row in zip(ids, questions, rows, strict=True)
             ],
         )
-        accuracies, differences = [], []
-        for model, hits in zip(models, right, strict=True):
-            low, high = wilson(sum(hits), len(hits))
-            accuracies.append(
-                {"model": model.name, "condition": "accuracy", "k": sum(hits), "n": len(hits), "low": low, "high": high}
-            )
-        for model, hits in zip(models[1:], right[1:], strict=True):
-            differences.append(_difference(model.name, right[0], hits))
-        final = differences[-1]
-        near_chance = accuracies[0]["low"] <= _CHANCE
-        if near_chance:
-            ctx.log(f"the base model is not above chance ({_CHANCE:.0%}): these questions show no loss of it")
+        right = {
+            model.name: [row["chosen"] == question["answer"] for question, row in zip(questions, rows, strict=True)]
+            for model, rows in zip(models, chosen, strict=True)
+        }
+        rows = [rate(hits, ids, model=name) for name, hits in right.items()]
+        notes = [f"Four options, so chance is {_CHANCE:.0%}; the likeliest option is the answer, a tie is wrong."]
+        if rows[0]["low"] <= _CHANCE:
+            notes.append("The base model is not above chance: these questions cannot show what a training cost it.")
+            ctx.log(notes[-1])
         result: Row = {
+            "name": self.name,
+            "title": "Capability: questions answered right",
+            "labels": ["model"],
+            "rows": rows,
+            "differences": [
+                difference(right[evaluation.BASE], hits, model=name, against=evaluation.BASE)
+                for name, hits in right.items()
+                if name != evaluation.BASE
+            ],
+            "notes": notes,
             "chance": _CHANCE,
-            "base_above_chance": not near_chance,
-            "differences": differences,
-            "passed": final["difference"] >= 0 or final["p"] >= 0.05,
-            "rates": [],
-            "table": {
-                "name": f"capability: accuracy, chance is {_CHANCE:.0%}",
-                "columns": ["model", "condition", "k", "n", "low", "high"],
-                "rows": accuracies,
-            },
         }
-        compared: Row = {
-            "passed": result["passed"],
-            "rates": [],
-            "table": {
-                "name": "capability: difference to base",
-                "columns": ["model", "condition", "difference", "low", "high", "gained", "lost", "n", "p"],
-                "rows": differences,
-            },
-        }
-        ctx.publish("evaluation", [result, compared])
+        ctx.publish("measurements", [result])
 
 
-async def _chosen(ctx: StageContext, model: Measured, questions: Sequence[Row]) -> list[Row]:
+async def _chosen(ctx: StageContext, model: evaluation.Model, questions: Sequence[Row]) -> list[Row]:
     """By question the number of the likeliest option, None in a tie, and the options' mean log-probs."""
     chat = model.sampler.chat
 
@@ -132,24 +122,6 @@ async def _chosen(ctx: StageContext, model: Measured, questions: Sequence[Row]) 
 
     found: list[Row] = await ctx.each(questions, one)
     return found
-
-
-def _difference(model: str, before: Sequence[bool], after: Sequence[bool]) -> Row:
-    """A checkpoint's accuracy less the base model's, on the same questions."""
-    gained = sum(b and not a for a, b in zip(before, after, strict=True))
-    lost = sum(a and not b for a, b in zip(before, after, strict=True))
-    low, high = paired_difference(gained, lost, len(before))
-    return {
-        "model": model,
-        "condition": "less base",
-        "difference": (gained - lost) / len(before),
-        "low": low,
-        "high": high,
-        "gained": gained,
-        "lost": lost,
-        "n": len(before),
-        "p": mcnemar_exact(gained, lost),
-    }
 
 
 def _text(ctx: StageContext) -> str:

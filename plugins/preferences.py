@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from charrun import Estimate, Row, Stage, digest, hookimpl, seed_from, system, user
-from charrun.plugins._answers import OPTIONS_SCHEMA
-from charrun.plugins._judging import JUDGE_OPTIONS, TEMPLATES
-from charrun.plugins._measured import BASE, held_out, measured, pool, shipped
+from charrun.plugins import _evaluation as evaluation
+from charrun.plugins._evaluation import BASE
+from charrun.plugins._judging import JUDGE_OPTIONS, options_of, shipped
+from charrun.plugins._rates import rate
 from charrun.plugins._schedule import Comparison, schedule
 from charrun.plugins._verdicts import parse_choice
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 RETEST = "base again"
 _SHOWN = 5
+_DIFFERENCE = ("value", "low", "high", "p", "n")
 _NAME = "Robin"
 """Who has a trait in the scorer's prompt: one name for every trait, and no character's."""
 
@@ -33,80 +36,69 @@ class PreferencesStage(Stage):
     second time with other sampling seeds: no profile can agree better with another one than the base with itself.
 
     By likelihood the scorer takes the judge's place: the trait whose one-line constitution makes the answer likelier.
-
-    It passed where the traits that `expected` names rose: the interval of their mean change is above 0. Where it names
-    none, where the final checkpoint agrees with the base model less than the base model with itself.
     """
 
     name: ClassVar[str] = "preferences"
     summary: ClassVar[str] = "which traits does the model take by itself? base, after DPO, final"
-    consumes: ClassVar[tuple[str, ...]] = ("checkpoint",)
-    optional: ClassVar[tuple[str, ...]] = ("pairs", "reflections", "interactions")
-    produces: ClassVar[tuple[str, ...]] = ("evaluation",)
+    consumes: ClassVar[tuple[str, ...]] = evaluation.CONSUMES
+    instead: ClassVar[Mapping[str, str]] = evaluation.INSTEAD
+    optional: ClassVar[tuple[str, ...]] = evaluation.OPTIONAL
+    produces: ClassVar[tuple[str, ...]] = ("measurements",)
     roles: ClassVar[tuple[str, ...]] = ("student", "judge", "scorer")
     character_fields: ClassVar[tuple[str, ...]] = ()
-    options_schema: ClassVar[dict[str, Any]] = {
-        **OPTIONS_SCHEMA,
-        "properties": {
-            **OPTIONS_SCHEMA["properties"],
-            "max_tokens": {**OPTIONS_SCHEMA["properties"]["max_tokens"], "default": 256},
-            "rounds": {
-                "type": "integer",
-                "minimum": 2,
-                "default": 20,
-                "description": "Comparisons of each trait; half as many for each model as traits times rounds.",
-            },
-            "prompts": {
-                "type": "integer",
-                "minimum": 10,
-                "default": 100,
-                "description": "Held-out prompts that the comparisons go through in turn.",
-            },
-            "framing": {
-                "enum": ["feel", "like", "random"],
-                "default": "feel",
-                "description": "Take the trait that feels more like you, that you would like better, or one at random.",
-            },
-            "judge": {
-                "enum": ["llm", "likelihood"],
-                "default": "llm",
-                "description": "Who says which trait an answer shows: the judge, or the scorer's likelihoods.",
-            },
-            **JUDGE_OPTIONS,
-            "traits": {
-                "type": "string",
-                "minLength": 1,
-                "description": "A text file with one trait a line; by default the pool that ships with charrun.",
-            },
-            "expected": {
-                "type": "array",
-                "items": {"type": "string"},
-                "uniqueItems": True,
-                "default": [],
-                "description": "Traits of the pool that the character should raise.",
-            },
-            "prior": {
-                "type": "number",
-                "exclusiveMinimum": 0,
-                "default": 0.1,
-                "description": "Weight of the squared strengths in the Bradley-Terry fit.",
-            },
-            "bootstrap": {
-                "type": "integer",
-                "minimum": 100,
-                "default": 200,
-                "description": "Resamples of the comparisons for the intervals.",
-            },
+    options_schema: ClassVar[dict[str, Any]] = options_of(
+        100,
+        "scored_as",
+        rounds={
+            "type": "integer",
+            "minimum": 2,
+            "default": 20,
+            "description": "Comparisons of each trait; half as many for each model as traits times rounds.",
         },
-    }
+        framing={
+            "enum": ["feel", "like", "random"],
+            "default": "feel",
+            "description": "Take the trait that feels more like you, that you would like better, or one at random.",
+        },
+        judge={
+            "enum": ["llm", "likelihood"],
+            "default": "llm",
+            "description": "Who says which trait an answer shows: the judge, or the scorer's likelihoods.",
+        },
+        **JUDGE_OPTIONS,
+        traits={
+            "type": "string",
+            "minLength": 1,
+            "description": "A text file with one trait a line; by default the pool that ships with charrun.",
+        },
+        expected={
+            "type": "array",
+            "items": {"type": "string"},
+            "uniqueItems": True,
+            "default": [],
+            "description": "Traits of the pool that the character should raise; their mean change is told.",
+        },
+        prior={
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "default": 0.1,
+            "description": "Weight of the squared strengths in the Bradley-Terry fit.",
+        },
+        bootstrap={
+            "type": "integer",
+            "minimum": 100,
+            "default": 200,
+            "description": "Resamples of the comparisons for the intervals.",
+        },
+    )
     templates: ClassVar[dict[str, Path]] = {
-        name: TEMPLATES / f"{name}.j2" for name in ("character", "preference", "preference_judge")
+        name: evaluation.TEMPLATES / f"{name}.j2" for name in ("character", "preference", "preference_judge")
     }
 
     def estimate(self, ctx: StageContext) -> Estimate:
         """Four models, each with an answer and a verdict or two scores a comparison."""
         comparisons = ctx.options["rounds"] * len(_pool(ctx)) // 2 if not self.problems(ctx) else 0
-        return Estimate(rows=2, requests=4 * comparisons * (2 if ctx.options["judge"] == "llm" else 3))
+        return Estimate(rows=1, requests=4 * comparisons * (2 if ctx.options["judge"] == "llm" else 3))
 
     def problems(self, ctx: StageContext) -> list[str]:
         """A pool of traits that cannot be used, too many rounds, an expected trait that it lacks."""
@@ -122,70 +114,96 @@ class PreferencesStage(Stage):
         elif ctx.options["rounds"] > (most := len(traits) - 1 + len(traits) % 2):
             found.append(f"rounds: of {len(traits)} traits no two meet twice in at most {most} rounds")
         found += [f"expected: '{trait}' is not in the pool" for trait in ctx.options["expected"] if trait not in traits]
-        if ctx.options["prompts"] > len(pool()):
-            found.append(f"preferences needs {ctx.options['prompts']} prompts and the pool holds {len(pool())}")
-        return found
+        return found + evaluation.problems(ctx)
 
     def further_inputs(self, ctx: StageContext) -> Any:
-        """The traits, and the pool of held-out prompts."""
-        return None if self.problems(ctx) else digest([_pool(ctx), pool()])
+        """The traits, the pool of held-out prompts, and what the named checkpoints hold."""
+        if self.problems(ctx):
+            return None
+        return digest([_pool(ctx), evaluation.pool(), evaluation.named_checkpoints(ctx)])
 
     async def run(self, ctx: StageContext) -> None:
         """Plan the comparisons, let every model make them, judge, fit."""
-        from charrun.plugins._profile import agreement, changes, mean_change, profiles
-
         traits = _pool(ctx)
-        prompts = await held_out(ctx, ctx.options["prompts"])
+        _, prompts, overlap = await evaluation.questions(ctx)
+        evaluation.tell_overlap(ctx, overlap)
         planned = schedule(traits, prompts, ctx.options["rounds"], ctx.rng("preferences", "schedule"))
-        models = await measured(ctx)
-        takers = [(models[0].name, models[0].sampler, 0), (RETEST, models[0].sampler, 1)]
-        takers += [(model.name, model.sampler, 0) for model in models[1:]]
+        base, *trained = await evaluation.models(ctx)
+        takers = [(base, 0), (evaluation.Model(RETEST, base.sampler), 1), *((model, 0) for model in trained)]
         ctx.total(len(takers) * len(planned))
-        judged = await ctx.gather(_judged(ctx, sampler, planned, again) for _, sampler, again in takers)
-        found = {name: rows for (name, _, _), rows in zip(takers, judged, strict=True)}
+        judged = await ctx.gather(_judged(ctx, model.sampler, planned, again) for model, again in takers)
+        found = {model.name: rows for (model, _), rows in zip(takers, judged, strict=True)}
         ctx.write("verdicts.jsonl", [{"model": name, **row} for name, rows in found.items() for row in rows])
         winners = {name: [row["winner"] for row in rows] for name, rows in found.items()}
+        unparsed = {name: sum(won is None for won in all) for name, all in winners.items()}
+        most = ctx.options["most_unparsed"] * len(planned)
         result: Row = {
+            "name": self.name,
+            "title": "Revealed preferences: how often a trait was taken, most raised and most lowered",
+            "labels": ["model", "trait"],
+            "rows": [],
+            "differences": [],
+            "notes": [f"{len(traits)} traits, {len(planned)} comparisons for each model, the same ones for all."],
             "judge": ctx.options["judge"],
-            "traits": len(traits),
-            "comparisons": len(planned),
-            "unparsed": {name: sum(won is None for won in all) for name, all in winners.items()},
-            "most_unparsed": ctx.options["most_unparsed"],
-            "passed": False,
-            "rates": [],
+            "unparsed": unparsed,
+            "reported": all(n <= most for n in unparsed.values()),
+            "contamination": overlap,
         }
-        too_many = [name for name, n in result["unparsed"].items() if n > result["most_unparsed"] * len(planned)]
-        if too_many:
-            ctx.log(f"more than {result['most_unparsed']:.0%} of the verdicts on {', '.join(too_many)} say no trait")
-            ctx.publish("evaluation", [{**result, "reported": False, "table": _table("preferences", [], [])}])
-            return
-        seed = seed_from(ctx.seed, "preferences", "bootstrap")
-        fits = profiles(traits, planned, winners, ctx.options["prior"], ctx.options["bootstrap"], seed)
-        ctx.write("profiles.jsonl", _profile_rows(traits, fits))
-        base, trained = fits[BASE], [model.name for model in models[1:]]
-        moved = {name: changes(traits, base, fits[name]) for name in (RETEST, *trained)}
-        ctx.write("changes.jsonl", [{"model": name, **row} for name, rows in moved.items() for row in rows])
-        with_base = [agreement(BASE, name, base.strengths, fits[name].strengths) for name in (RETEST, *trained)]
-        alike = [*with_base, *_of_changes(fits, trained)]
-        expected = ctx.options["expected"]
-        raised = {name: mean_change(traits, expected, base, fits[name]) for name in trained} if expected else {}
-        passed = raised[trained[-1]]["low"] > 0 if expected else with_base[-1]["high"] < with_base[0]["low"]
-        shown = [{"model": name, **row} for name in trained for row in _extremes(moved[name])]
-        result |= {
-            "reported": True,
-            "passed": passed,
-            "clear_changes": {name: _clear(rows) for name, rows in moved.items()},
-            "expected": raised,
-            "profile": {trait: float(fits[trained[-1]].strengths[i]) for i, trait in enumerate(traits)},
-            "profile_before": {trait: float(base.strengths[i]) for i, trait in enumerate(traits)},
-            "table": _table("preferences: change of strength", ["change", "low", "high", "k", "n"], shown),
-        }
-        correlations: Row = {
-            "rates": [],
-            "passed": passed,
-            "table": _table("preferences: Spearman's correlation", ["value", "low", "high", "n"], alike),
-        }
-        ctx.publish("evaluation", [result, correlations])
+        result["notes"] += [
+            f"{name}: {n} of {len(planned)} verdicts say no trait." for name, n in unparsed.items() if n
+        ]
+        if result["reported"]:
+            result |= _fitted(ctx, traits, planned, winners, result["notes"])
+        else:
+            result["notes"].append(f"That is more than {ctx.options['most_unparsed']:.0%}, so no strength is told.")
+            ctx.log(" ".join(result["notes"][1:]))
+        ctx.publish("measurements", [result])
+
+
+def _fitted(
+    ctx: StageContext,
+    traits: Sequence[str],
+    planned: Sequence[Comparison],
+    winners: Mapping[str, Sequence[str | None]],
+    notes: Sequence[str],
+) -> Row:
+    """What the verdicts come to: strengths, what changed, and how far profiles agree."""
+    from charrun.plugins._profile import agreement, changes, mean_change, profiles
+
+    seed = seed_from(ctx.seed, "preferences", "bootstrap")
+    fits = profiles(traits, planned, winners, ctx.options["prior"], ctx.options["bootstrap"], seed)
+    ctx.write("profiles.jsonl", _profile_rows(traits, fits))
+    base, again = fits[BASE], fits[RETEST]
+    trained = [name for name in fits if name not in (BASE, RETEST)]
+    moved = {name: changes(traits, base, fits[name]) for name in (RETEST, *trained)}
+    ctx.write("changes.jsonl", [{"model": name, **row} for name, rows in moved.items() for row in rows])
+    alike = [agreement(RETEST, name, again.strengths, fits[name].strengths) for name in (BASE, *trained)]
+    for one, other in pairwise(trained):
+        a, b = fits[one].strengths - base.strengths, fits[other].strengths - again.strengths
+        alike.append(agreement(f"change by {one}", f"change by {other}", a, b))
+    clear = {name: sum(row["low"] > 0 or row["high"] < 0 for row in rows) for name, rows in moved.items()}
+    shown = [(name, row) for name in trained for row in (*moved[name][:_SHOWN], *moved[name][-_SHOWN:])]
+    listed = [(model, row["trait"]) for name, row in shown for model in (BASE, name)]
+    expected: list[str] = ctx.options["expected"]
+    meant = [(name, mean_change(traits, expected, base, fits[name])) for name in trained] if expected else []
+    return {
+        "rows": [_taken(planned, winners[model], model, trait) for model, trait in dict.fromkeys(listed)],
+        "differences": [
+            *(_difference(name, f"mean of {', '.join(expected)}", row) for name, row in meant),
+            *(_difference(name, row["trait"], row) for name, row in shown),
+        ],
+        "clear_changes": clear,
+        "correlations": alike,
+        "profile": {trait: float(fits[trained[-1]].strengths[i]) for i, trait in enumerate(traits)},
+        "profile_before": {trait: float(base.strengths[i]) for i, trait in enumerate(traits)},
+        "notes": [
+            *notes,
+            "A change is one of the probability that the trait is taken before an average one (Bradley-Terry).",
+            "Traits whose change has an interval without 0 (5% would by chance): "
+            + ", ".join(f"{name} {n} of {len(traits)}" for name, n in clear.items()),
+            *(_correlation(each) for each in alike),
+        ],
+    }
 
 
 async def _judged(ctx: StageContext, sampler: RoleSampler, planned: Sequence[Comparison], again: int) -> list[Row]:
@@ -260,32 +278,19 @@ def _profile_rows(traits: Sequence[str], fits: Mapping[str, Profile]) -> list[Ro
     ]
 
 
-def _of_changes(fits: Mapping[str, Profile], trained: Sequence[str]) -> list[Row]:
-    """Agreement of what trainings changed, each against a base profile of its own, so that they share no noise."""
-    from charrun.plugins._profile import agreement
-
-    found = []
-    for one, other in zip(trained, trained[1:], strict=False):
-        a, b = fits[one].strengths - fits[BASE].strengths, fits[other].strengths - fits[RETEST].strengths
-        found.append(agreement(f"change by {one}", f"change by {other}", a, b))
-    return found
+def _taken(planned: Sequence[Comparison], won: Sequence[str | None], model: str, trait: str) -> Row:
+    """How often a model took a trait, of the comparisons with a verdict that offered it."""
+    offered = [i for i, c in enumerate(planned) if trait in (c.first, c.second) and won[i] is not None]
+    return rate([won[i] == trait for i in offered], [str(i) for i in offered], model=model, trait=trait)
 
 
-def _clear(rows: Sequence[Row]) -> Row:
-    """How many traits' intervals hold no 0; 5% of them would by chance alone."""
-    return {"k": sum(row["low"] > 0 or row["high"] < 0 for row in rows), "n": len(rows)}
+def _difference(model: str, trait: str, row: Row) -> Row:
+    return {"model": model, "trait": trait, "against": BASE, **{key: row[key] for key in _DIFFERENCE}}
 
 
-def _extremes(rows: Sequence[Row]) -> list[Row]:
-    """The traits that rose and fell most."""
-    picked = [*rows[:_SHOWN], *rows[-_SHOWN:]]
-    return [
-        {"condition": row["trait"], **{key: row[key] for key in ("change", "low", "high", "k", "n")}} for row in picked
-    ]
-
-
-def _table(name: str, columns: Sequence[str], rows: Sequence[Row]) -> Row:
-    return {"name": name, "columns": ["model", "condition", *columns], "rows": list(rows)}
+def _correlation(row: Row) -> str:
+    told = f"{row['value']:.3f}, 95% interval {row['low']:.3f} to {row['high']:.3f}, {row['n']} traits"
+    return f"Spearman's correlation of {row['first']} with {row['second']}: {told}"
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""Two models on the same questions: McNemar's exact test, an interval for the difference, and rank correlation."""
+"""Spearman's rank correlation and how sure one can be of it."""
 
 from __future__ import annotations
 
@@ -6,29 +6,6 @@ import math
 from collections.abc import Sequence
 
 from charrun.plugins._statistics import Z95
-
-
-def mcnemar_exact(gained: int, lost: int) -> float:
-    """Two-sided exact p-value of McNemar's test: of the questions that differ, half should be gained.
-
-    Args:
-        gained: Questions that the second model alone has right.
-        lost: Questions that the first model alone has right.
-    """
-    n = gained + lost
-    tail = sum(math.comb(n, i) for i in range(min(gained, lost) + 1))
-    return min(1.0, 2 * tail / 2**n)
-
-
-def paired_difference(gained: int, lost: int, n: int, z: float = Z95) -> tuple[float, float]:
-    """Interval of a difference of two paired rates: Wald's after half an observation more in each cell.
-
-    Agresti and Min (2005), "Simple improved confidence intervals for comparing matched proportions".
-    """
-    more, less, of = gained + 0.5, lost + 0.5, n + 2
-    value = (more - less) / of
-    half = z * math.sqrt(more + less - (more - less) ** 2 / of) / of
-    return max(-1.0, value - half), min(1.0, value + half)
 
 
 def ranks(values: Sequence[float]) -> list[float]:
