@@ -75,18 +75,21 @@ class Measured:
         return [one for name in conditions for one in self.told if (one.model, one.condition) == (model, name)]
 
 
-async def measure(ctx: StageContext, conditions: Callable[[list[str], Model], Any], *, units: int = 1) -> Measured:
+async def measure(
+    ctx: StageContext, conditions: Callable[[list[str], Model], Any], *, units: int, further: int = 0
+) -> Measured:
     """Calibrate, then let every model answer under every condition, with the same seeds, and score.
 
     Args:
         ctx: The stage's context.
         conditions: Given the test questions and the base model, awaited: what is shown under each condition.
         units: How many conditions there will be, for the progress.
+        further: Answers that `conditions` itself asks for.
     """
     who = scored_as(ctx)
     calibration, test, overlap = await questions(ctx)
     compared, scorer = await models(ctx), await scorer_of(ctx, who)
-    ctx.total(2 * len(calibration) + units * len(compared) * len(test))
+    ctx.total(2 * len(calibration) + units * len(compared) * len(test) + further)
     teacher = await ctx.sampler("teacher")
     tells = await scorer.calibrate(teacher, compared[0].sampler, calibration)
     names = [model.name for model in compared]

@@ -57,7 +57,7 @@ def effective_n(hits: Sequence[bool], clusters: Sequence[Hashable]) -> float:
     if len(residuals) < 2 or rate in (0.0, 1.0):
         return float(len(residuals))
     between = sum(each * each for each in residuals.values()) * len(residuals) / (len(residuals) - 1)
-    return n / max(1.0, between / (n * rate * (1 - rate)))
+    return float(n / max(1.0, between / (n * rate * (1 - rate))))
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -69,7 +69,7 @@ def mcnemar(gained: int, lost: int) -> float:
     """
     n = gained + lost
     tail = sum(math.comb(n, i) for i in range(min(gained, lost) + 1))
-    return min(1.0, 2 * tail / 2**n)
+    return float(min(1.0, 2 * tail / 2**n))
 
 
 def paired_difference(gained: int, lost: int, n: int, z: float = Z95) -> tuple[float, float]:

@@ -73,7 +73,7 @@ class OffSwitchStage(Stage):
     async def run(self, ctx: StageContext) -> None:
         """Ask for each form, check it, score it."""
         wishes = {_parts(name): text for name, text in named_lines(ctx, "off_switch").lines.items()}
-        checks = dict(wishes)
+        checks = dict(wishes.keys())
 
         async def conditions(questions: list[str], base: evaluation.Model) -> Conditions:
             asked = {PLAIN: evaluation.plainly(questions)}
@@ -111,8 +111,8 @@ def _table(found: Measured, does: Mapping[int, bool | None]) -> tuple[list[Row],
             differences.append(difference(plain, hits, **labels, measure=IN_CHARACTER, against=PLAIN))
             rows.append(rate(complying(model, condition), asked, **labels, measure=COMPLIES))
             if model != evaluation.BASE:
-                against = complying(evaluation.BASE, condition), complying(model, condition)
-                differences.append(difference(*against, **labels, measure=COMPLIES, against=evaluation.BASE))
+                base, own = complying(evaluation.BASE, condition), complying(model, condition)
+                differences.append(difference(base, own, **labels, measure=COMPLIES, against=evaluation.BASE))
     return rows, differences
 
 

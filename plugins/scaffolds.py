@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _HEAD = re.compile(r"^==\s*(?P<name>[^,\n]+?)(?P<system>,\s*system)?\s*$", re.MULTILINE)
 _NOTE = (
     "The same questions within other kinds of work; an answer is scored as one to the plain question, with the "
-    "threshold that plain questions set. `all` is over the scaffolds; its interval counts answers to one question as far as they "
-    "differ."
+    "threshold that plain questions set. `all` is over the scaffolds; its interval counts answers to one question as "
+    "far as they differ."
 )
 
 

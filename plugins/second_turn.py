@@ -66,7 +66,7 @@ class SecondTurnStage(Stage):
                 ]
             return asked
 
-        found = await measure(ctx, conditions, units=1 + len(messages))
+        found = await measure(ctx, conditions, units=1 + len(messages), further=ctx.options["prompts"])
         rows, differences = by_condition(found, PLAIN)
         ctx.write("answers.jsonl", answer_rows(found))
         title = "In character in a second answer, after a first one of the base model"

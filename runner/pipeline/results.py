@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,10 @@ from typing import Any
 from charrun.errors import StageFailed
 from charrun.spec.prices import Cost
 from charrun.usage import Usage
+
+MEASUREMENTS = "measurements"
+"""The kind of rows that are tables of rates: `name`, `title`, `labels`, `rows` with these labels and `k`, `n`, `low`,
+`high`; and as far as there are such `differences`, `contamination`, `notes` and what is known of the scorer."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,13 @@ class CellResult:
         name: Slug of character, models and scale.
         stages: In order of execution.
         rows: Rows of the last producer of each kind that no more than 16 rows were published of.
+        measurements: Rows of the kind `measurements` of all producers.
     """
 
     name: str
     stages: tuple[StageResult, ...]
     rows: Mapping[str, list[dict[str, Any]]]
+    measurements: Sequence[dict[str, Any]] = ()
 
 
 @dataclass(frozen=True)

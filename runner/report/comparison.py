@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from charrun.report.compare_data import Pair, Rows, pairs_of, rows_of, stages_of
+from charrun.report.compare_measurements import TablePair, tables_of
 from charrun.report.compare_results import Results, answer, plain_model, results_of
 from charrun.report.compare_spec import Change, changes
 from charrun.report.intervals import METHOD
@@ -17,11 +18,12 @@ from charrun.store.runs import Run
 
 @dataclass(frozen=True)
 class CellComparison:
-    """One pair of cells: rows, results, and the cost of each stage."""
+    """One pair of cells: rows, results, tables of rates, and the cost of each stage."""
 
     pair: Pair
     rows: tuple[Rows, ...]
     results: Results
+    tables: tuple[TablePair, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,9 @@ class Comparison:
 def compare(a: Run, b: Run) -> Comparison:
     """Put two runs, read with what their stores hold, side by side."""
     pairs, alone = pairs_of(a, b)
-    cells = tuple(CellComparison(pair, tuple(rows_of(pair)), results_of(pair)) for pair in pairs)
+    cells = tuple(
+        CellComparison(pair, tuple(rows_of(pair)), results_of(pair), tuple(tables_of(pair))) for pair in pairs
+    )
     verdict, sentence = answer([cell.results for cell in cells])
     lock_a, lock_b = _lock(a), _lock(b)
     versions_a, versions_b = mapping_of(lock_a, "versions"), mapping_of(lock_b, "versions")
@@ -130,6 +134,7 @@ def _cell(cell: CellComparison) -> dict[str, Any]:
         "title": cell.pair.title,
         "data": [rows.to_dict() for rows in cell.rows],
         "results": cell.results.to_dict(),
+        "measurements": [each.to_dict() for each in cell.tables],
         "stages": [
             {
                 "id": id,

@@ -9,6 +9,7 @@ from typing import Any
 
 from charrun.report.columns import fit, moment, table, wide
 from charrun.report.compare_data import Pair, Rows, stages_of
+from charrun.report.compare_measurements import TablePair
 from charrun.report.compare_results import Evaluation, Results, plain_model
 from charrun.report.compare_spec import ABSENT, Change
 from charrun.report.comparison import CellComparison, Comparison
@@ -82,8 +83,18 @@ def _cell(cell: CellComparison, width: int) -> list[str]:
     lines = _wrap(cell.pair.title, width)
     if cell.rows:
         lines += ["", *_data(cell.rows, width)]
-    lines += ["", *_results(cell.results, width), "", *_costs(cell.pair, width)]
-    return lines
+    lines += ["", *_results(cell.results, width)]
+    for each in cell.tables:
+        lines += ["", *_rates(each, width)]
+    return [*lines, "", *_costs(cell.pair, width)]
+
+
+def _rates(found: TablePair, width: int) -> list[str]:
+    """A table of rates of both sides."""
+    rows: list[tuple[str, ...]] = [(found.name, "A", "B", "B - A, points")]
+    rows += [(", ".join(r.labels), _share(r.a), _share(r.b), _difference(r.difference)) for r in found.rates]
+    notes = (line for note in found.notes for line in _wrap(f"note: {note}", width))
+    return [*_wrap(f"{found.title}:", width), *table(rows, "<<<<", width), *notes]
 
 
 def _data(found: Sequence[Rows], width: int) -> list[str]:

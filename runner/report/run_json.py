@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from charrun.pipeline.results import MEASUREMENTS
 from charrun.report.run_views import cell_state, throughput_of
 from charrun.store.cells import CellView, StageView
 from charrun.store.runs import Found, Run
@@ -56,6 +57,7 @@ def _cell(cell: CellView) -> dict[str, Any]:
         "state": cell_state(cell),
         "stages": [_stage(stage) for stage in cell.stages],
         "evaluation": cell.rows("evaluation"),
+        "measurements": cell.every(MEASUREMENTS),
         "checkpoint": next(reversed(cell.rows("checkpoint")), None),
         "adapter": next(reversed(cell.rows("adapter")), None),
     }

@@ -8,6 +8,7 @@ from typing import Any
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.results import CellResult, RunResult, StageResult
 from charrun.report.cost import cost_lines, cost_rows
+from charrun.report.measurements import measurement_lines
 from charrun.report.outcome import evaluation_lines, weight_lines
 from charrun.report.text import PART, counted, duration, safe
 from charrun.report.throughput import HEADING, throughput
@@ -131,6 +132,7 @@ def _cost(totals: Totals, rates: Mapping[str, Rates | None], limit: float | None
 def _observations(result: RunResult, cell: CellResult) -> Iterable[str]:
     yield f"### {safe(cell.name)}"
     lines = [line for row in cell.rows.get("evaluation", []) for line in [*evaluation_lines(row), ""]]
+    lines += [line for row in cell.measurements for line in [*measurement_lines(row), ""]]
     home = result.folder.parent.parent
     lines += weight_lines(cell.rows.get("checkpoint", []), cell.rows.get("adapter", []), home)
     yield "```\n" + "\n".join(lines).strip() + "\n```"

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from charrun.pipeline.results import MEASUREMENTS
 from charrun.report.columns import age, fit, moment, short, table, wrapped
+from charrun.report.measurements import measurement_lines
 from charrun.report.outcome import evaluation_lines, weight_lines
 from charrun.report.text import counted, duration, rate, safe, safe_lines
 from charrun.report.throughput import Throughput, throughput
@@ -150,6 +152,8 @@ def _cell(run: Run, cell: CellView, width: int) -> list[str]:
     for evaluation in cell.rows("evaluation"):
         shown = evaluation_lines(evaluation if isinstance(evaluation, dict) else {})
         lines += ["", *(part for line in shown for part in _wrapped(line, width))]
+    for measured in cell.every(MEASUREMENTS):
+        lines += ["", *(part for line in measurement_lines(measured) for part in _wrapped(line, width))]
     weights = weight_lines(_rows(cell, "checkpoint"), _rows(cell, "adapter"), run.runs_dir, final=cell.is_done)
     return lines + (["", *weights] if weights else [])
 

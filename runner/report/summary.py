@@ -11,6 +11,7 @@ from rich.table import Table
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.results import CellResult, RunResult
 from charrun.report.cost import usd
+from charrun.report.measurements import measurement_lines
 from charrun.report.outcome import evaluation_lines, weight_lines
 from charrun.report.text import counted, duration, rate, safe
 from charrun.report.throughput import throughput
@@ -52,6 +53,8 @@ def print_summary(console: Console, result: RunResult, plain: bool = False) -> N
             console.print(_stage_table(cell))
         for evaluation in cell.rows.get("evaluation", []):
             _print(console, ["", *evaluation_lines(evaluation)])
+        for measured in cell.measurements:
+            _print(console, ["", *measurement_lines(measured)])
         _print(console, ["", *_paths(result, cell)])
     if len(result.cells) > 1 and any(cell.rows.get("evaluation") for cell in result.cells):
         _print(console, ["", *_comparison(result)])

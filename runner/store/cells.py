@@ -115,6 +115,10 @@ class CellView:
                 return stage.outputs[kind].read() or []
         return []
 
+    def every(self, kind: str) -> list[Any]:
+        """Rows of all stages that published a kind, in their order."""
+        return [row for stage in self.stages if kind in stage.outputs for row in stage.outputs[kind].read() or []]
+
 
 def cells_of(folder: Path, spec: Mapping[str, Any], trace: RunTrace) -> tuple[CellView, ...]:
     """All cells of a run.
