@@ -123,7 +123,7 @@ def scored_as(ctx: StageContext) -> Character:
 
 def problems(ctx: StageContext) -> list[str]:
     """A pool that is too small, a character that is not there, checkpoints that are not, or whose names are taken."""
-    wanted, held = ctx.options["prompts"] + ctx.options["calibration_prompts"], len(pool())
+    wanted, held = ctx.options.get("prompts", 0) + ctx.options.get("calibration_prompts", 0), len(pool())
     found = [f"{wanted} prompts are needed and the pool holds {held}"] if wanted > held else []
     try:
         scored_as(ctx)
@@ -141,15 +141,20 @@ def problems(ctx: StageContext) -> list[str]:
 
 def further_inputs(ctx: StageContext) -> Any:
     """The character that scores, the pool of held-out questions, and what the named checkpoints hold."""
-    who = scored_as(ctx)
-    named = {}
+    who, named = scored_as(ctx), named_checkpoints(ctx)
+    told = digest([who.id, ctx.character_prompt(who), pool()])
+    return {"scored_as": told, "checkpoints": named} if named else told
+
+
+def named_checkpoints(ctx: StageContext) -> dict[str, Any]:
+    """What the checkpoints hold that the spec names, by their names; None where there is none."""
+    named: dict[str, Any] = {}
     for name, written in ctx.options.get("checkpoints", {}).items():
         try:
             named[name] = ctx.checkpoint(written, "student")["fingerprint"]
         except StageFailed:
             named[name] = None
-    told = digest([who.id, ctx.character_prompt(who), pool()])
-    return {"scored_as": told, "checkpoints": named} if named else told
+    return named
 
 
 async def questions(ctx: StageContext) -> tuple[list[str], list[str], Row]:
@@ -165,7 +170,7 @@ async def questions(ctx: StageContext) -> tuple[list[str], list[str], Row]:
     used = {plain(text) for text in texts.asked}
     found = [line for line in pool() if plain(line) not in used]
     found.sort(key=lambda line: seed_from(ctx.seed, "evaluation", line))  # a line left out moves no other one
-    test, calibration = ctx.options["prompts"], ctx.options["calibration_prompts"]
+    test, calibration = ctx.options["prompts"], ctx.options.get("calibration_prompts", 0)
     if test + calibration > len(found):
         raise StageFailed(
             f"{test + calibration} prompts are needed that no training row used; {len(found)} are left",

@@ -69,7 +69,7 @@ def chat(
     from charrun.store.runs import find_run
 
     found = find_run(runs_dir, run)
-    session = _Session(found, _chosen(checkpoints_of(found), cell, stage, found.id), _engine(found.engine), base)
+    session = _Session(found, chosen(checkpoints_of(found), cell, stage, found.id), engine_of(found.engine), base)
     session.introduce()
     if session.talk(Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed), system, plain):
         sys.exit(EXIT_STAGE_FAILED)
@@ -110,7 +110,7 @@ class _Session:
         request = EngineRequest(
             models, engine_options(self.run), self.run.runs_dir / "engine", self.run.folder / "chat.log"
         )
-        connection = _connect(self.engine, request)
+        connection = connect(self.engine, request)
         try:
             with Waiting() as waiting:
                 service = _service(connection, self.run.id)
@@ -153,7 +153,7 @@ class _Session:
         return [Speaker(BASE, base, await service.sampler(base), chat, context), trained]
 
 
-def _connect(engine: Engine, request: EngineRequest) -> Connection:
+def connect(engine: Engine, request: EngineRequest) -> Connection:
     """Make the engine ready while the SDK is imported: both take seconds."""
     with ThreadPoolExecutor(1) as beside:
         for module in ("tinker", "transformers"):
@@ -167,7 +167,7 @@ def _service(connection: Connection, name: str) -> Service:
     return Service(connection, {"run": name})
 
 
-def _engine(name: str) -> Engine:
+def engine_of(name: str) -> Engine:
     from charrun.commands.loading import open_registry
 
     engines = open_registry().engines
@@ -179,7 +179,7 @@ def _engine(name: str) -> Engine:
     return engines[name]()
 
 
-def _chosen(found: Sequence[RunCheckpoint], cell: str | None, stage: str | None, run: str) -> RunCheckpoint:
+def chosen(found: Sequence[RunCheckpoint], cell: str | None, stage: str | None, run: str) -> RunCheckpoint:
     """The checkpoint that the options mean."""
     if not found:
         raise EnvironmentProblem(

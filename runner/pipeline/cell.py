@@ -14,6 +14,9 @@ from charrun.spec import CellSpec, ModelRef
 if TYPE_CHECKING:
     from charrun.pipeline.shared import Shared
 
+_TEACHERS_WORK = ("scorer", "judge")
+"""Roles that the teacher plays where no model is named."""
+
 
 class Cell:
     """The stages of one cell."""
@@ -62,9 +65,9 @@ class Cell:
             raise failures[min(failures)]
 
     def model(self, role: str) -> ModelRef:
-        """The model of a role; a scorer that is not named is the teacher."""
+        """The model of a role; a scorer or judge that is not named is the teacher."""
         roles = self.models.roles
-        if role == "scorer" and role not in roles:
+        if role in _TEACHERS_WORK and role not in roles:
             role = "teacher"
         if role not in roles:
             raise StageFailed(f"the spec names no model for the role '{role}'", f"add '{role}:' under models")

@@ -1,0 +1,299 @@
+"""Which traits does a model take by itself? Revealed preferences over a pool of traits, before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from charrun import Estimate, Row, Stage, digest, hookimpl, seed_from, system, user
+from charrun.plugins import _evaluation as evaluation
+from charrun.plugins._evaluation import BASE
+from charrun.plugins._judging import JUDGE_OPTIONS, options_of, shipped
+from charrun.plugins._rates import rate
+from charrun.plugins._tournament import Comparison, schedule
+from charrun.plugins._verdicts import parse_choice
+
+if TYPE_CHECKING:
+    from charrun import Answer, RoleSampler, StageContext
+    from charrun.plugins._profile import Profile
+
+RETEST = "base again"
+_SHOWN = 5
+_DIFFERENCE = ("value", "low", "high", "p", "n")
+_NAME = "Robin"
+"""Who has a trait in the scorer's prompt: one name for every trait, and no character's."""
+
+
+class PreferencesStage(Stage):
+    """Strengths of traits that a model chooses between, and what training changed (Maiya et al., 2025).
+
+    A system prompt offers two traits; the model silently takes one and answers a held-out prompt; a judge says which
+    one the answer shows. Every model gets the same seeded schedule with the same sampling seeds, in which each trait
+    meets as many others as there are rounds. Strengths are Bradley and Terry's with a weak prior, intervals are from a
+    bootstrap over comparisons that is the same for all models, so that changes are paired. The base model takes it a
+    second time with other sampling seeds: no profile can agree better with another one than the base with itself.
+
+    By likelihood the scorer takes the judge's place: the trait whose one-line constitution makes the answer likelier.
+    """
+
+    name: ClassVar[str] = "preferences"
+    summary: ClassVar[str] = "which traits does the model take by itself? base, after DPO, final"
+    consumes: ClassVar[tuple[str, ...]] = evaluation.CONSUMES
+    instead: ClassVar[Mapping[str, str]] = evaluation.INSTEAD
+    optional: ClassVar[tuple[str, ...]] = evaluation.OPTIONAL
+    produces: ClassVar[tuple[str, ...]] = ("measurements",)
+    roles: ClassVar[tuple[str, ...]] = ("student", "judge", "scorer")
+    character_fields: ClassVar[tuple[str, ...]] = ()
+    options_schema: ClassVar[dict[str, Any]] = options_of(
+        100,
+        "scored_as",
+        rounds={
+            "type": "integer",
+            "minimum": 2,
+            "default": 20,
+            "description": "Comparisons of each trait; half as many for each model as traits times rounds.",
+        },
+        framing={
+            "enum": ["feel", "like", "random"],
+            "default": "feel",
+            "description": "Take the trait that feels more like you, that you would like better, or one at random.",
+        },
+        judge={
+            "enum": ["llm", "likelihood"],
+            "default": "llm",
+            "description": "Who says which trait an answer shows: the judge, or the scorer's likelihoods.",
+        },
+        **JUDGE_OPTIONS,
+        traits={
+            "type": "string",
+            "minLength": 1,
+            "description": "A text file with one trait a line; by default the pool that ships with charrun.",
+        },
+        expected={
+            "type": "array",
+            "items": {"type": "string"},
+            "uniqueItems": True,
+            "default": [],
+            "description": "Traits of the pool that the character should raise; their mean change is told.",
+        },
+        prior={
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "default": 0.1,
+            "description": "Weight of the squared strengths in the Bradley-Terry fit.",
+        },
+        bootstrap={
+            "type": "integer",
+            "minimum": 100,
+            "default": 200,
+            "description": "Resamples of the comparisons for the intervals.",
+        },
+    )
+    templates: ClassVar[dict[str, Path]] = {
+        name: evaluation.TEMPLATES / f"{name}.j2" for name in ("character", "preference", "preference_judge")
+    }
+
+    def estimate(self, ctx: StageContext) -> Estimate:
+        """Four models, each with an answer and a verdict or two scores a comparison."""
+        comparisons = ctx.options["rounds"] * len(_pool(ctx)) // 2 if not self.problems(ctx) else 0
+        return Estimate(rows=1, requests=4 * comparisons * (2 if ctx.options["judge"] == "llm" else 3))
+
+    def problems(self, ctx: StageContext) -> list[str]:
+        """A pool of traits that cannot be used, too many rounds, an expected trait that it lacks."""
+        try:
+            traits = _pool(ctx)
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+            return [f"traits: cannot read {ctx.options['traits']}: {reason}"]
+        found = [f"traits: '{trait}' is listed twice" for trait in dict.fromkeys(traits) if traits.count(trait) > 1]
+        found += [f"traits: '{trait}' is not one word" for trait in traits if not trait.replace("-", "").isalpha()]
+        if len(traits) < 4:
+            found.append(f"traits: the file holds {len(traits)} traits, and 4 are the fewest that can be ranked")
+        elif ctx.options["rounds"] > (most := len(traits) - 1 + len(traits) % 2):
+            found.append(f"rounds: of {len(traits)} traits no two meet twice in at most {most} rounds")
+        found += [f"expected: '{trait}' is not in the pool" for trait in ctx.options["expected"] if trait not in traits]
+        return found + evaluation.problems(ctx)
+
+    def further_inputs(self, ctx: StageContext) -> Any:
+        """The traits, the pool of held-out prompts, and what the named checkpoints hold."""
+        if self.problems(ctx):
+            return None
+        return digest([_pool(ctx), evaluation.pool(), evaluation.named_checkpoints(ctx)])
+
+    async def run(self, ctx: StageContext) -> None:
+        """Plan the comparisons, let every model make them, judge, fit."""
+        traits = _pool(ctx)
+        _, prompts, overlap = await evaluation.questions(ctx)
+        evaluation.tell_overlap(ctx, overlap)
+        planned = schedule(traits, prompts, ctx.options["rounds"], ctx.rng("preferences", "schedule"))
+        base, *trained = await evaluation.models(ctx)
+        takers = [(base, 0), (evaluation.Model(RETEST, base.sampler), 1), *((model, 0) for model in trained)]
+        ctx.total(len(takers) * len(planned))
+        judged = await ctx.gather(_judged(ctx, model.sampler, planned, again) for model, again in takers)
+        found = {model.name: rows for (model, _), rows in zip(takers, judged, strict=True)}
+        ctx.write("verdicts.jsonl", [{"model": name, **row} for name, rows in found.items() for row in rows])
+        winners = {name: [row["winner"] for row in rows] for name, rows in found.items()}
+        unparsed = {name: sum(won is None for won in all) for name, all in winners.items()}
+        most = ctx.options["most_unparsed"] * len(planned)
+        result: Row = {
+            "name": self.name,
+            "title": "Revealed preferences: how often a trait was taken, most raised and most lowered",
+            "labels": ["model", "trait"],
+            "rows": [],
+            "differences": [],
+            "notes": [f"{len(traits)} traits, {len(planned)} comparisons for each model, the same ones for all."],
+            "judge": ctx.options["judge"],
+            "unparsed": unparsed,
+            "reported": all(n <= most for n in unparsed.values()),
+            "contamination": overlap,
+        }
+        result["notes"] += [
+            f"{name}: {n} of {len(planned)} verdicts say no trait." for name, n in unparsed.items() if n
+        ]
+        if result["reported"]:
+            result |= _fitted(ctx, traits, planned, winners, result["notes"])
+        else:
+            result["notes"].append(f"That is more than {ctx.options['most_unparsed']:.0%}, so no strength is told.")
+            ctx.log(" ".join(result["notes"][1:]))
+        ctx.publish("measurements", [result])
+
+
+def _fitted(
+    ctx: StageContext,
+    traits: Sequence[str],
+    planned: Sequence[Comparison],
+    winners: Mapping[str, Sequence[str | None]],
+    notes: Sequence[str],
+) -> Row:
+    """What the verdicts come to: strengths, what changed, and how far profiles agree."""
+    from charrun.plugins._profile import agreement, changes, mean_change, profiles
+
+    seed = seed_from(ctx.seed, "preferences", "bootstrap")
+    fits = profiles(traits, planned, winners, ctx.options["prior"], ctx.options["bootstrap"], seed)
+    ctx.write("profiles.jsonl", _profile_rows(traits, fits))
+    base, again = fits[BASE], fits[RETEST]
+    trained = [name for name in fits if name not in (BASE, RETEST)]
+    moved = {name: changes(traits, base, fits[name]) for name in (RETEST, *trained)}
+    ctx.write("changes.jsonl", [{"model": name, **row} for name, rows in moved.items() for row in rows])
+    alike = [agreement(RETEST, name, again.strengths, fits[name].strengths) for name in (BASE, *trained)]
+    for one, other in pairwise(trained):
+        a, b = fits[one].strengths - base.strengths, fits[other].strengths - again.strengths
+        alike.append(agreement(f"change by {one}", f"change by {other}", a, b))
+    clear = {name: sum(row["low"] > 0 or row["high"] < 0 for row in rows) for name, rows in moved.items()}
+    shown = [(name, row) for name in trained for row in (*moved[name][:_SHOWN], *moved[name][-_SHOWN:])]
+    listed = [(model, row["trait"]) for name, row in shown for model in (BASE, name)]
+    expected: list[str] = ctx.options["expected"]
+    meant = [(name, mean_change(traits, expected, base, fits[name])) for name in trained] if expected else []
+    return {
+        "rows": [_taken(planned, winners[model], model, trait) for model, trait in dict.fromkeys(listed)],
+        "differences": [
+            *(_difference(name, f"mean of {', '.join(expected)}", row) for name, row in meant),
+            *(_difference(name, row["trait"], row) for name, row in shown),
+        ],
+        "clear_changes": clear,
+        "correlations": alike,
+        "profile": {trait: float(fits[trained[-1]].strengths[i]) for i, trait in enumerate(traits)},
+        "profile_before": {trait: float(base.strengths[i]) for i, trait in enumerate(traits)},
+        "notes": [
+            *notes,
+            "A change is one of the probability that the trait is taken before an average one (Bradley-Terry).",
+            "Traits whose change has an interval without 0 (5% would by chance): "
+            + ", ".join(f"{name} {n} of {len(traits)}" for name, n in clear.items()),
+            *(_correlation(each) for each in alike),
+        ],
+    }
+
+
+async def _judged(ctx: StageContext, sampler: RoleSampler, planned: Sequence[Comparison], again: int) -> list[Row]:
+    """What a model said in each comparison, and the trait that it shows; `again` for other sampling seeds."""
+    role = "judge" if ctx.options["judge"] == "llm" else "scorer"
+    judge = await ctx.sampler(role)
+
+    async def one(c: Comparison) -> Row:
+        note = ctx.render("preference", first=c.first, second=c.second, framing=ctx.options["framing"])
+        (answer,) = await ctx.sample(
+            sampler,
+            [system(note), user(c.prompt)],
+            max_tokens=ctx.options["max_tokens"],
+            temperature=ctx.options["temperature"],
+            top_p=ctx.options["top_p"],
+            seed=seed_from(ctx.seed, "preference", again, c.first, c.second, c.prompt),
+            shared=True,
+        )
+        told = await (_asked if role == "judge" else _likelier)(ctx, judge, c, answer)
+        return {"first": c.first, "second": c.second, "prompt": c.prompt, "answer": answer.text, **told}
+
+    found: list[Row] = await ctx.each(list(planned), one)
+    return found
+
+
+async def _asked(ctx: StageContext, judge: RoleSampler, c: Comparison, answer: Answer) -> Row:
+    """The judge's choice; which trait it reads first is a coin's, whichever the model read first."""
+    pair = [c.first, c.second]
+    ctx.rng("preferences", "order", c.first, c.second).shuffle(pair)
+    text = ctx.render("preference_judge", first=pair[0], second=pair[1], prompt=c.prompt, answer=answer.text)
+    (said,) = await ctx.sample(
+        judge,
+        [user(text)],
+        max_tokens=ctx.options["judge_max_tokens"],
+        temperature=ctx.options["judge_temperature"],
+        top_p=1.0,
+        seed=seed_from(ctx.seed, "trait", c.prompt),
+        shared=True,
+    )
+    return {"winner": parse_choice(said.text, said.complete, pair), "judge": said.text}
+
+
+async def _likelier(ctx: StageContext, scorer: RoleSampler, c: Comparison, answer: Answer) -> Row:
+    """The trait whose one-line constitution makes the answer likelier a token; no winner where both do alike."""
+    completion = scorer.chat.completion(answer.text)
+
+    async def under(trait: str) -> float:
+        note = system(ctx.render("character", name=_NAME, traits=[f"I am {trait}."]))
+        return await ctx.score(scorer, scorer.chat.prompt([note, user(c.prompt)]), completion, shared=True)
+
+    first, second = await ctx.gather([under(c.first), under(c.second)])
+    return {"winner": None if first == second else c.first if first > second else c.second, "ratio": first - second}
+
+
+def _pool(ctx: StageContext) -> list[str]:
+    written = ctx.options.get("traits")
+    text = ctx.path(written).read_text(encoding="utf-8") if written else shipped("traits.txt")
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _profile_rows(traits: Sequence[str], fits: Mapping[str, Profile]) -> list[Row]:
+    return [
+        {
+            "model": name,
+            "trait": trait,
+            "strength": float(fit.strengths[i]),
+            "k": int(fit.won[i]),
+            "n": int(fit.judged[i]),
+        }
+        for name, fit in fits.items()
+        for i, trait in enumerate(traits)
+    ]
+
+
+def _taken(planned: Sequence[Comparison], won: Sequence[str | None], model: str, trait: str) -> Row:
+    """How often a model took a trait, of the comparisons with a verdict that offered it."""
+    offered = [i for i, c in enumerate(planned) if trait in (c.first, c.second) and won[i] is not None]
+    return rate([won[i] == trait for i in offered], [str(i) for i in offered], model=model, trait=trait)
+
+
+def _difference(model: str, trait: str, row: Row) -> Row:
+    return {"model": model, "trait": trait, "against": BASE, **{key: row[key] for key in _DIFFERENCE}}
+
+
+def _correlation(row: Row) -> str:
+    told = f"{row['value']:.3f}, 95% interval {row['low']:.3f} to {row['high']:.3f}, {row['n']} traits"
+    return f"Spearman's correlation of {row['first']} with {row['second']}: {told}"
+
+
+@hookimpl
+def charrun_register_stages() -> list[type[Stage]]:
+    """The stage `preferences`."""
+    return [PreferencesStage]
