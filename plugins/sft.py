@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 class SftStage(Stage):
     """Continues the DPO checkpoint's adapter with a fresh optimizer: character and introspection in one adapter.
 
+    With `start: base` a fresh adapter on the base model learns the same rows, to be merged with the DPO checkpoint's by
+    the stage `merge` (Maiya et al., 2025, train the second adapter apart and add it with weight 0.25).
+
     loss = sum of the NLL over the batch's trained tokens / their number. One epoch in a seeded order, constant
     rate; the last partial batch is kept and nothing is truncated.
     """
@@ -39,9 +42,25 @@ class SftStage(Stage):
         "properties": {
             **COMMON_OPTIONS,
             "learning_rate": {**COMMON_OPTIONS["learning_rate"], "default": 2.5e-5},
+            "start": {
+                "enum": ["checkpoint", "base"],
+                "default": "checkpoint",
+                "description": "Continue the checkpoint's adapter, or train a fresh one on the base model for `merge`.",
+            },
+            "lora_rank": {
+                "type": "integer",
+                "enum": [1, 2, 4, 8, 16, 32, 64, 128, 256],
+                "description": "Rank of the fresh adapter of `start: base`; by default the checkpoint's.",
+            },
         },
         "additionalProperties": False,
     }
+
+    def problems(self, ctx: StageContext) -> list[str]:
+        """A rank for an adapter that has one."""
+        if "lora_rank" in ctx.options and ctx.options["start"] == "checkpoint":
+            return ["lora_rank is for start: base; an adapter that is continued keeps its checkpoint's rank"]
+        return []
 
     def estimate(self, ctx: StageContext) -> Estimate:
         """One request a step."""
@@ -56,7 +75,11 @@ class SftStage(Stage):
         conversations += [row["messages"] for row in await ctx.rows("interactions")]
         ctx.rng("sft").shuffle(conversations)
         checkpoint = (await ctx.rows("checkpoint"))[-1]
-        adapter = await ctx.continue_adapter("student", checkpoint)
+        fresh = ctx.options["start"] == "base"
+        if fresh:
+            adapter = await ctx.new_adapter("student", ctx.options.get("lora_rank", checkpoint["lora_rank"]))
+        else:
+            adapter = await ctx.continue_adapter("student", checkpoint)
         # Rows are rendered here to be checked, and again when they are sent: many conversations are much as tokens.
         sizes = [sizes_of(audited_rows(adapter, conversation)) for conversation in conversations]
         check_lengths(adapter, [size for row in sizes for size in row])
@@ -67,7 +90,7 @@ class SftStage(Stage):
         ctx.advance(adapter.next_step)
         if adapter.next_step == 0:
             first = _rendered(adapter, batches[0])
-            sampler = await ctx.sampler("student", checkpoint)
+            sampler = await ctx.sampler("student", None if fresh else checkpoint)
             await check_sampler(ctx, sampler, first, await forward_logprobs(ctx, adapter, first))
 
         def on_step(step: int, metrics: dict[str, float]) -> None:
@@ -81,7 +104,7 @@ class SftStage(Stage):
 
         curve = await train_steps(ctx, adapter, batches, submit, adam(ctx), on_step, save_every=every)
         ctx.write("steps.jsonl", [{"step": step, **_told(metrics)} for step, metrics in enumerate(curve)])
-        ctx.publish("checkpoint", [await ctx.save(adapter, "sft")])
+        ctx.publish("checkpoint", [{**await ctx.save(adapter, "sft"), "start": ctx.options["start"]}])
 
 
 def _rendered(adapter: Adapter, batch: Sequence[Sequence[Message]]) -> list[TrainedRow]:
