@@ -115,7 +115,7 @@ class EvaluateStage(Stage):
         """Calibrate, then answer and score."""
         who = self._scored_as(ctx)
         calibration, test = await self._prompts(ctx)
-        checkpoints = [rows[-1] for rows in await ctx.every("checkpoint")]
+        checkpoints = [rows[-1] for rows in await ctx.every("checkpoint") if rows]
         ctx.total(2 * len(calibration) + (1 + len(checkpoints)) * len(test))
         teacher, student = await ctx.sampler("teacher"), await ctx.sampler("student")
         scorer = Scorer(ctx, await ctx.sampler("scorer"), ctx.character_prompt(who))

@@ -77,7 +77,8 @@ class SftStage(Stage):
         checkpoint = (await ctx.rows("checkpoint"))[-1]
         fresh = ctx.options["start"] == "base"
         if fresh:
-            adapter = await ctx.new_adapter("student", ctx.options.get("lora_rank", checkpoint["lora_rank"]))
+            rank = ctx.options.get("lora_rank", checkpoint["lora_rank"])
+            adapter = await ctx.new_adapter("student", rank, "fresh")  # a name of its own: not DPO's initial A again
         else:
             adapter = await ctx.continue_adapter("student", checkpoint)
         # Rows are rendered here to be checked, and again when they are sent: many conversations are much as tokens.

@@ -246,7 +246,7 @@ async def _run_cell(cell: Cell) -> CellResult:
     rows: dict[str, list[dict[str, Any]]] = {}
     for stage in cell.selected:
         for kind, artifact in (await stage.ensure()).items():
-            if artifact.rows <= SUMMARY_ROWS:
+            if 0 < artifact.rows <= SUMMARY_ROWS:
                 rows[kind] = artifact.read()
     return CellResult(cell.name, tuple(s.result for s in cell.selected if s.result), rows)
 
