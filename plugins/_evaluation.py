@@ -191,7 +191,7 @@ async def models(ctx: StageContext) -> list[Model]:
     found = [Model(BASE, await ctx.sampler("student"))]
     for name, written in ctx.options.get("checkpoints", {}).items():
         found.append(Model(name, await ctx.sampler("student", ctx.checkpoint(written, "student"))))
-    for rows in await ctx.every("checkpoint"):
+    for rows in filter(None, await ctx.every("checkpoint")):
         found.append(Model(rows[-1]["stage"], await ctx.sampler("student", rows[-1])))
     if len({model.name for model in found}) < len(found):
         raise StageFailed("a named checkpoint has the name of a training of this spec", "name it otherwise")

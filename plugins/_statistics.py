@@ -17,6 +17,27 @@ def auc(positives: Sequence[float], negatives: Sequence[float]) -> float:
     return wins / (len(positives) * len(negatives))
 
 
+def auc_interval(area: float, positives: int, negatives: int, z: float = Z95) -> tuple[float, float]:
+    """Score interval of an AUC, 95% by default (Newcombe, 2006, method 5, on Hanley and McNeil's variance).
+
+    DeLong's and the bootstrap's have no width where all positives score above all negatives; this one does.
+    """
+    mean = (positives + negatives) / 2 - 1
+
+    def far(theta: float) -> bool:
+        spread = 1 + mean * (1 - theta) / (2 - theta) + mean * theta / (1 + theta)
+        return abs(theta - area) > z * math.sqrt(theta * (1 - theta) * spread / (positives * negatives))
+
+    def edge(outside: float) -> float:
+        inside = area
+        for _ in range(60):
+            middle = (inside + outside) / 2
+            inside, outside = (inside, middle) if far(middle) else (middle, outside)
+        return inside
+
+    return edge(0.0), edge(1.0)
+
+
 def best_threshold(positives: Sequence[float], negatives: Sequence[float]) -> float:
     """The cut with the largest true-positive minus false-positive rate (Youden's J), half-way between scores.
 

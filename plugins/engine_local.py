@@ -14,6 +14,7 @@ class LocalEngine(Engine):
 
     name: ClassVar[str] = "local"
     summary: ClassVar[str] = "models on this machine, served over loopback while the run lasts"
+    takes_adapters: ClassVar[bool] = True
     options_schema: ClassVar[dict[str, Any]] = {
         "type": "object",
         "properties": {
@@ -86,6 +87,17 @@ class LocalEngine(Engine):
                 EngineProcess.remove(request.storage, path)
             except OSError as error:
                 raise EnvironmentProblem(f"cannot delete {path}: {error.strerror or error}") from error
+
+    def take_adapter(
+        self, folder: Path, model: str, name: str, note: Mapping[str, str], request: EngineRequest
+    ) -> tuple[str, str]:
+        """Put it into the storage folder."""
+        from charrun import EngineProcess, local_folder
+
+        base = local_folder(model)
+        if base is None:
+            raise EnvironmentProblem(f"the local engine does not serve {model}")
+        return EngineProcess.take(request.storage, folder, model, base, name, note)
 
 
 @hookimpl

@@ -38,7 +38,11 @@ class ExportStage(Stage):
 
     async def run(self, ctx: StageContext) -> None:
         """Download, check, describe."""
-        checkpoint = (await ctx.rows("checkpoint"))[-1]
+        checkpoints = await ctx.rows("checkpoint")
+        if not checkpoints:
+            what = f"{ctx.producers('checkpoint')[-1]} has no checkpoint on this engine"
+            raise StageFailed(what, "name another stage under needs")
+        checkpoint = checkpoints[-1]
         evaluation = (await ctx.rows("evaluation"))[-1] if ctx.has("evaluation") else None
         ctx.total(1)
         folder = await ctx.download(checkpoint, "export", "adapter")

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 class SftStage(Stage):
     """Continues the DPO checkpoint's adapter with a fresh optimizer: character and introspection in one adapter.
 
+    With `start: base` a fresh adapter on the base model learns the same rows, to be merged with the DPO checkpoint's by
+    the stage `merge` (Maiya et al., 2025, train the second adapter apart and add it with weight 0.25).
+
     loss = sum of the NLL over the batch's trained tokens / their number. One epoch in a seeded order; the last partial
     batch is kept and nothing is truncated.
     """
@@ -50,6 +53,16 @@ class SftStage(Stage):
             "learning_rate": {**COMMON_OPTIONS["learning_rate"], "default": 2.5e-5},
             "max_length": MAX_LENGTH,
             "monitor": _monitor.OPTION,
+            "start": {
+                "enum": ["checkpoint", "base"],
+                "default": "checkpoint",
+                "description": "Continue the checkpoint's adapter, or train a fresh one on the base model for `merge`.",
+            },
+            "lora_rank": {
+                "type": "integer",
+                "enum": [1, 2, 4, 8, 16, 32, 64, 128, 256],
+                "description": "Rank of the fresh adapter of `start: base`; by default the checkpoint's.",
+            },
         },
         "additionalProperties": False,
     }
@@ -60,8 +73,11 @@ class SftStage(Stage):
         return Estimate(rows=1, requests=-(-rows // ctx.options["batch_size"]))
 
     def problems(self, ctx: StageContext) -> list[str]:
-        """Nothing to train on."""
-        return [] if ctx.has("reflections") or ctx.has("interactions") else ["sft needs reflections or interactions"]
+        """Nothing to train on, or a rank for an adapter that has one."""
+        found = [] if ctx.has("reflections") or ctx.has("interactions") else ["sft needs reflections or interactions"]
+        if "lora_rank" in ctx.options and ctx.options["start"] == "checkpoint":
+            found.append("lora_rank is for start: base; an adapter that is continued keeps its checkpoint's rank")
+        return found
 
     async def run(self, ctx: StageContext) -> None:
         """Mask audit, check against the sampler, one epoch, checkpoint."""
@@ -74,7 +90,12 @@ class SftStage(Stage):
             conversations += [row["messages"] for row in await ctx.rows("interactions")]
         ctx.rng("sft").shuffle(conversations)
         checkpoint = (await ctx.rows("checkpoint"))[-1]
-        adapter = await ctx.continue_adapter("student", checkpoint)
+        fresh = ctx.options["start"] == "base"
+        if fresh:
+            rank = ctx.options.get("lora_rank", checkpoint["lora_rank"])
+            adapter = await ctx.new_adapter("student", rank, "fresh")  # a name of its own: not DPO's initial A again
+        else:
+            adapter = await ctx.continue_adapter("student", checkpoint)
         # Rows are rendered here to be checked, and again when they are sent: many conversations are much as tokens.
         sizes = [sizes_of(audited_rows(adapter, conversation)) for conversation in conversations]
         conversations, sizes = self._short_enough(ctx, conversations, sizes)
@@ -86,7 +107,8 @@ class SftStage(Stage):
         ctx.total(len(batches))
         ctx.advance(adapter.next_step)
         if adapter.next_step == 0:
-            await self._check_step_zero(ctx, adapter, _rendered(adapter, batches[0]), checkpoint, len(batches))
+            origin = None if fresh else checkpoint
+            await self._check_step_zero(ctx, adapter, _rendered(adapter, batches[0]), origin, len(batches))
 
         def on_step(step: int, metrics: dict[str, float]) -> None:
             ctx.step_done(step, len(batches), _told(metrics))
@@ -101,7 +123,7 @@ class SftStage(Stage):
         said = {message["content"] for talk in conversations for message in talk if message["role"] == "user"}
         probe = _curve.Probe(ctx, said, ctx.options["probe_prompts"])
         if points:
-            await probe.measure(0, await ctx.sampler("student", checkpoint))
+            await probe.measure(0, await ctx.sampler("student", None if fresh else checkpoint))
 
         async def on_pause(step: int, weights: RoleSampler) -> None:
             await probe.measure(step, weights)
@@ -122,18 +144,18 @@ class SftStage(Stage):
         ctx.write("steps.jsonl", [{"step": step, **_told(metrics)} for step, metrics in enumerate(curve)])
         if points:
             ctx.write("curve.jsonl", probe.rows([_told(metrics) for metrics in curve]))
-        ctx.publish("checkpoint", [await ctx.save(adapter, "sft")])
+        ctx.publish("checkpoint", [{**await ctx.save(adapter, "sft"), "start": ctx.options["start"]}])
 
     async def _check_step_zero(
-        self, ctx: StageContext, adapter: Adapter, rows: Sequence[TrainedRow], checkpoint: Row, steps: int
+        self, ctx: StageContext, adapter: Adapter, rows: Sequence[TrainedRow], origin: Row | None, steps: int
     ) -> None:
-        """The sampler of the DPO checkpoint agrees with the trainer, and what is trained is text.
+        """The sampler of what the adapter begins with agrees with the trainer, and what is trained is text.
 
         Raises:
             StageFailed: It does not or is not; no optimiser step was submitted.
         """
         logprobs = await forward_logprobs(ctx, adapter, rows)
-        await check_sampler(ctx, await ctx.sampler("student", checkpoint), rows, logprobs)
+        await check_sampler(ctx, await ctx.sampler("student", origin), rows, logprobs)
         if ctx.options["monitor"]["text"]:
             gaps = await text_gaps(ctx, adapter, rows, logprobs)
             say(ctx, text_verdict(gaps, "the turns that are trained"), 0, steps)

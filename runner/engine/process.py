@@ -110,6 +110,26 @@ class EngineProcess:
         """
         return storage_of.remove(storage, path)
 
+    @staticmethod
+    def take(
+        storage: Path, folder: Path, base_model: str, model_folder: Path, name: str, note: Mapping[str, str]
+    ) -> tuple[str, str]:
+        """Keep a PEFT adapter folder as checkpoints to train on from and to sample from; no engine needs to run.
+
+        Returns:
+            Their paths.
+
+        Raises:
+            EnvironmentProblem: It is no plain LoRA of this model, or beyond what the engine computes.
+        """
+        from charrun.engine.errors import RequestRefused
+        from charrun.engine.taking import take_adapter
+
+        try:
+            return take_adapter(storage, folder, base_model, model_folder, name, note)
+        except RequestRefused as error:
+            raise EnvironmentProblem(str(error)) from error
+
     def alive(self) -> bool:
         """Whether it still runs."""
         return self._process.poll() is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charrun.chat import Chat
@@ -104,12 +105,21 @@ class Adapters:
             saved = Saved(steps, paths[0], None, paths[1], adapter.base_model)
             if steps:  # of a loop that charrun does not know there is nothing to go on from
                 log.saved(adapter.name, saved)
+        return self._row(adapter.base_model, adapter.rank, saved.state, saved.sampler)
+
+    async def take(self, ref: ModelRef, folder: Path, rank: int, name: str) -> Row:
+        """See `StageContext.take_adapter`."""
+        state, sampler = await self._run.cell.shared.take_adapter(folder, ref.name, name, self.note(FINAL))
+        return self._row(ref.name, rank, state, sampler)
+
+    def _row(self, base_model: str, rank: int, state: str, sampler: str) -> Row:
+        """What is published of a checkpoint."""
         return {
             "stage": self._run.item.id,
-            "base_model": adapter.base_model,
-            "lora_rank": adapter.rank,
-            "state": saved.state,
-            "sampler": saved.sampler,
+            "base_model": base_model,
+            "lora_rank": rank,
+            "state": state,
+            "sampler": sampler,
             "fingerprint": self._run.fingerprint,
         }
 

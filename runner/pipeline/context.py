@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
@@ -19,7 +20,7 @@ from charrun.pipeline.together import gather
 from charrun.service.service import RoleSampler
 from charrun.spec import Character, ModelRef, Scale
 from charrun.store.canonical import canonical, seed_from
-from charrun.store.files import indented, make_folder
+from charrun.store.files import file_digest, indented, make_folder
 
 if TYPE_CHECKING:
     import tinker
@@ -141,6 +142,11 @@ class StageContext:
         """Rows of a kind from each earlier producer, in stage order; empty where there is none."""
         self._consumed(kind)
         return [await run.rows(kind) for run in self._run.producers(kind)]
+
+    def producers(self, kind: str) -> list[str]:
+        """Ids of the stage items that `every` reads, in order; also known before a run."""
+        self._consumed(kind)
+        return [run.item.id for run in self._run.producers(kind)]
 
     def has(self, kind: str) -> bool:
         """Whether an earlier stage produces a kind."""
@@ -318,6 +324,25 @@ class StageContext:
             self._run.work.adopt(f"{folder}/{file}", sha256)
         return target
 
+    @property
+    def takes_adapters(self) -> bool:
+        """Whether the engine keeps adapters that were made elsewhere: `take_adapter` works."""
+        return self._run.cell.shared.engine.takes_adapters
+
+    async def take_adapter(self, role: str, folder: Path, rank: int, name: str) -> Row:
+        """Bring a PEFT adapter folder of a role's base model in as a checkpoint; returns its row, as `save` does.
+
+        Args:
+            role: Whose base model.
+            folder: adapter_config.json and adapter_model.safetensors.
+            rank: Its LoRA rank, for those who read the row.
+            name: What the checkpoint is called.
+
+        Raises:
+            EnvironmentProblem: The engine takes none (`takes_adapters`), or not this one.
+        """
+        return await self._adapters.take(self.model(role), folder, rank, name)
+
     # -- outputs --------------------------------------------------------------------------------------------------
 
     def publish(self, kind: str, rows: Sequence[Row]) -> None:
@@ -332,6 +357,24 @@ class StageContext:
         if name.endswith(".jsonl"):
             return self._run.work.write(name, [canonical(row) + "\n" for row in value])
         return self._run.work.write(name, value if isinstance(value, str) else indented(value))
+
+    async def keep(self, name: str) -> str:
+        """Make a file that the stage has written into its folder by itself one of its outputs, as `write` does.
+
+        Args:
+            name: Its path within the folder.
+
+        Returns:
+            SHA-256 of its bytes.
+
+        Raises:
+            StageFailed: It is not there.
+        """
+        sha256 = await asyncio.to_thread(file_digest, self.folder / name)
+        if sha256 is None:
+            raise StageFailed(f"{self.folder / name} is not there", "a defect of the stage")
+        self._run.work.adopt(name, sha256)
+        return sha256
 
     def check(self, name: str, value: float, limit: float, advice: str) -> None:
         """An invariant: |value| within the limit, recorded either way.

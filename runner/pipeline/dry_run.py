@@ -13,7 +13,7 @@ import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from charrun import faults
 from charrun.errors import CharrunError, StageFailed
 from charrun.pipeline.choice import Choice
-from charrun.pipeline.dry_service import DryService, NothingToFetch
+from charrun.pipeline.dry_service import DryService
 from charrun.pipeline.lengths import EarlierLengths, Lengths
 from charrun.pipeline.named import NamedCheckpoints
 from charrun.pipeline.observers import nobody
@@ -200,14 +200,16 @@ class DryRun(Shared):
     async def _one(self, run: StageRun) -> None:
         try:
             await run.ensure()
-        except NothingToFetch:
-            pass  # what it asked for before is counted
         except CharrunError as error:  # those that need nothing of it are foreseen nevertheless
             self.gaps[run.place] = error.message
 
     async def service(self) -> Service:
         """Nobody's."""
         return self.dry_service
+
+    async def take_adapter(self, folder: Path, model: str, name: str, note: Mapping[str, str]) -> tuple[str, str]:
+        """Nothing is taken."""
+        return f"tinker://dry-run/weights/{name}", f"tinker://dry-run/sampler_weights/{name}"
 
     def turn(self, folder: Path) -> asyncio.Lock:
         """As a run's; what the real store has of the folder is there first."""

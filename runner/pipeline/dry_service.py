@@ -1,14 +1,18 @@
 """What takes an engine's place in a dry run: it answers at once, with texts of given lengths, and trains nothing.
 
 Log-probs are the same for every token, and higher for an answer after the very prompt that it was made for, as any
-model's are: checks of trainings hold, and a scorer tells characters apart.
+model's are, or after one that begins alike: checks of trainings hold, and a scorer tells characters apart, also by one
+of their traits.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import concurrent.futures
+import json
 import random
+import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -16,7 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from charrun.chat import Chat, load_tokenizer
-from charrun.errors import CharrunError, EnvironmentProblem
+from charrun.errors import EnvironmentProblem
 from charrun.pipeline.virtual_time import Clock
 from charrun.service.models import local_folder
 from charrun.service.service import Service
@@ -24,8 +28,18 @@ from charrun.service.session import Sampler, Session
 
 _BLOCK = 16
 """Tokens of a prompt that are looked up in the cache together."""
-_LOGPROB, _OWN_LOGPROB = -1.0, -0.5
+_LOGPROB, _ALIKE_LOGPROB, _OWN_LOGPROB = -1.0, -0.75, -0.5
+_ALIKE = 32
+"""Tokens that two prompts begin with that begin alike."""
 _DEMO = "charrun/demo-student"
+_CONFIG = json.dumps({"peft_type": "LORA", "r": 1, "lora_alpha": 32, "target_modules": ["layer"]}).encode()
+_HEADER = json.dumps(
+    {
+        f"base_model.model.layer.lora_{side}.weight": {"dtype": "F32", "shape": [1, 1], "data_offsets": [at, at + 4]}
+        for side, at in (("A", 0), ("B", 4))
+    }
+).encode()
+_WEIGHTS = struct.pack("<Q", len(_HEADER)) + _HEADER + struct.pack("<ff", 1.0, 1.0)
 
 Draw = Callable[[str, int], int]
 """Length of an answer, given the base model and the most that it may have."""
@@ -36,10 +50,6 @@ Seconds = Callable[[str, int], float]
 """How long a request takes, given the base model and the tokens of its longest answer."""
 KEPT_SCORED = 512
 """Scoring requests of each model that a dry run keeps for a probe, chosen among all."""
-
-
-class NothingToFetch(CharrunError):
-    """A stage wants the files of a checkpoint."""
 
 
 class PromptCache:
@@ -94,7 +104,7 @@ class DryService(Service):
         self._scores: dict[str, int] = {}
         self._rng = random.Random(0)
         self.made: set[tuple[int, str]] = set()
-        """Prompts by hash with the answers that they were given."""
+        """Prompts by hash with the answers that they were given; also by how they begin."""
 
     def context_length(self, model: str) -> int | None:
         """As the price book says."""
@@ -145,12 +155,9 @@ class DryService(Service):
         """Nothing is deleted."""
 
     async def download_urls(self, external_path: str) -> dict[str, str]:
-        """There is nothing to fetch.
-
-        Raises:
-            NothingToFetch: Always.
-        """
-        raise NothingToFetch("a dry run has no files to fetch")
+        """The smallest adapter there is, so that whatever is made of a checkpoint's files can be foreseen."""
+        files = {"adapter_config.json": _CONFIG, "adapter_model.safetensors": _WEIGHTS}
+        return {name: f"data:;base64,{base64.b64encode(content).decode()}" for name, content in files.items()}
 
     async def close(self, status: str = "success") -> None:
         """Nothing was opened."""
@@ -227,15 +234,18 @@ class _Sampler:
         source = self._service.text(self._chat)
         start = self._rng.randrange(max(1, len(source) - length))
         tokens = [*source[start : start + length - 1], self._chat.end_of_turn]
-        self._service.made.add((hash(tuple(prompt)), self._chat.answer(tokens)))
+        answer = self._chat.answer(tokens)
+        self._service.made |= {(hash(tuple(prompt)), answer), (_beginning(prompt), answer)}
         return SimpleNamespace(tokens=tokens, logprobs=None, stop_reason="stop")
 
     def _logprobs(self, tokens: list[int], last_n: int | None) -> list[float | None]:
         value = _LOGPROB
         if last_n:
-            prompt, completion = tokens[:-last_n], tokens[-last_n:]
-            if (hash(tuple(prompt)), self._chat.answer(completion)) in self._service.made:
+            prompt, answer = tokens[:-last_n], self._chat.answer(tokens[-last_n:])
+            if (hash(tuple(prompt)), answer) in self._service.made:
                 value = _OWN_LOGPROB
+            elif (_beginning(prompt), answer) in self._service.made:
+                value = _ALIKE_LOGPROB
         return [None, *([value] * (len(tokens) - 1))]
 
 
@@ -277,6 +287,11 @@ class _Trainer:
     @cached_property
     def _metrics(self) -> dict[str, float]:
         return {"loss:sum": 0.0}
+
+
+def _beginning(prompt: Sequence[int]) -> int:
+    """A name for how a prompt begins, which is no prompt's own."""
+    return hash(("beginning", tuple(prompt[:_ALIKE])))
 
 
 def _done(result: Any, seconds: float = 0.0) -> Any:

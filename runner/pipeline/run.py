@@ -247,7 +247,7 @@ async def _run_cell(cell: Cell) -> CellResult:
     measured: list[dict[str, Any]] = []
     for stage in cell.selected:
         for kind, artifact in (await stage.ensure()).items():
-            if artifact.rows <= SUMMARY_ROWS:
+            if 0 < artifact.rows <= SUMMARY_ROWS:
                 rows[kind] = artifact.read()
                 measured += rows[kind] if kind == MEASUREMENTS else []
     return CellResult(cell.name, tuple(s.result for s in cell.selected if s.result), rows, measured)

@@ -208,6 +208,11 @@ class Shared:
         finally:
             await session.close()
 
+    async def take_adapter(self, folder: Path, model: str, name: str, note: Mapping[str, str]) -> tuple[str, str]:
+        """See `Engine.take_adapter`; in a thread, since it reads and writes whole adapters."""
+        with asking(type(self.engine)):
+            return await asyncio.to_thread(self.engine.take_adapter, folder, model, name, note, self._request())
+
     async def _connect(self) -> Connection:
         """The engine, reached or started once: cells that wait for one that fails do not each try again."""
         if self._connecting is None:

@@ -95,12 +95,14 @@ class Engine:
         name: What `engine:` names in a spec.
         summary: One sentence for lists of engines.
         hosted: Whether requests leave this machine and may cost money, so that the user is asked once.
+        takes_adapters: Whether `take_adapter` works.
         options_schema: Draft-07 schema of the options under `with`.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     hosted: ClassVar[bool] = False
+    takes_adapters: ClassVar[bool] = False
     options_schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "properties": {},
@@ -149,6 +151,26 @@ class Engine:
             EnvironmentProblem: One could not be deleted.
         """
         raise EnvironmentProblem(f"the engine {self.name} cannot delete checkpoints")
+
+    def take_adapter(
+        self, folder: Path, model: str, name: str, note: Mapping[str, str], request: EngineRequest
+    ) -> tuple[str, str]:
+        """Keep a PEFT adapter folder as a checkpoint; the same one under the same name twice is one checkpoint.
+
+        Args:
+            folder: adapter_config.json and adapter_model.safetensors.
+            model: The base model's name.
+            name: What the checkpoint is called.
+            note: What is attached to it.
+            request: As `connect` was given it.
+
+        Returns:
+            The paths to train on from and to sample from.
+
+        Raises:
+            EnvironmentProblem: It takes none, or not this one.
+        """
+        raise EnvironmentProblem(f"the engine {self.name} takes no adapters")
 
     def billed(self, since: float, until: float, request: EngineRequest) -> Sequence[Billed]:
         """What it has billed between two times in seconds since 1970, for `charrun cost --reconcile`.

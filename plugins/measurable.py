@@ -1,0 +1,160 @@
+"""Can the character be told at all? Asked of the scorer before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from charrun import Estimate, Row, Stage, StageFailed, hookimpl, seed_from, system, user
+from charrun.plugins._statistics import auc, auc_interval
+
+if TYPE_CHECKING:
+    from charrun import RoleSampler, StageContext
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Told:
+    """How well a scorer tells chosen from rejected answers: AUC with a 95% interval, on n of each."""
+
+    auc: float
+    n: int
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, chosen: Sequence[float], rejected: Sequence[float]) -> Told:
+        """From the scores of both."""
+        area = auc(chosen, rejected)
+        return cls(area, len(chosen), *auc_interval(area, len(chosen), len(rejected)))
+
+    def __str__(self) -> str:
+        return f"AUC {self.auc:.3f}, {self.n} pairs, 95% interval {self.low:.3f} to {self.high:.3f}"
+
+
+class MeasurableStage(Stage):
+    """The prompted teacher against the student's own answers, by the evaluation's scorer, before a step is paid for.
+
+    An answer y to x scores log p(y | constitution, x) - log p(y | x), mean per token. Where the scorer cannot tell the
+    chosen answers from the rejected ones, no evaluation could tell a trained model from the base either, and the stage
+    stops with the number. Each trait is asked about alone too, as a constitution of one sentence: traits by which the
+    chosen answers cannot be told are named, and too many of them stop the run. Pairs are a seeded sample; it costs
+    2 n (traits + 2) scores and no answers.
+    """
+
+    name: ClassVar[str] = "measurable"
+    summary: ClassVar[str] = "can the scorer tell the character, and each trait, before training?"
+    consumes: ClassVar[tuple[str, ...]] = ("pairs",)
+    produces: ClassVar[tuple[str, ...]] = ("measurability",)
+    roles: ClassVar[tuple[str, ...]] = ("scorer",)
+    identity: ClassVar[Literal["rows", "lineage", "content"]] = "rows"
+    options_schema: ClassVar[dict[str, Any]] = {
+        "type": "object",
+        "properties": {
+            "n": {
+                "type": "integer",
+                "minimum": 8,
+                "default": 60,
+                "description": "Pairs that are scored, a seeded sample; all where there are fewer.",
+            },
+            "lowest_auc": {
+                "type": "number",
+                "minimum": 0.5,
+                "maximum": 1,
+                "default": 0.9,
+                "description": "Stop where the scorer tells chosen from rejected answers less well than this AUC.",
+            },
+            "lowest_trait_auc": {
+                "type": "number",
+                "minimum": 0.5,
+                "maximum": 1,
+                "default": 0.7,
+                "description": "A trait that tells them apart less well, alone, cannot be measured: it is named.",
+            },
+            "most_unmeasurable": {
+                "type": "number",
+                "minimum": 0,
+                "maximum": 1,
+                "default": 0.5,
+                "description": "Stop where more than this share of the traits cannot be measured.",
+            },
+        },
+        "additionalProperties": False,
+    }
+    templates: ClassVar[dict[str, Path]] = {"character": TEMPLATES / "character.j2"}
+
+    def estimate(self, ctx: StageContext) -> Estimate:
+        """A score of each answer without a constitution, with it, and with each trait."""
+        pairs = min(ctx.options["n"], ctx.scale.pairs)
+        return Estimate(rows=1, requests=2 * pairs * (len(ctx.character.traits) + 2))
+
+    async def run(self, ctx: StageContext) -> None:
+        """Score the sample, tell the AUCs, and stop where there is nothing to measure."""
+        options, traits = ctx.options, [trait.trait for trait in ctx.character.traits]
+        pairs = await ctx.rows("pairs")
+        pairs.sort(key=lambda pair: seed_from(ctx.seed, "measurable", pair["id"]))
+        pairs = pairs[: options["n"]]
+        constitutions = [
+            ctx.character_prompt(),
+            *(ctx.render("character", name=ctx.character.name, traits=[t]) for t in traits),
+        ]
+        sampler = await ctx.sampler("scorer")
+        ctx.total(2 * len(pairs))
+        chosen, rejected = await ctx.gather(
+            ctx.each(pairs, lambda pair, side=side: _ratios(ctx, sampler, pair, side, constitutions))
+            for side in ("chosen", "rejected")
+        )
+        whole, *alone = (
+            Told.of(c, r) for c, r in zip(zip(*chosen, strict=True), zip(*rejected, strict=True), strict=True)
+        )
+        rows = [{"trait": trait, **asdict(told)} for trait, told in zip(traits, alone, strict=True)]
+        hidden = [row for row in rows if row["auc"] < options["lowest_trait_auc"]]
+        result: Row = {"scorer": ctx.model("scorer").name, **asdict(whole), "traits": rows, "unmeasurable": len(hidden)}
+        ctx.write("measurable.json", result)
+        ctx.log(f"{ctx.character.id} is told from the student's own answers: {whole}")
+        for row, told in zip(rows, alone, strict=True):
+            if row in hidden:
+                ctx.log(f"cannot be measured alone: {row['trait']} ({told})")
+        _stop(ctx, whole, hidden, len(rows))
+        ctx.publish("measurability", [result])
+
+
+def _stop(ctx: StageContext, whole: Told, hidden: Sequence[Row], traits: int) -> None:
+    """Raises StageFailed where the character, or too much of it, cannot be measured."""
+    if whole.auc < ctx.options["lowest_auc"]:
+        raise StageFailed(
+            f"this scorer does not tell {ctx.character.id} from the student's own answers: {whole}; "
+            f"at least {ctx.options['lowest_auc']:g} is wanted",
+            "nothing was trained: no evaluation could tell whether a training took. Read the chosen answers, make the "
+            "traits say what can be seen, choose another scorer, or lower measurable.lowest_auc",
+        )
+    if len(hidden) > ctx.options["most_unmeasurable"] * traits:
+        listed = "; ".join(f"{row['trait']} (AUC {row['auc']:.3f})" for row in hidden)
+        raise StageFailed(
+            f"{len(hidden)} of {traits} traits cannot be measured, each alone on {whole.n} pairs: {listed}",
+            "nothing was trained: reword these traits, or raise measurable.most_unmeasurable",
+        )
+
+
+async def _ratios(
+    ctx: StageContext, sampler: RoleSampler, pair: Row, side: str, constitutions: Sequence[str]
+) -> list[float]:
+    """Mean per-token log-likelihood ratio of one side's answer under each constitution against none, in nats."""
+    chat, question = sampler.chat, user(pair["prompt"])
+    completion = chat.completion(pair[side])
+    prompts = [[question], *([system(constitution), question] for constitution in constitutions)]
+    plain = side == "rejected"  # an answer, and a prompt, that no character is in
+    untold, *told = await ctx.gather(
+        ctx.score(sampler, chat.prompt(messages), completion, shared=plain and at == 0)
+        for at, messages in enumerate(prompts)
+    )
+    return [value - untold for value in told]
+
+
+@hookimpl
+def charrun_register_stages() -> list[type[Stage]]:
+    """The stage `measurable`."""
+    return [MeasurableStage]
