@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -77,6 +76,8 @@ class MergeStage(Stage):
 
     async def run(self, ctx: StageContext) -> None:
         """Fetch, merge layer by layer, save, and bring the result in where the engine takes it."""
+        import asyncio
+
         checkpoints = [rows[-1] for rows in await ctx.every("checkpoint")]
         _check_origins(checkpoints)
         parts = []

@@ -53,7 +53,8 @@ def names_of(registry: Registry) -> set[tuple[str, str]]:
 def test_what_is_built_in(whole: Registry) -> None:
     assert set(whole.stages) == {
         "prompts", "teacher", "student", "pairs", "dpo", "reflection", "interaction", "sft", "evaluate", "export",
-        "robustness", "second_turn", "prefill_attack", "off_switch", "scaffolds",
+        "robustness", "second_turn", "prefill_attack", "off_switch", "scaffolds", "judge", "coherence", "preferences",
+        "capability", "measurable", "merge",
     }  # fmt: skip
     assert set(whole.engines) == {"local", "tinker"}
     assert set(whole.characters) == {path.stem for path in (SPECS / "characters").glob("*.yaml")}
@@ -96,6 +97,8 @@ def using(kind: str, name: str, whole: Registry) -> str:
         return text.replace("[pirate]", f"[{name}]")
     if kind == "scale":
         return text.replace("[smoke]", f"[{name}]")
+    if kind == "stage" and f"- {name}" not in text and f"uses: {name}" not in text:
+        return text.replace("  - evaluate ", f"  - {name}\n  - evaluate ")
     return text.replace("engine: auto", f"engine: {name}") if kind == "engine" else text
 
 
