@@ -57,6 +57,8 @@ class DpoStage(Stage):
     produces: ClassVar[tuple[str, ...]] = ("checkpoint",)
     roles: ClassVar[tuple[str, ...]] = ("student", "scorer")
     trains: ClassVar[tuple[str, ...]] = ("student",)
+    measures: ClassVar[tuple[str, ...]] = ("scorer", "character")
+    character_fields: ClassVar[tuple[str, ...]] = ()
     templates: ClassVar[dict[str, Path]] = _curve.TEMPLATES
     options_schema: ClassVar[dict[str, Any]] = {
         "type": "object",
@@ -110,6 +112,10 @@ class DpoStage(Stage):
     def warnings(self, ctx: StageContext) -> list[str]:
         """A rank that changes the effective scale."""
         return scale_warnings(ctx)
+
+    def further_inputs(self, ctx: StageContext) -> Any:
+        """What the curve is measured with, where there is one."""
+        return _curve.measured_with(ctx) if ctx.options["probe_every"] else None
 
     async def run(self, ctx: StageContext) -> None:
         """Reference, checks at step 0, one epoch, checkpoint."""

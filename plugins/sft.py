@@ -41,6 +41,8 @@ class SftStage(Stage):
     produces: ClassVar[tuple[str, ...]] = ("checkpoint",)
     roles: ClassVar[tuple[str, ...]] = ("student", "scorer")
     trains: ClassVar[tuple[str, ...]] = ("student",)
+    measures: ClassVar[tuple[str, ...]] = ("scorer", "character")
+    character_fields: ClassVar[tuple[str, ...]] = ()
     templates: ClassVar[dict[str, Path]] = _curve.TEMPLATES
     options_schema: ClassVar[dict[str, Any]] = {
         "type": "object",
@@ -57,6 +59,10 @@ class SftStage(Stage):
         """One request a step."""
         rows = ctx.scale.reflections + ctx.scale.interactions
         return Estimate(rows=1, requests=-(-rows // ctx.options["batch_size"]))
+
+    def further_inputs(self, ctx: StageContext) -> Any:
+        """What the curve is measured with, where there is one."""
+        return _curve.measured_with(ctx) if ctx.options["probe_every"] else None
 
     async def run(self, ctx: StageContext) -> None:
         """Mask audit, check against the sampler, one epoch, checkpoint."""
