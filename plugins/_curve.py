@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charrun import RoleSampler, Row, seed_from, specs, user
+from charrun import Row, digest, seed_from, specs, user
 from charrun.plugins._scoring import LogRatio
 from charrun.plugins._statistics import Z95, wilson
 
 if TYPE_CHECKING:
-    from charrun import StageContext
+    from charrun import RoleSampler, StageContext
 
 TEMPLATES = {"character": Path(__file__).parent / "templates" / "character.j2"}
 _LONGEST = 96
@@ -104,6 +104,12 @@ class Probe:
         return await self._ctx.gather([one(prompt) for prompt in prompts])
 
 
+def measured_with(ctx: StageContext) -> Any:
+    """What a curve depends on beside the training: the scorer, the constitution and the pool of prompts."""
+    scorer = ctx.model("scorer")
+    return [scorer.name, dict(scorer.chat), ctx.character_prompt(), digest(_pool())]
+
+
 def points_of(every: int, steps: int) -> set[int]:
     """After how many steps the curve has points, the start aside: each time so many, and at the end."""
     return {*range(every, steps, every), steps} if every else set()
@@ -111,10 +117,13 @@ def points_of(every: int, steps: int) -> set[int]:
 
 def _held_out(ctx: StageContext, used: Collection[str]) -> list[str]:
     """The evaluation's pool from its end in the evaluation's order, so that few are asked in both."""
-    text = (Path(specs.__file__).parent / "prompts/evaluation.txt").read_text(encoding="utf-8")
     taken = {" ".join(each.casefold().split()) for each in used}
-    left = [line for line in text.splitlines() if " ".join(line.casefold().split()) not in taken]
+    left = [line for line in _pool() if " ".join(line.casefold().split()) not in taken]
     return sorted(left, key=lambda line: seed_from(ctx.seed, "evaluation", line), reverse=True)
+
+
+def _pool() -> list[str]:
+    return (Path(specs.__file__).parent / "prompts/evaluation.txt").read_text(encoding="utf-8").splitlines()
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from charrun import Estimate, RoleSampler, Row, Stage, TrainedRow, assistant, hookimpl, user
+from charrun import Estimate, Row, Stage, TrainedRow, assistant, hookimpl, user
 from charrun.plugins import _curve, _monitor
 from charrun.plugins._dpo_loss import DpoLoss
 from charrun.plugins._sanity import clear_gaps, direction_verdict, scored, scored_verdict, text_gaps, text_verdict
@@ -30,7 +30,7 @@ from charrun.plugins._training import (
 )
 
 if TYPE_CHECKING:
-    from charrun import Adapter, Reference, StageContext
+    from charrun import Adapter, Reference, RoleSampler, StageContext
 
 _REFERENCE_EXACT, _REFERENCE_HOSTED = 1e-5, 0.02
 _LN2_EXACT, _LN2_HOSTED = 1e-4, 0.01
@@ -57,6 +57,8 @@ class DpoStage(Stage):
     produces: ClassVar[tuple[str, ...]] = ("checkpoint",)
     roles: ClassVar[tuple[str, ...]] = ("student", "scorer")
     trains: ClassVar[tuple[str, ...]] = ("student",)
+    measures: ClassVar[tuple[str, ...]] = ("scorer", "character")
+    character_fields: ClassVar[tuple[str, ...]] = ()
     templates: ClassVar[dict[str, Path]] = _curve.TEMPLATES
     options_schema: ClassVar[dict[str, Any]] = {
         "type": "object",
@@ -110,6 +112,10 @@ class DpoStage(Stage):
     def warnings(self, ctx: StageContext) -> list[str]:
         """A rank that changes the effective scale."""
         return scale_warnings(ctx)
+
+    def further_inputs(self, ctx: StageContext) -> Any:
+        """What the curve is measured with, where there is one."""
+        return _curve.measured_with(ctx) if ctx.options["probe_every"] else None
 
     async def run(self, ctx: StageContext) -> None:
         """Reference, checks at step 0, one epoch, checkpoint."""

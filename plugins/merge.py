@@ -171,6 +171,8 @@ def _merge(
 
 async def _saved(ctx: StageContext, name: str, layers: dict[str, Factors], parts: Sequence[LoraFolder]) -> str:
     """Write a PEFT folder among the stage's outputs; returns its weights' SHA-256."""
+    import asyncio
+
     folder: Path = ctx.folder / name
     folder.mkdir(exist_ok=True)
     await asyncio.to_thread(save, folder, layers, [part.config for part in parts])

@@ -24,6 +24,7 @@ class PairsStage(Stage):
     consumes: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
     produces: ClassVar[tuple[str, ...]] = ("pairs",)
     roles: ClassVar[tuple[str, ...]] = ("student",)
+    measures: ClassVar[tuple[str, ...]] = ("student",)
     character_fields: ClassVar[tuple[str, ...]] = ()
     identity: ClassVar[Literal["rows", "lineage", "content"]] = "lineage"
     options_schema: ClassVar[dict[str, Any]] = {

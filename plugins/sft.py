@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from charrun import Estimate, Message, RoleSampler, Row, Stage, StageFailed, TrainedRow, assistant, hookimpl, user
+from charrun import Estimate, Message, Row, Stage, StageFailed, TrainedRow, assistant, hookimpl, user
 from charrun.plugins import _curve, _monitor
 from charrun.plugins._sanity import text_gaps, text_verdict
 from charrun.plugins._schedule import learning_rates
@@ -25,7 +25,7 @@ from charrun.plugins._training import (
 )
 
 if TYPE_CHECKING:
-    from charrun import Adapter, StageContext
+    from charrun import Adapter, RoleSampler, StageContext
 
 
 class SftStage(Stage):
@@ -45,6 +45,8 @@ class SftStage(Stage):
     produces: ClassVar[tuple[str, ...]] = ("checkpoint",)
     roles: ClassVar[tuple[str, ...]] = ("student", "scorer")
     trains: ClassVar[tuple[str, ...]] = ("student",)
+    measures: ClassVar[tuple[str, ...]] = ("scorer", "character")
+    character_fields: ClassVar[tuple[str, ...]] = ()
     templates: ClassVar[dict[str, Path]] = _curve.TEMPLATES
     options_schema: ClassVar[dict[str, Any]] = {
         "type": "object",
@@ -78,6 +80,10 @@ class SftStage(Stage):
         if "lora_rank" in ctx.options and ctx.options["start"] == "checkpoint":
             found.append("lora_rank is for start: base; an adapter that is continued keeps its checkpoint's rank")
         return found
+
+    def further_inputs(self, ctx: StageContext) -> Any:
+        """What the curve is measured with, where there is one."""
+        return _curve.measured_with(ctx) if ctx.options["probe_every"] else None
 
     async def run(self, ctx: StageContext) -> None:
         """Mask audit, check against the sampler, one epoch, checkpoint."""

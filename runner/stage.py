@@ -41,6 +41,8 @@ class Stage:
         produces: Kinds of rows that `run` publishes.
         roles: Model roles whose models are part of the stage's identity, such as `teacher`.
         trains: Roles among `roles` that are trained.
+        measures: Names among `roles` and `templates` by which it only measures what it makes: another model or text
+            there is no other work, so that they are left out of its identity.
         character_fields: Parts of the character (`name`, `traits`, `questions`) in the stage's identity.
         identity: How consumed rows enter the fingerprint. `rows`: not at all, since each stored response is keyed by
             its own request; `lineage`: by the producers' fingerprints, for a stage that asks them for more rows;
@@ -62,6 +64,7 @@ class Stage:
     produces: ClassVar[tuple[str, ...]] = ()
     roles: ClassVar[tuple[str, ...]] = ()
     trains: ClassVar[tuple[str, ...]] = ()
+    measures: ClassVar[tuple[str, ...]] = ()
     character_fields: ClassVar[tuple[str, ...]] = ("name", "traits")
     identity: ClassVar[Literal["rows", "lineage", "content"]] = "content"
     options_schema: ClassVar[Mapping[str, Any]] = {

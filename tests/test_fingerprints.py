@@ -147,6 +147,7 @@ CHANGES: dict[str, tuple[Callable[[Lab], object], set[str]]] = {
     "Stage.name": (lambda lab: lab.stages("teacher", "mentor"), {"teacher"}),
     "Stage.cache_version": (lambda lab: lab.stage("teacher", cache_version=99), {"teacher"}),
     "Stage.roles": (lambda lab: lab.stage("student", roles=("student", "teacher")), {"student"}),
+    "Stage.measures": (lambda lab: lab.stage("evaluate", measures=("scorer",)), {"evaluate"}),
     "Stage.character_fields": (lambda lab: lab.stage("student", character_fields=("name",)), {"student"}),
     "Stage.templates": (
         lambda lab: lab.stage("student", templates=lab.registry.stages["teacher"].templates),

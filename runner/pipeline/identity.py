@@ -30,6 +30,7 @@ INCLUDED: Mapping[str, str] = {
     "Stage.cache_version": "raised when the same inputs would give other outputs",
     "Stage.options_schema": "its defaults, with the options",
     "Stage.roles": "the models of these roles",
+    "Stage.measures": "roles and templates that it names are left out: the stage only measures by them",
     "Stage.character_fields": "these parts of the character",
     "Stage.templates": "the texts of these templates, and of those that they include",
     "Stage.identity": "how consumed rows enter",
@@ -138,9 +139,9 @@ def describe(run: StageRun) -> dict[str, Any]:
         "cache_version": stage.cache_version,
         "options": identifying(run.options, stage.options_schema),
         "seed": cell.seed,
-        "templates": shared.prompts.sources_of(stage.templates),
+        "templates": shared.prompts.sources_of(name for name in stage.templates if name not in stage.measures),
         "character": {field: parts[field] for field in stage.character_fields},
-        "models": {role: _model(run, role) for role in stage.roles},
+        "models": {role: _model(run, role) for role in stage.roles if role not in stage.measures},
         "further": further,
     }
     code = shared.registry.code.get(run.item.uses)

@@ -94,6 +94,8 @@ def _kinds(stage: type[Stage]) -> Iterator[str]:
         yield f"optional: {_listed(twice)} is consumed anyway"
     if unknown := set(stage.trains) - set(stage.roles):
         yield f"trains: {_listed(unknown)} is not among the roles"
+    if unknown := set(stage.measures) - {*stage.roles, *stage.templates}:
+        yield f"measures: {_listed(unknown)} is among neither roles nor templates"
     if stage.trains and stage.identity != "content":
         yield f"identity: '{stage.identity}' lets a training on other rows be taken for this one; say 'content'"
     if unknown := set(stage.character_fields) - set(_CHARACTER_FIELDS):
