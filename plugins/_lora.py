@@ -172,7 +172,7 @@ def save(folder: Path, layers: Mapping[str, Factors], configs: Sequence[Mapping[
 
     rank = max(factors.rank for factors in layers.values())
     alphas = {round(factors.scale * factors.rank, 9) for factors in layers.values()}
-    targets = [config.get("target_modules") for config in configs]
+    targets: list[Any] = [config.get("target_modules") for config in configs]
     alike = isinstance(targets[0], list) and all(isinstance(t, list) and set(t) == set(targets[0]) for t in targets)
     config = {
         **configs[0],
