@@ -73,13 +73,19 @@ class LoraFolder:
             )
 
     def factors(self, module: str) -> Factors | None:
-        """What it does to a layer; None where it leaves it alone."""
+        """What it does to a layer; None where it leaves it alone.
+
+        Raises:
+            StageFailed: It is no matrix, as those of stacked experts.
+        """
         from safetensors import safe_open
 
         if module not in self.modules:
             return None
         with safe_open(str(self._path), "pt") as file:
             a, b = (file.get_tensor(f"{_PREFIX}{module}{side}").float() for side in (_A, _B))
+        if a.ndim != 2 or b.ndim != 2:
+            raise StageFailed(f"{module} has an adapter of {a.ndim} dimensions", "only linear layers can be merged")
         rank = self._of("rank_pattern", module, self.config["r"])
         alpha = self._of("alpha_pattern", module, self.config["lora_alpha"])
         return Factors(a, b, alpha / math.sqrt(rank) if self.config.get("use_rslora") else alpha / rank)
@@ -165,32 +171,35 @@ def save(folder: Path, layers: Mapping[str, Factors], configs: Sequence[Mapping[
 
     Args:
         folder: It exists.
-        layers: By module; the scale of each is alpha / its rank, with one alpha or one scale for all.
+        layers: By module.
         configs: What the merged folders say, for what is not of the merge.
     """
     from safetensors.torch import save_file
 
     rank = max(factors.rank for factors in layers.values())
-    alphas = {round(factors.scale * factors.rank, 9) for factors in layers.values()}
-    targets = [config.get("target_modules") for config in configs]
+    alphas = {module: _plain(factors.scale * factors.rank) for module, factors in layers.items()}
+    alpha = next(iter(alphas.values()))
+    targets: list[Any] = [config.get("target_modules") for config in configs]
     alike = isinstance(targets[0], list) and all(isinstance(t, list) and set(t) == set(targets[0]) for t in targets)
     config = {
         **configs[0],
         "r": rank,
-        "lora_alpha": round(next(iter(layers.values())).scale * rank, 9),
+        "lora_alpha": alpha,
         "rank_pattern": {m: factors.rank for m, factors in layers.items() if factors.rank != rank},
-        "alpha_pattern": {},
+        "alpha_pattern": {module: own for module, own in alphas.items() if own != alpha},
         "use_rslora": False,
         "target_modules": sorted(targets[0]) if alike else sorted(layers),
         "inference_mode": True,
     }
-    if len(alphas) == 1:
-        config["lora_alpha"] = alphas.pop()
-    else:
-        config["alpha_pattern"] = {m: factors.scale * factors.rank for m, factors in layers.items()}
     tensors = {}
     for module, factors in layers.items():
         tensors[f"{_PREFIX}{module}{_A}"] = factors.a.contiguous()
         tensors[f"{_PREFIX}{module}{_B}"] = factors.b.contiguous()
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     save_file(tensors, str(folder / WEIGHTS), metadata={"format": "pt"})
+
+
+def _plain(alpha: float) -> float:
+    """An alpha without what division left of rounding; a whole number as one."""
+    rounded = round(alpha, 9)
+    return int(rounded) if rounded.is_integer() else rounded

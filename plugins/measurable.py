@@ -103,10 +103,12 @@ class MeasurableStage(Stage):
         ]
         sampler = await ctx.sampler("scorer")
         ctx.total(2 * len(pairs))
-        chosen, rejected = await ctx.gather(
-            ctx.each(pairs, lambda pair, side=side: _ratios(ctx, sampler, pair, side, constitutions))
-            for side in ("chosen", "rejected")
-        )
+
+        async def scored(side: str) -> list[list[float]]:
+            """By pair, the ratio under each constitution."""
+            return await ctx.each(pairs, lambda pair: _ratios(ctx, sampler, pair, side, constitutions))
+
+        chosen, rejected = await ctx.gather([scored("chosen"), scored("rejected")])
         whole, *alone = (
             Told.of(c, r) for c, r in zip(zip(*chosen, strict=True), zip(*rejected, strict=True), strict=True)
         )
