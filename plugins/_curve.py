@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charrun import RoleSampler, Row, digest, seed_from, specs, user
+from charrun import Row, digest, seed_from, specs, user
 from charrun.plugins._scoring import LogRatio
 from charrun.plugins._statistics import Z95, wilson
 
 if TYPE_CHECKING:
-    from charrun import StageContext
+    from charrun import RoleSampler, StageContext
 
 TEMPLATES = {"character": Path(__file__).parent / "templates" / "character.j2"}
 _LONGEST = 96

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from charrun import Estimate, RoleSampler, Row, Stage, TrainedRow, assistant, hookimpl, user
+from charrun import Estimate, Row, Stage, TrainedRow, assistant, hookimpl, user
 from charrun.plugins import _curve, _monitor
 from charrun.plugins._dpo_loss import DpoLoss
 from charrun.plugins._sanity import clear_gaps, direction_verdict, scored, scored_verdict, text_gaps, text_verdict
@@ -30,7 +30,7 @@ from charrun.plugins._training import (
 )
 
 if TYPE_CHECKING:
-    from charrun import Adapter, Reference, StageContext
+    from charrun import Adapter, Reference, RoleSampler, StageContext
 
 _REFERENCE_EXACT, _REFERENCE_HOSTED = 1e-5, 0.02
 _LN2_EXACT, _LN2_HOSTED = 1e-4, 0.01

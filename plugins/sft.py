@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from charrun import Estimate, Message, RoleSampler, Row, Stage, StageFailed, TrainedRow, assistant, hookimpl, user
+from charrun import Estimate, Message, Row, Stage, StageFailed, TrainedRow, assistant, hookimpl, user
 from charrun.plugins import _curve, _monitor
 from charrun.plugins._sanity import text_gaps, text_verdict
 from charrun.plugins._schedule import learning_rates
@@ -25,7 +25,7 @@ from charrun.plugins._training import (
 )
 
 if TYPE_CHECKING:
-    from charrun import Adapter, StageContext
+    from charrun import Adapter, RoleSampler, StageContext
 
 
 class SftStage(Stage):
