@@ -191,7 +191,7 @@ MATRIX = (
     Sabotage("targets truncated to 5 tokens", stage=BarelyTruncatedDpo),
     Sabotage("answers cut to 6 words", first_words),
     Sabotage("learning rate 1e-12", options={"learning_rate": 1e-12}, must=False),
-    Sabotage("learning rate 2e-5", options={"learning_rate": 2e-5}, must=False),
+    Sabotage("learning rate 1e-4", options={"learning_rate": 1e-4}, must=False),
     Sabotage("learning rate 1", options={"learning_rate": 1.0}, must=False),
     Sabotage("swapped, direction off", swapped, options={"monitor": {"direction": False}}, must=False),
     Sabotage(

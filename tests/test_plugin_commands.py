@@ -148,9 +148,10 @@ def test_stages_are_listed_with_what_they_consume_and_produce(tmp_path: Path) ->
 def test_a_stage_shows_its_options_and_who_registered_it(site: Path) -> None:
     outcome = at(site, "stages", "dpo")
     assert outcome.code == 0 and fits(outcome.out)
-    assert "models         student (trained)\nregistered by  built in\n" in outcome.out
-    assert "beta              a number, more than 0      0.1      Strength of the pull" in outcome.out
-    assert "checkpoint_every  a whole number, at least   10       Steps between two" in outcome.out
+    assert "models         student (trained), scorer (measures)\ntemplates      character\n" in outcome.out
+    assert "\nregistered by  built in\n" in outcome.out
+    assert "beta              a number, more than 0      0.1       Strength of the pull" in outcome.out
+    assert "checkpoint_every  a whole number, at least   10        Steps between two" in outcome.out
     distribution(site, "charrun-owl", stage("owl"), entry="owl")
     outcome = at(site, "stages", "owl")
     assert "registered by  charrun-owl 1.0" in outcome.out and "It has no options." in outcome.out

@@ -31,7 +31,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def spec(tmp_path: Path) -> Path:
     path = money.spec_at(tmp_path, money.TINY)
     head, _, _ = path.read_text().partition("stages:")
-    path.write_text(f"{head}stages: {STAGES}\n".replace("dpo", "{uses: dpo, with: {lora_rank: 32}}"))
+    path.write_text(
+        f"{head}stages: {STAGES}\n".replace("dpo", "{uses: dpo, with: {lora_rank: 32, monitor: {stop: false}}}")
+    )
     return path
 
 

@@ -58,7 +58,8 @@ def _facts(stage: type[Stage], registry: Registry) -> dict[str, Any]:
 
 def _show(stage: type[Stage], registry: Registry) -> None:
     click.echo(paragraph(f"{stage.name}: {stage.summary}"))
-    roles = [f"{role} (trained)" if role in stage.trains else role for role in stage.roles]
+    kinds = {**dict.fromkeys(stage.measures, " (measures)"), **dict.fromkeys(stage.trains, " (trained)")}
+    roles = [role + kinds.get(role, "") for role in stage.roles]
     facts = [
         ("consumes", _list(stage.consumes)),
         ("unless given", _list(tuple(f"{kind}: option {option}" for kind, option in stage.instead.items()))),
