@@ -248,7 +248,9 @@ def _repeats(text: str, share: float) -> Fault | None:
     grams = Counter(zip(*(words[i:] for i in range(_NGRAM)), strict=False))
     again = 1 - len(grams) / grams.total()
     top = " ".join(grams.most_common(1)[0][0])
-    return Fault("repetition", f"{again:.0%} of the 4-grams were there before, such as: {top}") if again >= share else None
+    return (
+        Fault("repetition", f"{again:.0%} of the 4-grams were there before, such as: {top}") if again >= share else None
+    )
 
 
 def _top_trigram(text: str, share: float) -> Fault | None:

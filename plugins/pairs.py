@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from charrun import Estimate, Row, Stage, StageFailed, hookimpl
-from charrun.plugins._gates import fault_of
+from charrun.plugins._audit import AUDIT, audited
+from charrun.plugins._duplicates import near_duplicates
+from charrun.plugins._gates import GATES, Fault, Gates
+from charrun.plugins._judging import Tally, gates_of
 
 if TYPE_CHECKING:
     from charrun import StageContext
@@ -21,7 +24,6 @@ class PairsStage(Stage):
     summary: ClassVar[str] = "gates, then preference pairs"
     consumes: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
     produces: ClassVar[tuple[str, ...]] = ("pairs",)
-    character_fields: ClassVar[tuple[str, ...]] = ()
     identity: ClassVar[Literal["rows", "lineage", "content"]] = "lineage"
     options_schema: ClassVar[dict[str, Any]] = {
         "type": "object",
@@ -32,7 +34,9 @@ class PairsStage(Stage):
                 "maximum": 1,
                 "default": 0.5,
                 "description": "Stop when the gates drop more than this share: the data are not fit to train on.",
-            }
+            },
+            "gates": GATES,
+            "audit": AUDIT,
         },
         "additionalProperties": False,
     }
@@ -46,63 +50,65 @@ class PairsStage(Stage):
         wanted = ctx.scale.pairs + ctx.extra
         ctx.total(wanted)
         chosen, rejected = await ctx.rows("chosen"), await ctx.rows("rejected")
+        gates = gates_of(ctx)
         for _ in range(_ROUNDS):
-            pairs, dropped = pair(chosen, rejected)
-            lost = sum(dropped.values())
+            pairs, dropped = pair(chosen, rejected, gates)
+            lost = dropped.lost
             if lost > ctx.options["most_dropped"] * len(chosen):
+                ctx.write("gates.json", dropped.report())
                 raise StageFailed(
-                    f"the gates dropped {lost} of {len(chosen)} pairs: {_listed(dropped)}",
-                    f"read {ctx.folder.parent} to see why, or raise pairs.most_dropped",
+                    f"the gates dropped {lost} of {len(chosen)} pairs: {dropped.listed()}",
+                    f"read {ctx.folder}/gates.json to see why, or raise pairs.most_dropped",
                 )
             if len(pairs) >= wanted:
                 break
             missing = wanted - len(pairs)
-            ctx.log(f"{missing} more needed: the gates dropped {_listed(dropped)}")
+            ctx.log(f"{missing} more needed: the gates dropped {dropped.listed()}")
             chosen = await ctx.extend("chosen", missing)
             rejected = await ctx.extend("rejected", missing)
         else:
-            raise StageFailed(f"{_ROUNDS} rounds of top-ups did not give {wanted} pairs: {_listed(dropped)}")
-        ctx.write("gates.json", {"pairs": wanted, "answers": len(chosen), "dropped": dict(dropped)})
+            raise StageFailed(f"{_ROUNDS} rounds of top-ups did not give {wanted} pairs: {dropped.listed()}")
+        ctx.write("gates.json", {"pairs": wanted, "answers": len(chosen), **dropped.report()})
         if lost:
-            ctx.log(f"the gates dropped {_listed(dropped)} of {len(chosen)}, all made up for")
+            ctx.log(f"the gates dropped {dropped.listed()} of {len(chosen)}, all made up for")
+        audited(ctx, [row["chosen"] for row in pairs[:wanted]], [row["rejected"] for row in pairs[:wanted]])
         ctx.publish("pairs", pairs[:wanted])
         ctx.advance(wanted)
 
 
-def pair(chosen: list[Row], rejected: list[Row]) -> tuple[list[Row], Counter[str]]:
-    """Pairs by row id in the chosen rows' order, and how many the gates dropped by reason."""
+def pair(chosen: Sequence[Row], rejected: Sequence[Row], gates: Gates) -> tuple[list[Row], Tally]:
+    """Pairs by row id in the chosen rows' order, and what the gates dropped."""
     own = {row["id"]: row for row in rejected}
-    dropped: Counter[str] = Counter()
+    plain, tally = gates.plain(), Tally()
     pairs: list[Row] = []
     for row in chosen:
         other = own.get(row["id"])
         if other is None:
             continue
-        fault = _fault(row, other)
-        if fault:
-            dropped[fault] += 1
-        else:
-            pairs.append(
-                {
-                    "id": row["id"],
-                    "prompt": row["prompt"],
-                    "chosen": row["answer"],
-                    "rejected": other["answer"],
-                }
-            )
-    return pairs, dropped
+        side, fault = _fault(row, other, gates, plain)
+        if tally.count(fault, (other if side == "rejected" else row)["answer"], row["id"], side):
+            texts = {"chosen": row["answer"], "rejected": other["answer"]}
+            pairs.append({"id": row["id"], "prompt": row["prompt"], **texts})
+    return distinct(pairs, "chosen", gates, tally, "chosen"), tally
 
 
-def _fault(chosen: Row, rejected: Row) -> str:
-    for side, row in (("chosen", chosen), ("rejected", rejected)):
-        fault = fault_of(row["answer"], complete=row["complete"])
-        if fault:
-            return f"{side} {fault}"
-    return "both answers equal" if chosen["answer"] == rejected["answer"] else ""
+def distinct(rows: Sequence[Row], field: str, gates: Gates, tally: Tally, side: str = "") -> list[Row]:
+    """Rows without those whose text is a near-duplicate of an earlier row's."""
+    threshold = gates.options["near_duplicate"]
+    if gates.idle or not threshold:
+        return list(rows)
+    twins = near_duplicates([row[field] for row in rows], threshold)
+    for index, twin in twins.items():
+        tally.judged -= 1  # it was counted as sound
+        tally.count(Fault("near-duplicate", rows[twin][field][:80]), rows[index][field], rows[index]["id"], side)
+    return [row for index, row in enumerate(rows) if index not in twins]
 
 
-def _listed(dropped: Counter[str]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in dropped.most_common()) or "none"
+def _fault(chosen: Row, rejected: Row, gates: Gates, plain: Gates) -> tuple[str, Fault | None]:
+    for side, row, judge in (("chosen", chosen, gates), ("rejected", rejected, plain)):
+        if fault := judge.fault(row["answer"], complete=row["complete"], prompt=row["prompt"]):
+            return side, fault
+    return "", Fault("both answers equal") if chosen["answer"] == rejected["answer"] else None
 
 
 @hookimpl

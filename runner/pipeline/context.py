@@ -75,6 +75,11 @@ class StageContext:
         """Whether the engine repeats a forward pass to rounding, so that strict tolerances hold."""
         return self._run.cell.shared.exact
 
+    @property
+    def dry_run(self) -> bool:
+        """Whether nobody answers, as for `charrun plan`: answers have a length and say nothing that could be judged."""
+        return self._run.cell.shared.dry
+
     def model(self, role: str) -> ModelRef:
         """The model of a role."""
         self._declared(role, "roles", self._run.stage.roles)
