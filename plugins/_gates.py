@@ -84,7 +84,7 @@ GATES: dict[str, Any] = {
         "cues": {
             "type": "boolean",
             "default": True,
-            "description": "Drop texts with another character's name or words of its constitution that are not the own.",
+            "description": "Drop texts with another character's name or with words of its constitution.",
         },
         "cue_words": {
             "type": "array",
@@ -105,7 +105,7 @@ GATES: dict[str, Any] = {
             "minimum": 0,
             "maximum": 1,
             "default": 0.8,
-            "description": "Drop a text whose word trigrams overlap this much (Jaccard) with an earlier one's; 0 is off.",
+            "description": "Drop a text whose word trigrams overlap so much (Jaccard) with an earlier one's; 0 is off.",
         },
     },
     "additionalProperties": False,
