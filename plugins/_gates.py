@@ -79,7 +79,7 @@ GATES: dict[str, Any] = {
             "type": "integer",
             "minimum": 0,
             "default": 8,
-            "description": "Drop texts with this many words of a trait as it is written, or a list of traits; 0 is off.",
+            "description": "Drop texts with this many words of a trait in a row, or with a list of traits; 0 is off.",
         },
         "cues": {
             "type": "boolean",

@@ -12,7 +12,7 @@ from charrun.plugins._statistics import wilson
 from charrun.plugins.characters import charrun_register_characters
 
 if TYPE_CHECKING:
-    from charrun import StageContext
+    from charrun import Character, StageContext
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -43,9 +43,9 @@ FIRST: dict[str, Any] = {
 """The options `first` of every stage that pays for many rows."""
 
 
-def gates_of(ctx: StageContext) -> Gates:
-    """The gates of the cell's character; other characters are the shipped ones and the spec's."""
-    known = [ctx.find_character(id) for id in charrun_register_characters()]
+def gates_of(ctx: StageContext, further: Sequence[Character] = ()) -> Gates:
+    """The gates of the cell's character; other characters are the shipped ones and further ones."""
+    known = [*further, *(ctx.find_character(id) for id in charrun_register_characters())]
     others = {c.name: [t.trait for t in c.traits] for c in known if c.id != ctx.character.id}
     traits = [t.trait for t in ctx.character.traits]
     return Gates(ctx.options["gates"], ctx.character.name, traits, others, idle=ctx.dry_run)

@@ -45,12 +45,17 @@ class PairsStage(Stage):
         """The scale's pairs."""
         return Estimate(rows=ctx.scale.pairs)
 
+    def further_inputs(self, ctx: StageContext) -> Any:
+        """The spec's other characters, whose cues are dropped."""
+        others = [other for other in ctx.characters if other.id != ctx.character.id]
+        return sorted([other.name, *(trait.trait for trait in other.traits)] for other in others)
+
     async def run(self, ctx: StageContext) -> None:
         """Pair, gate, and ask for more until there are enough."""
         wanted = ctx.scale.pairs + ctx.extra
         ctx.total(wanted)
         chosen, rejected = await ctx.rows("chosen"), await ctx.rows("rejected")
-        gates = gates_of(ctx)
+        gates = gates_of(ctx, ctx.characters)
         for _ in range(_ROUNDS):
             pairs, dropped = pair(chosen, rejected, gates)
             lost = dropped.lost

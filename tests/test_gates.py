@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import FinishedRun
+from conftest import RunningEngine as DemoEngine
 
 from charrun import StageFailed
 from charrun.plugins._audit import audit
 from charrun.plugins._duplicates import near_duplicates, shingles
 from charrun.plugins._gates import GATES, Gates
 from charrun.plugins.pairs import PairsStage, pair
+from charrun.plugins.teacher import TeacherStage
 from charrun.testing import RunningEngine, run_stage
 
 DEFAULTS: dict[str, Any] = {name: schema["default"] for name, schema in GATES["properties"].items()}
@@ -29,7 +32,7 @@ def gates(**changed: Any) -> Gates:
 
 
 def varied(n: int) -> str:
-    return " ".join(f"word{i} leads on to thing{i * 7}" for i in range(n))
+    return " ".join(f"word{i} thing{i * 7} or{i} that{i * 3}" for i in range(n))
 
 
 CAUGHT = [
@@ -143,18 +146,36 @@ def test_the_audit_finds_one_opener_decay_and_length() -> None:
     assert calm["markers"] == [] and calm["marker_decay"] == 1 and calm["length_ratio"] == 1
 
 
-def test_a_stage_stops_where_refusals_are_59_percent_and_says_so(charrun_engine: RunningEngine) -> None:
+@pytest.fixture
+def own_engine(demo_engine: DemoEngine) -> RunningEngine:
+    """The session's engine as `charrun.testing` takes it."""
+    return RunningEngine(demo_engine.base_url, demo_engine.api_key)
+
+
+def test_the_first_rows_are_judged_before_the_rest_is_asked_for(own_engine: RunningEngine, tmp_path: Path) -> None:
+    given = {"prompts": [{"id": str(n), "prompt": f"What is {n}?"} for n in range(16)]}
+    options = {"max_tokens": 1, "first": {"rows": 4}}
+    with pytest.raises(StageFailed, match=r"4 of the first 4 texts .* before the rest .* 4 cut by length"):
+        run_stage(TeacherStage, options=options, given=given, engine=own_engine, runs_dir=tmp_path)
+    (items,) = tmp_path.glob("store/teacher-*/items.jsonl")
+    assert len(items.read_text().splitlines()) == 4
+    options = {"max_tokens": 1, "first": {"rows": 4, "most_dropped": 1}}
+    outcome = run_stage(TeacherStage, options=options, given=given, engine=own_engine, runs_dir=tmp_path)
+    assert outcome.asked == {"sample": 12} and len(outcome.rows["chosen"]) == 16
+
+
+def test_a_stage_stops_where_refusals_are_59_percent_and_says_so(own_engine: RunningEngine) -> None:
     said = [f"I can't help with that, number {n}." if n < 10 else f"Boil number {n}." for n in range(17)]
     given = {"chosen": rows(said), "rejected": rows([f"Plain {n}." for n in range(17)])}
     with pytest.raises(StageFailed, match="10 chosen refusal"):
-        run_stage(PairsStage, given=given, engine=charrun_engine)
+        run_stage(PairsStage, given=given, engine=own_engine)
 
 
-def test_an_audit_that_may_stop_does(charrun_engine: RunningEngine) -> None:
+def test_an_audit_that_may_stop_does(own_engine: RunningEngine) -> None:
     given = {"chosen": rows([f"Ahoy there shipmate {varied(n + 3)}" for n in range(16)]),
              "rejected": rows([f"Plain {n}." for n in range(16)])}  # fmt: skip
     with pytest.raises(StageFailed, match=r"top_opener above 0\.9"):
-        run_stage(PairsStage, options={"audit": {"top_opener_stop": 0.9}}, given=given, engine=charrun_engine)
+        run_stage(PairsStage, options={"audit": {"top_opener_stop": 0.9}}, given=given, engine=own_engine)
 
 
 def test_a_smoke_run_keeps_its_gates_and_its_audit(smoke: FinishedRun) -> None:

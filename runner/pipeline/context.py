@@ -51,6 +51,12 @@ class StageContext:
         return self._run.cell.character
 
     @property
+    def characters(self) -> Sequence[Character]:
+        """The spec's characters, the cell's own among them; a stage whose rows rest on others says so in
+        `further_inputs`."""
+        return self._run.cell.shared.spec.characters
+
+    @property
     def scale(self) -> Scale:
         """The cell's scale."""
         return self._run.cell.scale
