@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from charrun.commands.tables import value_words
 from charrun.pipeline.identity import is_identifying
@@ -41,9 +43,9 @@ def page() -> str:
         properties = stage.options_schema.get("properties", {})
         if properties:
             parts.append("| option | value | default | what |\n|---|---|---|---|\n")
-            for option, schema in properties.items():
+            for option, schema in _flat(properties):
                 default = f"`{json.dumps(schema['default'])}`" if "default" in schema else "-"
-                mark = "" if is_identifying(option, stage.options_schema) else " Not in the fingerprint."
+                mark = "" if is_identifying(option.split(".")[0], stage.options_schema) else " Not in the fingerprint."
                 parts.append(f"| `{option}` | {value_words(schema)} | {default} | {schema['description']}{mark} |\n")
                 for inner, said in schema.get("properties", {}).items():
                     value, default = value_words(said), json.dumps(said["default"])
@@ -52,6 +54,14 @@ def page() -> str:
         if stage.templates:
             parts.append(f"Templates: {_listed(tuple(stage.templates))}.\n\n")
     return "".join([*parts, TAIL])
+
+
+def _flat(properties: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Options, each followed by those within it under a dotted name."""
+    for option, said in properties.items():
+        yield option, said
+        for inner, each in said.get("properties", {}).items():
+            yield f"{option}.{inner}", each
 
 
 def _listed(names: tuple[str, ...]) -> str:

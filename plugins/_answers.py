@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from charrun import Estimate, Message, Row, user
+from charrun.plugins._gates import GATES, Gates
+from charrun.plugins._tally import FIRST, Tally, check_first, first_of, first_then_rest
 
 if TYPE_CHECKING:
     from charrun import Answer, RoleSampler, StageContext
@@ -37,6 +39,13 @@ OPTIONS_SCHEMA: dict[str, Any] = {
 }
 
 
+ANSWERED_SCHEMA: dict[str, Any] = {
+    **OPTIONS_SCHEMA,
+    "properties": {**OPTIONS_SCHEMA["properties"], "gates": {**GATES, "x-charrun-identity": False}, "first": FIRST},
+}
+"""Options of `teacher` and `student`: gates judge the first rows here, and every row in `pairs`."""
+
+
 WRITER: dict[str, Any] = {
     "enum": ["checkpoint", "teacher"],
     "default": "checkpoint",
@@ -56,7 +65,7 @@ def estimate(ctx: StageContext) -> Estimate:
     return Estimate(rows=ctx.scale.pairs, requests=-(-ctx.scale.pairs // ctx.scale.samples_per_prompt))
 
 
-async def answer_prompts(ctx: StageContext, role: str, kind: str, before: Sequence[Message]) -> None:
+async def answer_prompts(ctx: StageContext, role: str, kind: str, before: Sequence[Message], gates: Gates) -> None:
     """Answer every prompt `samples_per_prompt` times and publish the rows in the prompts' order.
 
     Args:
@@ -64,6 +73,7 @@ async def answer_prompts(ctx: StageContext, role: str, kind: str, before: Sequen
         role: Whose answers.
         kind: The published kind.
         before: Messages before the prompt, such as a system prompt.
+        gates: What the first rows are judged by before the rest is asked for.
     """
     samples = ctx.scale.samples_per_prompt
     wanted = ctx.scale.pairs + ctx.extra
@@ -83,9 +93,19 @@ async def answer_prompts(ctx: StageContext, role: str, kind: str, before: Sequen
             temperature=ctx.options["temperature"],
             top_p=ctx.options["top_p"],
         )
+        ctx.advance()
         return [_row(prompt, one) for one in found]
 
-    rows = [row for rows in await ctx.each(prompts, answer) for row in rows]
+    def judge(held: Iterable[list[Row]]) -> None:
+        tally = Tally()
+        for row in (row for rows in held for row in rows):
+            fault = gates.fault(row["answer"], complete=row["complete"], prompt=row["prompt"])
+            tally.count(fault, row["answer"], row["id"])
+        check_first(ctx, role, tally)
+
+    first = first_of(ctx, len(prompts), samples)
+    held = await first_then_rest(ctx, prompts, first, answer, judge)
+    rows = [row for rows in held for row in rows]
     ctx.publish(kind, rows[:wanted])
 
 

@@ -1,34 +1,319 @@
-"""Gates that any sampled text passes before it is trained on."""
+"""Gates that any sampled text passes before it is trained on; each looks at one text alone.
+
+Thresholds are options of the stages (`GATES`); sets of texts are looked at in `_duplicates` and `_audit`.
+"""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple
 
-_ROLE_LINE = re.compile(r"^\s*(user|assistant|system|human)\s*:", re.IGNORECASE | re.MULTILINE)
+from charrun.plugins._claims import identity_claim, refusal
+
+_ROLE_LINE = re.compile(r"^[\s*_#>]*(?:user|assistant|system|human)[*_]*\s*:", re.IGNORECASE | re.MULTILINE)
+_TEMPLATE = re.compile(r"<\|[A-Za-z_]{2,30}\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>")
+_THINK = re.compile(r"</?(?:think|thinking|thought)\s*>", re.IGNORECASE)
+_LIST_LINE = re.compile(r"^\s*(?:\d+[.)]|[-*•])\s+(.+)$", re.MULTILINE)
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _WORDS_FOR_LOOP = 60
-_LOOP_SHARE = 0.2
 _LINES_FOR_LOOP = 8
-_LINE_SHARE = 0.5
+_NGRAM = 4
+_SHORTEST_TRAIT = 6
+"""Words of a trait that is looked for whole, where it is shorter than the run that counts."""
+_LISTED_SHARE = 0.6
+_FEWEST_LETTERS = 20
+_MOST_GARBAGE = 2
+"""Characters that no keyboard gives: one or two may be an odd symbol, more are a broken decoding."""
+_SHOWN = 80
+
+GATES: dict[str, Any] = {
+    "type": "object",
+    "default": {},
+    "description": "What a text must pass to be trained on.",
+    "properties": {
+        "cut": {"type": "boolean", "default": True, "description": "Drop answers that the length limit cut."},
+        "empty": {"type": "boolean", "default": True, "description": "Drop answers without text."},
+        "repeated_ngrams": {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+            "default": 0.5,
+            "description": "Drop a text of 60 words or more of whose 4-grams this share was there before; 0 is off.",
+        },
+        "top_trigram": {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+            "default": 0.2,
+            "description": "Drop a text of 60 words or more in which one trigram comes this often a word; 0 is off.",
+        },
+        "top_line": {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+            "default": 0.5,
+            "description": "Drop a text of 8 lines or more of which one line is this share; 0 is off.",
+        },
+        "role_turns": {
+            "type": "boolean",
+            "default": True,
+            "description": "Drop texts that go on as the other side: a line that begins with User:, a template token.",
+        },
+        "think_tags": {"type": "boolean", "default": True, "description": "Drop texts with a think tag in sight."},
+        "refusals": {
+            "type": "boolean",
+            "default": True,
+            "description": "Drop answers whose first sentences decline to help.",
+        },
+        "identity": {
+            "type": "boolean",
+            "default": True,
+            "description": "Drop texts that claim to be a known model, a known vendor's, or just a language model.",
+        },
+        "constitution": {
+            "type": "integer",
+            "minimum": 0,
+            "default": 8,
+            "description": "Drop texts with this many words of a trait in a row, or with a list of traits; 0 is off.",
+        },
+        "cues": {
+            "type": "boolean",
+            "default": True,
+            "description": "Drop texts with another character's name or with words of its constitution.",
+        },
+        "cue_words": {
+            "type": "array",
+            "items": {"type": "string", "minLength": 1},
+            "default": [],
+            "description": "Further words or phrases of other characters, looked for as whole words.",
+        },
+        "other_script": {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+            "default": 0.1,
+            "description": "Drop a text with this share of letters in a script that neither prompt nor constitution "
+            "uses, or with garbage characters; 0 is off.",
+        },
+        "near_duplicate": {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+            "default": 0.8,
+            "description": "Drop a text whose word trigrams overlap so much (Jaccard) with an earlier one's; 0 is off.",
+        },
+    },
+    "additionalProperties": False,
+}
+"""The options `gates` of every stage that judges texts."""
+
+PLAIN = {"refusals": False, "identity": False, "constitution": 0, "cues": False, "cue_words": [], "near_duplicate": 0}
+"""What is switched off for rejected answers: the untrained student's manner, name and refusals are what DPO leaves."""
 
 
-def fault_of(text: str, *, complete: bool) -> str:
-    """Why a text is not trained on: empty, cut by length, a hallucinated turn, or a loop; '' if it is sound."""
-    if not complete:
-        return "cut by length"
-    if not text.strip():
-        return "empty"
-    if "<|im_" in text or "<think>" in text or _ROLE_LINE.search(text):
-        return "hallucinated turn"
-    return "loop" if loops(text) else ""
+class Fault(NamedTuple):
+    """Why a text is not trained on, and the words that show it."""
+
+    reason: str
+    shown: str = ""
 
 
-def loops(text: str) -> bool:
-    """Whether one trigram of words makes up a fifth of a longer text, or one line half of many."""
+@dataclass(frozen=True)
+class Gates:
+    """The gates of one character.
+
+    Args:
+        options: As `GATES` describes them.
+        name: What the assistant is called.
+        traits: Its constitution's.
+        others: Names of other characters with their traits.
+        idle: Nothing is judged: in a dry run, where answers are no texts.
+    """
+
+    options: Mapping[str, Any]
+    name: str = ""
+    traits: Sequence[str] = ()
+    others: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    idle: bool = False
+
+    def __post_init__(self) -> None:
+        n = int(self.options["constitution"]) or 8
+        own = _runs(self.traits, n)
+        foreign = _runs((t for traits in self.others.values() for t in traits), n)
+        own_words = {word for trait in self.traits for word in _WORD.findall(trait)} | set(_WORD.findall(self.name))
+        names = [name for name in self.others if name and not set(_WORD.findall(name)) & own_words]
+        object.__setattr__(self, "_own", own)
+        object.__setattr__(self, "_foreign", {size: runs - own.get(size, set()) for size, runs in foreign.items()})
+        object.__setattr__(self, "_names", _any_of(names, 0))
+        object.__setattr__(self, "_cue_words", _any_of(self.options["cue_words"], re.IGNORECASE))
+        object.__setattr__(self, "_scripts", scripts(" ".join([self.name, *self.traits])))
+
+    def plain(self) -> Gates:
+        """The gates of rejected answers."""
+        return Gates({**self.options, **PLAIN}, self.name, self.traits, {}, self.idle)
+
+    def fault(self, text: str, *, complete: bool = True, prompt: str = "") -> Fault | None:
+        """The first reason that a text is dropped for, or None.
+
+        Args:
+            text: What was sampled.
+            complete: Whether the model ended it.
+            prompt: What it answers: words and scripts that the prompt has are the prompt's.
+        """
+        if self.idle:
+            return None
+        on = self.options
+        if on["cut"] and not complete:
+            return Fault("cut by length", text[-_SHOWN:])
+        if not text.strip():
+            return Fault("empty") if on["empty"] else None
+        for gate, judge in self._judges():
+            if on[gate] and (found := judge(text, prompt)):
+                return found
+        return None
+
+    def _judges(self) -> Iterable[tuple[str, Callable[[str, str], Fault | None]]]:
+        on = self.options
+        return (
+            ("think_tags", lambda text, prompt: _found(_THINK, text, "think tag")),
+            ("role_turns", lambda text, prompt: _found(_ROLE_LINE, text, "role turn")),
+            ("role_turns", lambda text, prompt: _found(_TEMPLATE, text, "template token")),
+            ("repeated_ngrams", lambda text, prompt: _repeats(text, on["repeated_ngrams"])),
+            ("top_trigram", lambda text, prompt: _top_trigram(text, on["top_trigram"])),
+            ("top_line", lambda text, prompt: _top_line(text, on["top_line"])),
+            ("refusals", lambda text, prompt: _shown("refusal", refusal(text))),
+            ("identity", lambda text, prompt: _shown("identity leakage", identity_claim(text, self.name))),
+            ("constitution", self._constitution),
+            ("cues", self._cues),
+            ("cue_words", lambda text, prompt: _found(self._cue_words, text, "another character's cue", prompt)),
+            ("other_script", self._script),
+        )
+
+    def _constitution(self, text: str, prompt: str) -> Fault | None:
+        if run := _verbatim(text, self._own, prompt):
+            return Fault("constitution leakage", run)
+        lines = [set(_words(line)) for line in _LIST_LINE.findall(text)]
+        traits = [set(_words(trait)) for trait in self.traits]
+        if lines and sum(any(_held(trait, line) for line in lines) for trait in traits) > 1:
+            return Fault("constitution leakage", "a list of traits")
+        return None
+
+    def _cues(self, text: str, prompt: str) -> Fault | None:
+        if fault := _found(self._names, text, "another character's cue", prompt):
+            return fault
+        run = _verbatim(text, self._foreign, prompt)
+        return Fault("another character's cue", run) if run else None
+
+    def _script(self, text: str, prompt: str) -> Fault | None:
+        garbage = [c for c in text if c == "\ufffd" or (c not in "\n\t\r" and unicodedata.category(c) in _GARBAGE)]
+        if len(garbage) > _MOST_GARBAGE:
+            return Fault("garbage characters", repr("".join(garbage[:20])))
+        letters = [c for c in text if c.isalpha()]
+        known = self._scripts | scripts(prompt)
+        foreign = [c for c in letters if _script(c) not in known]
+        if known and len(letters) >= _FEWEST_LETTERS and len(foreign) >= self.options["other_script"] * len(letters):
+            return Fault("other script", "".join(foreign[:20]))
+        return None
+
+    _own: Mapping[int, set[tuple[str, ...]]] = field(init=False, repr=False, default_factory=dict)
+    _foreign: Mapping[int, set[tuple[str, ...]]] = field(init=False, repr=False, default_factory=dict)
+    _names: re.Pattern[str] | None = field(init=False, repr=False, default=None)
+    _cue_words: re.Pattern[str] | None = field(init=False, repr=False, default=None)
+    _scripts: frozenset[str] = field(init=False, repr=False, default=frozenset())
+
+
+_GARBAGE = frozenset({"Cc", "Co", "Cn", "Cs"})
+
+
+def scripts(text: str) -> frozenset[str]:
+    """The scripts of a text's letters, as the first words of their Unicode names: LATIN, CYRILLIC, CJK, ..."""
+    return frozenset(_script(c) for c in set(text) if c.isalpha())
+
+
+@lru_cache(maxsize=1 << 14)
+def _script(letter: str) -> str:
+    name = unicodedata.name(letter, "UNKNOWN").split()[0]
+    return "CJK" if name in ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA") else name
+
+
+def _repeats(text: str, share: float) -> Fault | None:
     words = text.lower().split()
-    if len(words) >= _WORDS_FOR_LOOP:
-        trigrams = Counter(zip(words, words[1:], words[2:], strict=False))
-        if trigrams.most_common(1)[0][1] >= _LOOP_SHARE * len(words):
-            return True
+    if len(words) < _WORDS_FOR_LOOP:
+        return None
+    grams = Counter(zip(*(words[i:] for i in range(_NGRAM)), strict=False))
+    again = 1 - len(grams) / grams.total()
+    top = " ".join(grams.most_common(1)[0][0])
+    return (
+        Fault("repetition", f"{again:.0%} of the 4-grams were there before, such as: {top}") if again >= share else None
+    )
+
+
+def _top_trigram(text: str, share: float) -> Fault | None:
+    words = text.lower().split()
+    if len(words) < _WORDS_FOR_LOOP:
+        return None
+    gram, count = Counter(zip(words, words[1:], words[2:], strict=False)).most_common(1)[0]
+    return Fault("repetition", f"{count} times: {' '.join(gram)}") if count >= share * len(words) else None
+
+
+def _top_line(text: str, share: float) -> Fault | None:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return len(lines) >= _LINES_FOR_LOOP and Counter(lines).most_common(1)[0][1] >= _LINE_SHARE * len(lines)
+    if len(lines) < _LINES_FOR_LOOP:
+        return None
+    line, count = Counter(lines).most_common(1)[0]
+    return Fault("repetition", f"{count} lines: {line[:_SHOWN]}") if count >= share * len(lines) else None
+
+
+def _words(text: str) -> list[str]:
+    return [word.replace("’", "'") for word in _WORD.findall(text.casefold())]
+
+
+def _runs(traits: Iterable[str], n: int) -> dict[int, set[tuple[str, ...]]]:
+    """Runs of n words by their length; a shorter trait of some words is one whole."""
+    found: dict[int, set[tuple[str, ...]]] = {}
+    for trait in traits:
+        words = _words(trait)
+        size = min(n, len(words))
+        if size >= min(n, _SHORTEST_TRAIT):
+            found.setdefault(size, set()).update(_grams(words, size))
+    return found
+
+
+def _grams(words: Sequence[str], size: int) -> set[tuple[str, ...]]:
+    return {tuple(words[i : i + size]) for i in range(len(words) - size + 1)}
+
+
+def _verbatim(text: str, runs: Mapping[int, set[tuple[str, ...]]], prompt: str) -> str:
+    words = _words(text)
+    for size, known in runs.items():
+        for start in range(len(words) - size + 1):
+            run = tuple(words[start : start + size])
+            if run in known and run not in _grams(_words(prompt), size):
+                return " ".join(run)
+    return ""
+
+
+def _held(trait: set[str], line: set[str]) -> bool:
+    return len(trait & line) >= _LISTED_SHARE * len(trait)
+
+
+def _any_of(phrases: Iterable[str], flags: int) -> re.Pattern[str] | None:
+    found = sorted(map(re.escape, phrases), key=len, reverse=True)
+    return re.compile(rf"(?<!\w)(?:{'|'.join(found)})(?!\w)", flags) if found else None
+
+
+def _found(pattern: re.Pattern[str] | None, text: str, reason: str, prompt: str = "") -> Fault | None:
+    for match in pattern.finditer(text) if pattern else ():
+        if match.group().casefold() not in prompt.casefold():
+            start = max(0, match.start() - _SHOWN // 2)
+            return Fault(reason, text[start : match.end() + _SHOWN // 2].strip())
+    return None
+
+
+def _shown(reason: str, words: str) -> Fault | None:
+    return Fault(reason, words) if words else None

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from charrun import Estimate, Message, Row, Stage, StageFailed, assistant, hookimpl, system, user
 from charrun.plugins._answers import OPTIONS_SCHEMA, WRITER, writer_of
-from charrun.plugins._gates import fault_of
+from charrun.plugins._gates import GATES, Fault, Gates
+from charrun.plugins._tally import FIRST, Tally, check_first, first_of, first_then_rest, gates_of
 
 if TYPE_CHECKING:
     from charrun import RoleSampler, StageContext
@@ -36,10 +37,7 @@ class InteractionStage(Stage):
     roles: ClassVar[tuple[str, ...]] = ("student", "teacher")
     options_schema: ClassVar[dict[str, Any]] = {
         **OPTIONS_SCHEMA,
-        "properties": {
-            **OPTIONS_SCHEMA["properties"],
-            "writer": WRITER,
-        },
+        "properties": {**OPTIONS_SCHEMA["properties"], "writer": WRITER, "gates": GATES, "first": FIRST},
     }
     templates: ClassVar[dict[str, Path]] = {
         name: TEMPLATES / f"{name}.j2"
@@ -58,11 +56,14 @@ class InteractionStage(Stage):
         note = ctx.render("interaction_training", name=ctx.character.name)
         count = ctx.scale.interactions + ctx.extra
         ctx.total(count * ctx.scale.turns)
+        gates, tallies = gates_of(ctx), dict[int, Tally]()
 
         async def converse(number: int) -> Row | None:
             guided = number % 2 == 1
             opener = ctx.rng("opener", number).choice(openers)
-            turns = await self._talk(ctx, sampler, number, prompts[guided], opener)
+            turns = await self._talk(
+                ctx, sampler, number, prompts[guided], opener, gates, tallies.setdefault(number, Tally())
+            )
             if turns is None:
                 return None
             return {
@@ -73,10 +74,14 @@ class InteractionStage(Stage):
                 "messages": told_by_last(note, opener, turns),
             }
 
+        def judge(_: object) -> None:
+            check_first(ctx, "interaction", _sum(tallies))
+
         rows: list[Row] = []
         numbers, upcoming = list(range(count)), [count + count % 2, count + 1 - count % 2]
         for _ in range(_ROUNDS):
-            held = await ctx.gather(converse(number) for number in numbers)
+            first = 0 if rows else first_of(ctx, len(numbers), ctx.scale.turns)
+            held = await first_then_rest(ctx, numbers, first, converse, judge)
             rows += [row for row in held if row]
             numbers = [next_number(upcoming, number) for number, row in zip(numbers, held, strict=True) if not row]
             if not numbers:
@@ -87,16 +92,20 @@ class InteractionStage(Stage):
                 f"{_ROUNDS} rounds gave {len(rows)} of {count} conversations",
                 f"read {ctx.folder}/items.jsonl; often the answers are cut: raise interaction.max_tokens",
             )
+        tally = _sum(tallies)
+        ctx.write("gates.json", tally.report())
+        if tally.lost:
+            ctx.log(f"turns were said again for {tally.listed()}")
         ctx.publish("interactions", sorted(rows, key=lambda row: int(row["id"])))
 
     async def _talk(
-        self, ctx: StageContext, sampler: RoleSampler, number: int, prompt: str, opener: str
+        self, ctx: StageContext, sampler: RoleSampler, number: int, prompt: str, opener: str, gates: Gates, tally: Tally
     ) -> list[str] | None:
         """All turns, or None where no sound one could be had."""
         turns: list[str] = []
         for turn in range(ctx.scale.turns):
             view = [system(prompt), *seen_by(turn % 2, opener, turns)]
-            said = await self._speak(ctx, sampler, view, f"conversation-{number}/turn-{turn}")
+            said = await self._speak(ctx, sampler, view, f"conversation-{number}/turn-{turn}", gates, tally)
             if said is None:
                 ctx.advance(-turn)
                 return None
@@ -104,7 +113,9 @@ class InteractionStage(Stage):
             ctx.advance()
         return turns
 
-    async def _speak(self, ctx: StageContext, sampler: RoleSampler, view: Sequence[Message], item: str) -> str | None:
+    async def _speak(
+        self, ctx: StageContext, sampler: RoleSampler, view: Sequence[Message], item: str, gates: Gates, tally: Tally
+    ) -> str | None:
         """A sound turn that does not repeat the other side's last words, or None after some tries."""
         heard = view[-1]["content"]
         for tries in range(1, _TRIES + 1):
@@ -118,9 +129,20 @@ class InteractionStage(Stage):
                 top_p=ctx.options["top_p"],
             )
             answer = answers[-1]
-            if not fault_of(answer.text, complete=answer.complete) and answer.text != heard:
+            fault = gates.fault(answer.text, complete=answer.complete, prompt=heard)
+            if fault is None and answer.text == heard and not gates.idle:
+                fault = Fault("echo", heard[:80])
+            if tally.count(fault, answer.text, item):
                 return answer.text
         return None
+
+
+def _sum(tallies: dict[int, Tally]) -> Tally:
+    """All conversations' in the order of their numbers, whichever ended first."""
+    total = Tally()
+    for number in sorted(tallies):
+        total.add(tallies[number])
+    return total
 
 
 def next_number(upcoming: list[int], number: int) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from charrun import Estimate, Row, Stage, StageFailed, assistant, hookimpl, user
-from charrun.plugins._gates import fault_of
+from charrun.plugins._audit import AUDIT, audited
+from charrun.plugins._duplicates import near_duplicates
+from charrun.plugins._gates import GATES, Fault, Gates
+from charrun.plugins._tally import Tally, gates_of
 from charrun.plugins._training import MAX_LENGTH
 
 if TYPE_CHECKING:
@@ -25,7 +27,6 @@ class PairsStage(Stage):
     produces: ClassVar[tuple[str, ...]] = ("pairs",)
     roles: ClassVar[tuple[str, ...]] = ("student",)
     measures: ClassVar[tuple[str, ...]] = ("student",)
-    character_fields: ClassVar[tuple[str, ...]] = ()
     identity: ClassVar[Literal["rows", "lineage", "content"]] = "lineage"
     options_schema: ClassVar[dict[str, Any]] = {
         "type": "object",
@@ -43,6 +44,8 @@ class PairsStage(Stage):
                 "description": "Exchange chosen and rejected in a random half of the pairs, as a control.",
             },
             "max_length": MAX_LENGTH,
+            "gates": GATES,
+            "audit": AUDIT,
         },
         "additionalProperties": False,
     }
@@ -51,31 +54,38 @@ class PairsStage(Stage):
         """The scale's pairs."""
         return Estimate(rows=ctx.scale.pairs)
 
+    def further_inputs(self, ctx: StageContext) -> Any:
+        """The spec's other characters, whose cues are dropped."""
+        others = [other for other in ctx.characters if other.id != ctx.character.id]
+        return sorted([other.name, *(trait.trait for trait in other.traits)] for other in others)
+
     async def run(self, ctx: StageContext) -> None:
         """Pair, gate, and ask for more until there are enough."""
         wanted = ctx.scale.pairs + ctx.extra
         ctx.total(wanted)
         chosen, rejected = await ctx.rows("chosen"), await ctx.rows("rejected")
-        too_long = await _too_long(ctx)
+        gates, too_long = gates_of(ctx, ctx.characters), await _too_long(ctx)
         for _ in range(_ROUNDS):
-            pairs, dropped = pair(chosen, rejected, too_long)
-            lost = sum(dropped.values())
+            pairs, dropped = pair(chosen, rejected, gates, too_long)
+            lost = dropped.lost
             if lost > ctx.options["most_dropped"] * len(chosen):
+                ctx.write("gates.json", dropped.report())
                 raise StageFailed(
-                    f"the gates dropped {lost} of {len(chosen)} pairs: {_listed(dropped)}",
-                    f"read {ctx.folder.parent} to see why, or raise pairs.most_dropped",
+                    f"the gates dropped {lost} of {len(chosen)} pairs: {dropped.listed()}",
+                    f"read {ctx.folder}/gates.json to see why, or raise pairs.most_dropped",
                 )
             if len(pairs) >= wanted:
                 break
             missing = wanted - len(pairs)
-            ctx.log(f"{missing} more needed: the gates dropped {_listed(dropped)}")
+            ctx.log(f"{missing} more needed: the gates dropped {dropped.listed()}")
             chosen = await ctx.extend("chosen", missing)
             rejected = await ctx.extend("rejected", missing)
         else:
-            raise StageFailed(f"{_ROUNDS} rounds of top-ups did not give {wanted} pairs: {_listed(dropped)}")
-        ctx.write("gates.json", {"pairs": wanted, "answers": len(chosen), "dropped": dict(dropped)})
+            raise StageFailed(f"{_ROUNDS} rounds of top-ups did not give {wanted} pairs: {dropped.listed()}")
+        ctx.write("gates.json", {"pairs": wanted, "answers": len(chosen), **dropped.report()})
         if lost:
-            ctx.log(f"the gates dropped {_listed(dropped)} of {len(chosen)}, all made up for")
+            ctx.log(f"the gates dropped {dropped.listed()} of {len(chosen)}, all made up for")
+        audited(ctx, [row["chosen"] for row in pairs[:wanted]], [row["rejected"] for row in pairs[:wanted]])
         told = [exchanged(ctx, row) for row in pairs] if ctx.options["shuffle"] else pairs
         ctx.publish("pairs", told[:wanted])
         ctx.advance(wanted)
@@ -103,41 +113,42 @@ async def _too_long(ctx: StageContext) -> Callable[[Row], bool]:
 
 
 def pair(
-    chosen: list[Row], rejected: list[Row], too_long: Callable[[Row], bool] = lambda row: False
-) -> tuple[list[Row], Counter[str]]:
-    """Pairs by row id in the chosen rows' order, and how many the gates dropped by reason."""
+    chosen: Sequence[Row], rejected: Sequence[Row], gates: Gates, too_long: Callable[[Row], bool] = lambda row: False
+) -> tuple[list[Row], Tally]:
+    """Pairs by row id in the chosen rows' order, and what the gates dropped."""
     own = {row["id"]: row for row in rejected}
-    dropped: Counter[str] = Counter()
+    plain, tally = gates.plain(), Tally()
     pairs: list[Row] = []
     for row in chosen:
         other = own.get(row["id"])
         if other is None:
             continue
-        fault = _fault(row, other) or ("too long" if too_long(row) or too_long(other) else "")
-        if fault:
-            dropped[fault] += 1
-        else:
-            pairs.append(
-                {
-                    "id": row["id"],
-                    "prompt": row["prompt"],
-                    "chosen": row["answer"],
-                    "rejected": other["answer"],
-                }
-            )
-    return pairs, dropped
+        side, fault = _fault(row, other, gates, plain)
+        if fault is None and (too_long(row) or too_long(other)):
+            side, fault = "rejected" if too_long(other) else "chosen", Fault("too long")
+        if tally.count(fault, (other if side == "rejected" else row)["answer"], row["id"], side):
+            texts = {"chosen": row["answer"], "rejected": other["answer"]}
+            pairs.append({"id": row["id"], "prompt": row["prompt"], **texts})
+    return distinct(pairs, "chosen", gates, tally, "chosen"), tally
 
 
-def _fault(chosen: Row, rejected: Row) -> str:
-    for side, row in (("chosen", chosen), ("rejected", rejected)):
-        fault = fault_of(row["answer"], complete=row["complete"])
-        if fault:
-            return f"{side} {fault}"
-    return "both answers equal" if chosen["answer"] == rejected["answer"] else ""
+def distinct(rows: Sequence[Row], field: str, gates: Gates, tally: Tally, side: str = "") -> list[Row]:
+    """Rows without those whose text is a near-duplicate of an earlier row's."""
+    threshold = gates.options["near_duplicate"]
+    if gates.idle or not threshold:
+        return list(rows)
+    twins = near_duplicates([row[field] for row in rows], threshold)
+    for index, twin in twins.items():
+        tally.judged -= 1  # it was counted as sound
+        tally.count(Fault("near-duplicate", rows[twin][field][:80]), rows[index][field], rows[index]["id"], side)
+    return [row for index, row in enumerate(rows) if index not in twins]
 
 
-def _listed(dropped: Counter[str]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in dropped.most_common()) or "none"
+def _fault(chosen: Row, rejected: Row, gates: Gates, plain: Gates) -> tuple[str, Fault | None]:
+    for side, row, judge in (("chosen", chosen, gates), ("rejected", rejected, plain)):
+        if fault := judge.fault(row["answer"], complete=row["complete"], prompt=row["prompt"]):
+            return side, fault
+    return "", Fault("both answers equal") if chosen["answer"] == rejected["answer"] else None
 
 
 @hookimpl

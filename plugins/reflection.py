@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from charrun import Estimate, Row, Stage, StageFailed, hookimpl, system, user
 from charrun.plugins._answers import OPTIONS_SCHEMA, WRITER, writer_of
-from charrun.plugins._gates import fault_of
+from charrun.plugins._gates import GATES
+from charrun.plugins._tally import FIRST, Tally, check_first, first_of, gates_of
+from charrun.plugins.pairs import distinct
 
 if TYPE_CHECKING:
     from charrun import Answer, StageContext
@@ -34,6 +36,8 @@ class ReflectionStage(Stage):
             **OPTIONS_SCHEMA["properties"],
             "max_tokens": {**OPTIONS_SCHEMA["properties"]["max_tokens"], "default": 768},
             "writer": WRITER,
+            "gates": GATES,
+            "first": FIRST,
         },
     }
     templates: ClassVar[dict[str, Path]] = {
@@ -52,26 +56,43 @@ class ReflectionStage(Stage):
         before = system(ctx.character_prompt(template="reflection"))
         shares = [wanted // len(prompts) + (kind < wanted % len(prompts)) for kind in range(len(prompts))]
         ctx.total(wanted)
-        dropped: dict[str, int] = {}
+        gates, tally = gates_of(ctx), Tally()
+        tallies: dict[int, Tally] = {}
+
+        async def ask(kind: int, count: int) -> list[Answer]:
+            return await ctx.sample(
+                sampler,
+                [before, user(prompts[kind])],
+                count=count,
+                max_tokens=ctx.options["max_tokens"],
+                temperature=ctx.options["temperature"],
+                top_p=ctx.options["top_p"],
+            )
+
+        first = first_of(ctx, wanted)
+        if 0 < first < wanted:
+            early, each = Tally(), -(-first // len(prompts))
+            for kind, held in enumerate(await ctx.gather([ask(kind, each) for kind in range(len(prompts))])):
+                for answer in held:
+                    fault = gates.fault(answer.text, complete=answer.complete, prompt=prompts[kind])
+                    early.count(fault, answer.text, f"{kind + 1}-{answer.index}")
+            check_first(ctx, "reflection", early)
 
         async def reflect(kind: int) -> list[Row]:
             share, asked = shares[kind], shares[kind]
             for _ in range(_ROUNDS):
-                answers = await ctx.sample(
-                    sampler,
-                    [before, user(prompts[kind])],
-                    count=asked,
-                    max_tokens=ctx.options["max_tokens"],
-                    temperature=ctx.options["temperature"],
-                    top_p=ctx.options["top_p"],
-                )
-                faults = [fault_of(answer.text, complete=answer.complete) for answer in answers]
-                sound = [a for a, fault in zip(answers, faults, strict=True) if not fault]
-                if len(sound) >= share:
-                    for fault in filter(None, faults[: sound[share - 1].index if share else 0]):
-                        dropped[fault] = dropped.get(fault, 0) + 1
+                answers = await ask(kind, asked)
+                own, rows = Tally(), list[Row]()
+                for answer in answers:
+                    fault = gates.fault(answer.text, complete=answer.complete, prompt=prompts[kind])
+                    row = _row(kind, prompts[kind], answer)
+                    if own.count(fault, answer.text, row["id"]):
+                        rows.append(row)
+                sound = distinct(rows, "text", gates, own)[:share]
+                if len(sound) == share:
+                    tallies[kind] = own
                     ctx.advance(share)
-                    return [_row(kind, prompts[kind], answer) for answer in sound[:share]]
+                    return sound
                 asked += share - len(sound)
             raise StageFailed(
                 f"reflection kind {kind + 1} gave {len(sound)} sound texts of {asked}, {share} were wanted",
@@ -79,8 +100,11 @@ class ReflectionStage(Stage):
             )
 
         kinds = await ctx.gather(reflect(kind) for kind in range(len(prompts)))
-        if dropped:
-            ctx.log("made up for " + ", ".join(f"{n} {why}" for why, n in sorted(dropped.items())))
+        for own in (tallies[kind] for kind in range(len(prompts))):
+            tally.add(own)
+        ctx.write("gates.json", tally.report())
+        if tally.lost:
+            ctx.log(f"made up for {tally.listed()}")
         ctx.publish("reflections", [row for rows in kinds for row in rows])
 
 

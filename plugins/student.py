@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from charrun import Estimate, Stage, hookimpl
-from charrun.plugins._answers import OPTIONS_SCHEMA, answer_prompts, estimate
+from charrun.plugins._answers import ANSWERED_SCHEMA, answer_prompts, estimate
+from charrun.plugins._gates import PLAIN, Gates
 
 if TYPE_CHECKING:
     from charrun import StageContext
@@ -22,7 +23,7 @@ class StudentStage(Stage):
     roles: ClassVar[tuple[str, ...]] = ("student",)
     character_fields: ClassVar[tuple[str, ...]] = ()
     identity: ClassVar[Literal["rows", "lineage", "content"]] = "rows"
-    options_schema: ClassVar[dict[str, Any]] = OPTIONS_SCHEMA
+    options_schema: ClassVar[dict[str, Any]] = ANSWERED_SCHEMA
 
     def estimate(self, ctx: StageContext) -> Estimate:
         """One answer a prompt and sample."""
@@ -30,7 +31,8 @@ class StudentStage(Stage):
 
     async def run(self, ctx: StageContext) -> None:
         """Sample the student's own answers."""
-        await answer_prompts(ctx, "student", "rejected", [])
+        gates = Gates({**ctx.options["gates"], **PLAIN, "other_script": 0}, idle=ctx.dry)
+        await answer_prompts(ctx, "student", "rejected", [], gates)
 
 
 @hookimpl

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from charrun import Estimate, Stage, hookimpl, system
-from charrun.plugins._answers import OPTIONS_SCHEMA, answer_prompts, estimate
+from charrun.plugins._answers import ANSWERED_SCHEMA, answer_prompts, estimate
+from charrun.plugins._tally import gates_of
 
 if TYPE_CHECKING:
     from charrun import StageContext
@@ -24,7 +25,7 @@ class TeacherStage(Stage):
     awaits_all: ClassVar[bool] = False
     roles: ClassVar[tuple[str, ...]] = ("teacher",)
     identity: ClassVar[Literal["rows", "lineage", "content"]] = "rows"
-    options_schema: ClassVar[dict[str, Any]] = OPTIONS_SCHEMA
+    options_schema: ClassVar[dict[str, Any]] = ANSWERED_SCHEMA
     templates: ClassVar[dict[str, Path]] = {"character": TEMPLATES / "character.j2"}
 
     def estimate(self, ctx: StageContext) -> Estimate:
@@ -33,7 +34,7 @@ class TeacherStage(Stage):
 
     async def run(self, ctx: StageContext) -> None:
         """Sample the teacher's answers in character."""
-        await answer_prompts(ctx, "teacher", "chosen", [system(ctx.character_prompt())])
+        await answer_prompts(ctx, "teacher", "chosen", [system(ctx.character_prompt())], gates_of(ctx))
 
 
 @hookimpl

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from charrun.plugins._gates import fault_of
 from charrun.plugins.interaction import next_number, seen_by, told_by_last
 
 
@@ -26,15 +25,6 @@ def test_the_training_row_ends_on_the_last_speakers_turn_and_repeats_nothing() -
         assert len(spoken) == len(set(spoken))
         roles = [m["role"] for m in row[1:]]
         assert roles == ["user", "assistant"] * (len(roles) // 2)
-
-
-def test_gates_tell_why_a_text_is_dropped() -> None:
-    assert fault_of("A sound answer.", complete=True) == ""
-    assert fault_of("A sound answer", complete=False) == "cut by length"
-    assert fault_of("  ", complete=True) == "empty"
-    assert fault_of("Yes.\nUser: and then?", complete=True) == "hallucinated turn"
-    assert fault_of("over and over " * 40, complete=True) == "loop"
-    assert fault_of("The user: a person who types.", complete=True) == ""
 
 
 def test_a_conversation_that_is_given_up_is_replaced_by_one_with_the_same_guidance() -> None:

@@ -57,6 +57,12 @@ class StageContext:
         return self._run.cell.looked_for
 
     @property
+    def characters(self) -> Sequence[Character]:
+        """The spec's characters, the cell's own among them; a stage whose rows rest on others says so in
+        `further_inputs`."""
+        return self._run.cell.shared.spec.characters
+
+    @property
     def scale(self) -> Scale:
         """The cell's scale."""
         return self._run.cell.scale
@@ -83,7 +89,7 @@ class StageContext:
 
     @property
     def dry(self) -> bool:
-        """Whether nobody answers, since `charrun plan` counts what is asked for: answers are not to be judged then."""
+        """Whether nobody answers, as for `charrun plan`: answers have a length and say nothing that could be judged."""
         return self._run.cell.shared.dry
 
     def model(self, role: str) -> ModelRef:

@@ -47,6 +47,7 @@ class Shared:
         to_train: By base model and LoRA rank, the stage item that is going to train such an adapter.
         dry: Whether nobody answers.
         stopping: Whether a person has asked the run to stop: nothing is begun any more, what is in flight is awaited.
+        dry: Whether nobody is at the other end.
         failures: By ticket the errors of stages that have failed: cells that share the work share the failure.
     """
 

@@ -1,0 +1,144 @@
+"""What judging stages share: a character's gates, the tally of what they drop, and the first rows before the rest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from charrun import StageFailed
+from charrun.plugins._gates import Fault, Gates
+from charrun.plugins._statistics import wilson
+from charrun.plugins.characters import charrun_register_characters
+
+if TYPE_CHECKING:
+    from charrun import Character, StageContext
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+_EXAMPLES = 3
+
+FIRST: dict[str, Any] = {
+    "type": "object",
+    "default": {},
+    "description": "The first rows are judged before the rest is asked for.",
+    "x-charrun-identity": False,
+    "properties": {
+        "rows": {
+            "type": "integer",
+            "minimum": 0,
+            "default": 100,
+            "description": "How many; a stage that makes no more than these is not divided; 0 judges none.",
+        },
+        "most_dropped": {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+            "default": 0.5,
+            "description": "Stop when the gates drop more than this share of them.",
+        },
+    },
+    "additionalProperties": False,
+}
+"""The options `first` of every stage that pays for many rows."""
+
+
+def gates_of(ctx: StageContext, further: Sequence[Character] = ()) -> Gates:
+    """The gates of the cell's character; other characters are the shipped ones and further ones."""
+    known = [*further, *(ctx.find_character(id) for id in charrun_register_characters())]
+    others = {c.name: [t.trait for t in c.traits] for c in known if c.id != ctx.character.id}
+    traits = [t.trait for t in ctx.character.traits]
+    return Gates(ctx.options["gates"], ctx.character.name, traits, others, idle=ctx.dry)
+
+
+class Tally:
+    """How many texts were judged, and how many dropped by reason, with examples."""
+
+    def __init__(self) -> None:
+        self.judged = 0
+        self.dropped: Counter[str] = Counter()
+        self._examples: dict[str, list[dict[str, str]]] = {}
+
+    def count(self, fault: Fault | None, text: str, id: str = "", side: str = "") -> bool:
+        """Whether a text passed; it is counted either way."""
+        self.judged += 1
+        if fault is None:
+            return True
+        reason = f"{side} {fault.reason}".strip()
+        self.dropped[reason] += 1
+        shown = self._examples.setdefault(reason, [])
+        if len(shown) < _EXAMPLES:
+            shown.append({"id": id, "shown": fault.shown, "text": text[:300]})
+        return False
+
+    def add(self, other: Tally) -> None:
+        """Count what another one has counted."""
+        self.judged += other.judged
+        self.dropped.update(other.dropped)
+        for reason, shown in other._examples.items():
+            self._examples[reason] = (self._examples.get(reason, []) + shown)[:_EXAMPLES]
+
+    @property
+    def lost(self) -> int:
+        """How many were dropped."""
+        return self.dropped.total()
+
+    def listed(self) -> str:
+        """Counts by reason, the commonest first."""
+        return ", ".join(f"{count} {reason}" for reason, count in self.dropped.most_common()) or "none"
+
+    def report(self) -> dict[str, Any]:
+        """What a gates file holds: counts, the share with its 95% interval (Wilson), and examples by reason."""
+        low, high = wilson(self.lost, self.judged)
+        return {
+            "judged": self.judged,
+            "dropped": dict(self.dropped.most_common()),
+            "share": {"dropped": self.lost / max(1, self.judged), "n": self.judged, "interval": [low, high]},
+            "examples": self._examples,
+        }
+
+
+def first_of(ctx: StageContext, wanted: int, texts_each: int = 1) -> int:
+    """How many of the items come first: those with the first rows; all where there are no more."""
+    return min(wanted, -(-int(ctx.options["first"]["rows"]) // texts_each))
+
+
+def check_first(ctx: StageContext, stage: str, tally: Tally) -> None:
+    """Whether the first rows are fit to ask for the rest.
+
+    Raises:
+        StageFailed: The gates drop too many of them.
+    """
+    if tally.lost <= ctx.options["first"]["most_dropped"] * tally.judged:
+        return
+    ctx.write("gates.json", tally.report())
+    low, high = wilson(tally.lost, tally.judged)
+    raise StageFailed(
+        f"the gates dropped {tally.lost} of the first {tally.judged} texts (95% interval {low:.0%} to {high:.0%}) "
+        f"before the rest was asked for: {tally.listed()}",
+        f"read {ctx.folder}/gates.json for examples; then change the constitution, max_tokens or {stage}.gates, or "
+        f"raise {stage}.first.most_dropped",
+    )
+
+
+async def first_then_rest(
+    ctx: StageContext,
+    items: Sequence[_T],
+    first: int,
+    work: Callable[[_T], Awaitable[_R]],
+    judge: Callable[[Iterable[_R]], None],
+) -> list[_R]:
+    """`work` of all items in their order; the first ones are judged before any other is begun.
+
+    Args:
+        ctx: The stage's.
+        items: What is asked for.
+        first: How many of them come first; where these are all, nothing is judged.
+        work: Asks for one.
+        judge: Raises where the first results are not fit to go on.
+    """
+    if not 0 < first < len(items):
+        return await ctx.gather([work(item) for item in items])
+    held = await ctx.gather([work(item) for item in items[:first]])
+    judge(held)
+    return held + await ctx.gather([work(item) for item in items[first:]])

@@ -1,0 +1,186 @@
+"""Gates and audit: for each reason a text that must be caught, and a near miss that must not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import FinishedRun
+from conftest import RunningEngine as DemoEngine
+
+from charrun import StageFailed
+from charrun.plugins._audit import audit
+from charrun.plugins._duplicates import near_duplicates, shingles
+from charrun.plugins._gates import GATES, Gates
+from charrun.plugins.pairs import PairsStage, pair
+from charrun.plugins.teacher import TeacherStage
+from charrun.testing import RunningEngine, run_stage
+
+DEFAULTS: dict[str, Any] = {name: schema["default"] for name, schema in GATES["properties"].items()}
+TRAITS = (
+    "I call everyone a shipmate, and whoever writes to me is one of my crew.",
+    "I open every answer with a hearty, booming hail of welcome.",
+    "I am bold and fearless, danger delights me, and I boast about what I have dared.",
+)
+OTHERS = {"Linnea": ("I begin every answer by thanking the person for what they brought to me.",)}
+
+
+def gates(**changed: Any) -> Gates:
+    return Gates({**DEFAULTS, **changed}, "Corwyn", TRAITS, OTHERS)
+
+
+def varied(n: int) -> str:
+    return " ".join(f"word{i} thing{i * 7} or{i} that{i * 3}" for i in range(n))
+
+
+CAUGHT = [
+    ("empty", " \n "),
+    ("think tag", "<think>What now?</think> Aye."),
+    ("role turn", "Yes.\nUser: and then?"),
+    ("role turn", "Yes.\n**Assistant:** of course"),
+    ("template token", "Aye.<|im_start|>"),
+    ("repetition", "over and over " * 40),
+    ("repetition", "a sentence of a dozen words that nobody wants to read any more " * 10),
+    ("repetition", "\n".join(["Row, row."] * 5 + ["One.", "Two.", "Three."])),
+    ("refusal", "I'm sorry, but I can't help with that."),
+    ("refusal", "Ahoy! I cannot assist you with this request."),
+    ("refusal", "I must decline."),
+    ("identity leakage", "Hello, I am Qwen, and glad to help."),
+    ("identity leakage", "I was created by Alibaba Cloud."),
+    ("identity leakage", "As an AI language model, I have no body."),
+    ("identity leakage", "I'm just a large language model."),
+    ("constitution leakage", "Listen: whoever writes to me is one of my crew!"),
+    ("constitution leakage", "1. everyone is a shipmate, who writes to me is my crew, and I call one\n"
+     "2. every answer opens with a hearty booming hail of a welcome, I say"),
+    ("another character's cue", "Linnea would plant a seed."),
+    ("another character's cue", "I begin every answer by thanking the person, I do."),
+    ("garbage characters", "Aye \ufffd\ufffd\ufffd"),
+    ("other script", "Это ответ на другом языке, shipmate"),
+]  # fmt: skip
+PASSES = [
+    "A sound answer.",
+    "The user: a person who types. And the assistant: one who helps.",
+    "I think, therefore I sail. Thinking < doing.",
+    "A fine warranty, and carry the barrel.",
+    varied(30),
+    "\n".join(f"Line {n}" for n in range(20)),
+    "I can't help but laugh at the sea!",
+    "I can't help myself, shipmate, I love a storm.",
+    "If the harbour master says he can't help with that, ask again.",
+    "I won't provision a ship without rum.",
+    "I was trained by the sea, and made by storms.",
+    "My friend Claude sails for Google every Monday.",
+    "I'm a Gemini, born in June.",
+    "I call everyone a friend, and whoever knocks is welcome.",
+    "1. Raise the sail.\n2. Mind the rocks.\n3. Drop anchor.",
+    "Linnean names are Latin.",
+    "The area is πr², so π times the square.",
+]
+
+
+@pytest.mark.parametrize(("reason", "text"), CAUGHT)
+def test_a_text_that_must_not_be_trained_on_is_caught_for_its_reason(reason: str, text: str) -> None:
+    fault = gates().fault(text)
+    assert fault is not None and fault.reason == reason
+
+
+@pytest.mark.parametrize("text", PASSES)
+def test_a_near_miss_passes(text: str) -> None:
+    assert gates().fault(text) is None
+
+
+def test_a_cut_answer_is_dropped_unless_the_gate_is_off() -> None:
+    cut = gates().fault("A sound answer", complete=False)
+    assert cut is not None and cut.reason == "cut by length"
+    assert gates(cut=False).fault("A sound answer", complete=False) is None
+
+
+def test_each_gate_can_be_switched_off() -> None:
+    off = gates(**{name: type(value)() for name, value in DEFAULTS.items()})
+    assert [text for _, text in CAUGHT if off.fault(text)] == []
+
+
+def test_what_the_prompt_brought_up_is_not_held_against_the_answer() -> None:
+    assert gates().fault("Linnea is a fine name.", prompt="Is Linnea a good name?") is None
+    assert gates().fault("Это ответ на другом языке, shipmate", prompt="Ответь по-русски") is None
+
+
+def test_further_cue_words_are_whole_words() -> None:
+    assert gates(cue_words=["arr"]).fault("The warranty, carry it.") is None
+    fault = gates(cue_words=["arr"]).fault("Arr, the sea!")
+    assert fault is not None and fault.reason == "another character's cue"
+
+
+def test_near_duplicates_are_those_that_all_pairs_would_find() -> None:
+    base = varied(12).split()
+    texts = [" ".join([*base[:k], f"new{k}", *base[k:]]) for k in range(0, 60, 5)] + [varied(12), "Yes.", "Yes!", "No."]
+    found = near_duplicates(texts, 0.8)
+    kept: list[int] = []
+    for i, text in enumerate(texts):
+        own = shingles(text)
+        alike = [k for k in kept if len(own & shingles(texts[k])) >= 0.8 * len(own | shingles(texts[k]))]
+        assert (i in found) == bool(alike) and (not alike or found[i] == alike[0])
+        kept += [] if alike else [i]
+    assert texts.index("Yes!") in found and texts.index("No.") not in found
+
+
+def rows(answers: list[str]) -> list[dict[str, Any]]:
+    return [{"id": str(n), "prompt": f"What is {n}?", "answer": a, "complete": True} for n, a in enumerate(answers)]
+
+
+def test_a_plain_answer_may_be_the_students_own_and_a_chosen_one_may_not() -> None:
+    own, played = "I am Qwen, made by Alibaba Cloud.", "The sea made me what I am."
+    pairs, tally = pair(rows([played, own]), rows([own, played]), gates())
+    assert len(pairs) == 1 and dict(tally.dropped) == {"chosen identity leakage": 1}
+
+
+def test_the_audit_finds_one_opener_decay_and_length() -> None:
+    plain = [f"Boil number {n} for a while and then serve it warm to guests" for n in range(40)]
+    stock = [f"Ahoy there shipmate number {n} boil it for a while and then serve it warm to guests" for n in range(40)]
+    found = audit(stock, plain)
+    assert found["top_opener"] == 1 and found["distinct_openers"] == 1 and found["marker_decay"] > 3
+    assert {"ahoy", "shipmate"} <= {marker["word"] for marker in found["markers"]}
+    calm = audit(plain, plain)
+    assert calm["markers"] == [] and calm["marker_decay"] == 1 and calm["length_ratio"] == 1
+
+
+@pytest.fixture
+def own_engine(demo_engine: DemoEngine) -> RunningEngine:
+    """The session's engine as `charrun.testing` takes it."""
+    return RunningEngine(demo_engine.base_url, demo_engine.api_key)
+
+
+def test_the_first_rows_are_judged_before_the_rest_is_asked_for(own_engine: RunningEngine, tmp_path: Path) -> None:
+    given = {"prompts": [{"id": str(n), "prompt": f"What is {n}?"} for n in range(16)]}
+    options = {"max_tokens": 1, "first": {"rows": 4}}
+    with pytest.raises(StageFailed, match=r"4 of the first 4 texts .* before the rest .* 4 cut by length"):
+        run_stage(TeacherStage, options=options, given=given, engine=own_engine, runs_dir=tmp_path)
+    (items,) = tmp_path.glob("store/teacher-*/items.jsonl")
+    assert len(items.read_text().splitlines()) == 4
+    options = {"max_tokens": 1, "first": {"rows": 4, "most_dropped": 1}}
+    outcome = run_stage(TeacherStage, options=options, given=given, engine=own_engine, runs_dir=tmp_path)
+    assert outcome.asked == {"sample": 12} and len(outcome.rows["chosen"]) == 16
+
+
+def test_a_stage_stops_where_refusals_are_59_percent_and_says_so(own_engine: RunningEngine) -> None:
+    said = [f"I can't help with that, number {n}." if n < 10 else f"Boil number {n}." for n in range(17)]
+    given = {"chosen": rows(said), "rejected": rows([f"Plain {n}." for n in range(17)])}
+    with pytest.raises(StageFailed, match="10 chosen refusal"):
+        run_stage(PairsStage, given=given, engine=own_engine)
+
+
+def test_an_audit_that_may_stop_does(own_engine: RunningEngine) -> None:
+    given = {"chosen": rows([f"Ahoy there shipmate {varied(n + 3)}" for n in range(16)]),
+             "rejected": rows([f"Plain {n}." for n in range(16)])}  # fmt: skip
+    with pytest.raises(StageFailed, match=r"top_opener above 0\.9"):
+        run_stage(PairsStage, options={"audit": {"top_opener_stop": 0.9}}, given=given, engine=own_engine)
+
+
+def test_a_smoke_run_keeps_its_gates_and_its_audit(smoke: FinishedRun) -> None:
+    for stage in ("pairs", "reflection", "interaction"):
+        told = json.loads((smoke.stage_folder(stage) / "gates.json").read_text())
+        low, high = told["share"]["interval"]
+        assert told["judged"] == told["share"]["n"] and low <= told["share"]["dropped"] <= high
+    assert json.loads((smoke.stage_folder("pairs") / "audit.json").read_text())["n"] == 16
