@@ -194,11 +194,14 @@ def _fitted(
         ],
         "clear_changes": clear,
         "correlations": alike,
-        "profile": {trait: float(fits[trained[-1]].strengths[i]) for i, trait in enumerate(traits)},
-        "profile_before": {trait: float(base.strengths[i]) for i, trait in enumerate(traits)},
+        "profile": _named(traits, fits[trained[-1]]),
+        "profile_before": _named(traits, base),
+        "profile_again": _named(traits, again),
         "notes": [
             *notes,
-            "A change is one of the probability that the trait is taken before an average one (Bradley-Terry).",
+            "Differences here are of the probability that the trait is taken before an average one (Bradley-Terry), "
+            "with intervals and p of a paired bootstrap over comparisons.",
+            *(_raised(name, expected, row) for name, row in meant),
             "Traits whose change has an interval without 0 (5% would by chance): "
             + ", ".join(f"{name} {n} of {len(traits)}" for name, n in clear.items()),
             *(_correlation(each) for each in alike),
@@ -278,6 +281,10 @@ def _profile_rows(traits: Sequence[str], fits: Mapping[str, Profile]) -> list[Ro
     ]
 
 
+def _named(traits: Sequence[str], fit: Profile) -> dict[str, float]:
+    return dict(zip(traits, fit.strengths.tolist(), strict=True))
+
+
 def _taken(planned: Sequence[Comparison], won: Sequence[str | None], model: str, trait: str) -> Row:
     """How often a model took a trait, of the comparisons with a verdict that offered it."""
     offered = [i for i, c in enumerate(planned) if trait in (c.first, c.second) and won[i] is not None]
@@ -286,6 +293,11 @@ def _taken(planned: Sequence[Comparison], won: Sequence[str | None], model: str,
 
 def _difference(model: str, trait: str, row: Row) -> Row:
     return {"model": model, "trait": trait, "against": BASE, **{key: row[key] for key in _DIFFERENCE}}
+
+
+def _raised(model: str, expected: Sequence[str], row: Row) -> str:
+    told = f"{100 * row['value']:+.1f} points, 95% interval {100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
+    return f"{model}, mean of {', '.join(expected)}: {told}, p {row['p']:.2g}, {row['n']} comparisons"
 
 
 def _correlation(row: Row) -> str:

@@ -54,6 +54,7 @@ def test_what_is_built_in(whole: Registry) -> None:
     assert set(whole.stages) == {
         "prompts", "teacher", "student", "pairs", "dpo", "reflection", "interaction", "sft", "evaluate", "export",
         "robustness", "second_turn", "prefill_attack", "off_switch", "scaffolds",
+        "judge", "coherence", "preferences", "capability",
     }  # fmt: skip
     assert set(whole.engines) == {"local", "tinker"}
     assert set(whole.characters) == {path.stem for path in (SPECS / "characters").glob("*.yaml")}
