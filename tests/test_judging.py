@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import REPOSITORY, FinishedRun, charrun
+from conftest import REPOSITORY, SPECS, FinishedRun, charrun
 
 from charrun.plugins._judging import shipped
 from charrun.plugins._statistics import wilson
@@ -40,6 +40,9 @@ stages:
     with: {{prompts: 20, checkpoints: {{sft: "${{vars.sft}}"}}, against: prompted, judge_max_tokens: 64}}
   - uses: coherence
     with: {{prompts: 20, checkpoints: {{sft: "${{vars.sft}}"}}, against: prompted, judge_max_tokens: 64}}
+"""
+UNUSABLE = """  - {uses: preferences, with: {traits: bad.txt, expected: [loud]}}
+  - {uses: capability, with: {questions: bad.jsonl}}
 """
 STAGES = (JudgeStage, CoherenceStage, PreferencesStage, CapabilityStage)
 
@@ -125,9 +128,10 @@ def engine(demo_engine: Any) -> RunningEngine:
 @pytest.fixture(scope="module")
 def untrained(service: tinker.ServiceClient) -> dict[str, Any]:
     """A checkpoint of an adapter that took no step: it says what the base model says."""
-    client = service.create_lora_training_client(base_model="charrun/demo-student", rank=4, seed=1)
-    path = client.save_weights_for_sampler("untrained").result().path
-    return {"stage": "dpo", "base_model": "charrun/demo-student", "sampler": path, "fingerprint": "untrained"}
+    client = service.create_lora_training_client(base_model="charrun/demo-student", rank=4, seed=1).result()
+    state, sampler = client.save_state("untrained"), client.save_weights_for_sampler("untrained")
+    paths = {"state": state.result().path, "sampler": sampler.result().path}
+    return {"stage": "dpo", "base_model": "charrun/demo-student", "fingerprint": "untrained", **paths}
 
 
 def measure(stage: Any, options: dict[str, Any], checkpoint: dict[str, Any], engine: RunningEngine) -> Any:
@@ -190,16 +194,14 @@ def test_a_judge_that_answers_something_else_gives_no_rate(untrained: dict[str, 
     assert all(each["judge_at_a"] and each["at_a"] is None for each in written(outcome, "verdicts.jsonl"))
 
 
-def test_a_pool_or_questions_that_cannot_be_used_are_told_before_a_run(
-    untrained: dict[str, Any], engine: RunningEngine, tmp_path: Path
-) -> None:
-    from charrun import SpecError
-
-    bad = tmp_path / "bad"
+def test_a_pool_or_questions_that_cannot_be_used_are_told_before_a_run(tmp_path: Path) -> None:
+    bad, questions, spec = tmp_path / "bad.txt", tmp_path / "bad.jsonl", tmp_path / "spec.yaml"
     bad.write_text("bold\nbold\nvery shy\n")
-    with pytest.raises(SpecError) as found:
-        measure(PreferencesStage, {"traits": str(bad), "expected": ["loud"]}, untrained, engine)
-    told = found.value.render()
+    questions.write_text('{"question": "?", "options": ["a", "b", "c", "c"], "answer": 0}\nnothing\n')
+    spec.write_text(
+        (SPECS / "pirate-smoke.yaml").read_text().replace("  - export ", UNUSABLE + "  - export ").replace("../", "")
+    )
+    told = problems_of(spec, tmp_path)
     for each in (
         "'bold' is listed twice",
         "'very shy' is not one word",
@@ -207,11 +209,21 @@ def test_a_pool_or_questions_that_cannot_be_used_are_told_before_a_run(
         "'loud' is not in the pool",
     ):
         assert each in told
-    bad.write_text('{"question": "?", "options": ["a", "b", "c", "c"], "answer": 0}\nnothing\n')
+    assert "line 1: its options must be four different texts" in told and "line 2: it is no JSON" in told
+
+
+def problems_of(path: Path, runs_dir: Path) -> str:
+    """What would be said before a run."""
+    from charrun import SpecError
+    from charrun.commands.loading import load
+    from charrun.pipeline.checks import check_cells
+    from charrun.pipeline.choice import choose
+    from charrun.pipeline.run import plan_cells
+
+    loaded = load(str(path), plugins=False)
     with pytest.raises(SpecError) as found:
-        measure(CapabilityStage, {"questions": str(bad)}, untrained, engine)
-    assert "line 1: its options must be four different texts" in found.value.render()
-    assert "line 2: it is no JSON" in found.value.render()
+        check_cells(plan_cells(choose(loaded.spec, loaded.registry), loaded.registry, runs_dir))
+    return found.value.render()
 
 
 def test_the_questions_are_many_sound_and_no_place_is_the_right_one() -> None:
