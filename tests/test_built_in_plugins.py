@@ -97,6 +97,8 @@ def using(kind: str, name: str, whole: Registry) -> str:
         return text.replace("[pirate]", f"[{name}]")
     if kind == "scale":
         return text.replace("[smoke]", f"[{name}]")
+    if kind == "stage" and f"- {name}" not in text and f"uses: {name}" not in text:
+        return text.replace("  - export  ", f"  - {name}\n  - export  ")
     return text.replace("engine: auto", f"engine: {name}") if kind == "engine" else text
 
 
