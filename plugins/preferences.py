@@ -123,7 +123,8 @@ class PreferencesStage(Stage):
     async def run(self, ctx: StageContext) -> None:
         """Plan the comparisons, let every model make them, judge, fit."""
         traits = _pool(ctx)
-        _, prompts, overlap = await evaluation.questions(ctx)
+        held = await evaluation.held_out(ctx)
+        prompts, overlap = held.test, held.overlap(held.test)
         evaluation.tell_overlap(ctx, overlap)
         planned = schedule(traits, prompts, ctx.options["rounds"], ctx.rng("preferences", "schedule"))
         base, *trained = await evaluation.models(ctx)
