@@ -70,7 +70,7 @@ def test_log_likelihoods_are_the_engines_and_a_greedy_answer_is_greedy(asker: As
 
 
 @pytest.mark.slow
-def test_the_harness_runs_a_task_on_a_checkpoint_and_on_its_base_model(smoke: FinishedRun, tmp_path: Path) -> None:
+def test_the_harness_runs_a_task_on_a_checkpoint(smoke: FinishedRun, tmp_path: Path) -> None:
     pytest.importorskip("lm_eval", reason="pip install 'charrun[lm-eval]'")
     data = tmp_path / "data.jsonl"
     rows = [{"question": f"What is {n} plus 1?", "options": [str(n), str(n + 1)], "answer": 1} for n in range(8)]
