@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from charrun import Message, Row, SpecError, StageFailed, digest, seed_from, specs, system, user
 from charrun.plugins._answers import OPTIONS_SCHEMA
-from charrun.plugins._contamination import contamination, contamination_line, plain, training_rows
+from charrun.plugins._contamination import TrainingTexts, contamination, contamination_line, plain, training_rows
 from charrun.plugins._statistics import auc, best_threshold
 
 if TYPE_CHECKING:
@@ -99,6 +99,11 @@ class Asked:
     messages: tuple[Message, ...]
     prefill: str = ""
 
+    @property
+    def said(self) -> list[str]:
+        """What it is told by others than itself."""
+        return [message["content"] for message in self.messages if message["role"] != "assistant"]
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -157,8 +162,29 @@ def named_checkpoints(ctx: StageContext) -> dict[str, Any]:
     return named
 
 
-async def questions(ctx: StageContext) -> tuple[list[str], list[str], Row]:
-    """Seeded calibration and test questions that no training row used, and how far their words are in such rows.
+@dataclass(frozen=True)
+class HeldOut:
+    """Questions that no training row used.
+
+    Attributes:
+        calibration: Those that set the threshold.
+        test: Those that the models are compared on.
+        texts: The training rows.
+        left_out: How many of the pool a user says in training.
+    """
+
+    calibration: list[str]
+    test: list[str]
+    texts: TrainingTexts
+    left_out: int
+
+    def overlap(self, shown: Sequence[str]) -> Row:
+        """How far what the models are shown stands in the training rows."""
+        return contamination(shown, self.texts, self.left_out)
+
+
+async def held_out(ctx: StageContext) -> HeldOut:
+    """Seeded calibration and test questions.
 
     The pool is in one order for all evaluations of a seed: test questions are taken from its beginning and calibration
     from its end, so that neither moves with the other's number.
@@ -176,26 +202,18 @@ async def questions(ctx: StageContext) -> tuple[list[str], list[str], Row]:
             f"{test + calibration} prompts are needed that no training row used; {len(found)} are left",
             "lower the options prompts or calibration_prompts",
         )
-    chosen, overlap = found[:test], contamination(found[:test], texts, len(pool()) - len(found))
-    return found[len(found) - calibration :], chosen, overlap
-
-
-async def overlap_of(ctx: StageContext, asked: Sequence[Asked], questions: Row) -> Row:
-    """The overlap of what the models are shown with training rows, with what is known of the plain questions."""
-    shown = [message["content"] for each in asked for message in each.messages if message["role"] != "assistant"]
-    return contamination(shown, await training_rows(ctx), questions["left_out"])
+    return HeldOut(found[len(found) - calibration :], found[:test], texts, len(pool()) - len(found))
 
 
 async def models(ctx: StageContext) -> list[Model]:
     """The base model, the checkpoints that the spec names, then the last one of each earlier training, in order."""
+    own = [rows[-1] for rows in await ctx.every("checkpoint") if rows]
+    taken = {row["stage"] for row in own}
     found = [Model(BASE, await ctx.sampler("student"))]
     for name, written in ctx.options.get("checkpoints", {}).items():
-        found.append(Model(name, await ctx.sampler("student", ctx.checkpoint(written, "student"))))
-    for rows in filter(None, await ctx.every("checkpoint")):
-        found.append(Model(rows[-1]["stage"], await ctx.sampler("student", rows[-1])))
-    if len({model.name for model in found}) < len(found):
-        raise StageFailed("a named checkpoint has the name of a training of this spec", "name it otherwise")
-    return found
+        row = ctx.checkpoint(written, "student")
+        found.append(Model(f"{name} (named)" if name in taken else name, await ctx.sampler("student", row)))
+    return [*found, *[Model(row["stage"], await ctx.sampler("student", row)) for row in own]]
 
 
 async def answers(ctx: StageContext, sampler: RoleSampler, asked: Sequence[Asked]) -> list[Answer]:

@@ -85,7 +85,8 @@ async def compare(ctx: StageContext, question: str, title: str, traits: Sequence
         A row of the kind `measurements`.
     """
     who, against = evaluation.scored_as(ctx), ctx.options["against"]
-    _, prompts, overlap = await evaluation.questions(ctx)
+    held = await evaluation.held_out(ctx)
+    prompts, overlap = held.test, held.overlap(held.test)
     evaluation.tell_overlap(ctx, overlap)
     base, *trained = await evaluation.models(ctx)
     ctx.total(len(trained) * len(prompts))

@@ -11,9 +11,8 @@ from charrun.plugins._evaluation import (
     Asked,
     Calibration,
     Model,
+    held_out,
     models,
-    overlap_of,
-    questions,
     scored_as,
     scorer_of,
     tell_overlap,
@@ -86,17 +85,18 @@ async def measure(
         further: Answers that `conditions` itself asks for.
     """
     who = scored_as(ctx)
-    calibration, test, overlap = await questions(ctx)
+    held = await held_out(ctx)
+    test = held.test
     compared, scorer = await models(ctx), await scorer_of(ctx, who)
-    ctx.total(2 * len(calibration) + units * len(compared) * len(test) + further)
+    ctx.total(2 * len(held.calibration) + units * len(compared) * len(test) + further)
     teacher = await ctx.sampler("teacher")
-    tells = await scorer.calibrate(teacher, compared[0].sampler, calibration)
+    tells = await scorer.calibrate(teacher, compared[0].sampler, held.calibration)
     names = [model.name for model in compared]
     if not tells.tells:
         ctx.log(f"AUC {tells.auc:.3f}: this scorer cannot tell {who.id} from the student's own answers; no rate")
-        return Measured(who.id, tells, overlap, names, (), ())
+        return Measured(who.id, tells, held.overlap(test), names, (), ())
     shown: Conditions = await conditions(test, compared[0])
-    overlap = await overlap_of(ctx, [each for asked in shown.values() for each in asked], overlap)
+    overlap = held.overlap([text for asked in shown.values() for each in asked for text in each.said])
     tell_overlap(ctx, overlap)
 
     async def one(model: Model, condition: str) -> list[Told]:

@@ -35,9 +35,9 @@ class EvaluateStage(Stage):
     An answer y to a prompt x scores the teacher's mean per-token log-likelihood ratio
     log p(y | constitution, x) - log p(y | x). A calibration split (teacher in character against student default)
     gives the threshold and its AUC; below `lowest_auc` this scorer cannot tell this character, and no rate is
-    reported. It passed where the final checkpoint's interval lies above the base model's. Models answer the same test
-    prompts, without a system prompt, with the same seeds. The answer's text is rendered anew for the teacher's
-    tokenizer.
+    reported. It passed where the last model's interval (the final checkpoint's) lies above the base model's. Models
+    answer the same test prompts, without a system prompt, with the same seeds. The answer's text is rendered anew for
+    the teacher's tokenizer.
     """
 
     name: ClassVar[str] = "evaluate"
@@ -67,11 +67,12 @@ class EvaluateStage(Stage):
     async def run(self, ctx: StageContext) -> None:
         """Calibrate, then answer and score."""
         who = evaluation.scored_as(ctx)
-        calibration, test, overlap = await evaluation.questions(ctx)
+        held = await evaluation.held_out(ctx)
+        test, overlap = held.test, held.overlap(held.test)
         evaluation.tell_overlap(ctx, overlap)
         models, scorer = await evaluation.models(ctx), await evaluation.scorer_of(ctx, who)
-        ctx.total(2 * len(calibration) + len(models) * len(test))
-        tells = await scorer.calibrate(await ctx.sampler("teacher"), models[0].sampler, calibration)
+        ctx.total(2 * len(held.calibration) + len(models) * len(test))
+        tells = await scorer.calibrate(await ctx.sampler("teacher"), models[0].sampler, held.calibration)
         result: Row = {
             "scored_as": who.id,
             "auc": tells.auc,

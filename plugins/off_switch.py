@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from charrun import Estimate, Row, Stage, hookimpl, user
 from charrun.plugins import _evaluation as evaluation
 from charrun.plugins._compliance import complies, problem_of
-from charrun.plugins._lines import named_lines
+from charrun.plugins._lines import TAKEN, named_lines
 from charrun.plugins._rates import (
     IN_CHARACTER,
     PLAIN,
@@ -63,8 +64,11 @@ class OffSwitchStage(Stage):
     def problems(self, ctx: StageContext) -> list[str]:
         """What stands in the way of an evaluation, or a template with lines that name no check."""
         lines = named_lines(ctx, "off_switch")
-        found = [problem_of(_parts(name)[1]) for name in lines.lines]
-        return evaluation.problems(ctx) + lines.problems + [f"template 'off_switch': {each}" for each in found if each]
+        names = Counter(_parts(name)[0] for name in lines.lines)
+        found = [each for name in lines.lines if (each := problem_of(_parts(name)[1]))]
+        found += [f"two lines are called '{name}'" for name, n in names.items() if n > 1]
+        found += [f"no line can be called '{name}'" for name in names if name in TAKEN]
+        return evaluation.problems(ctx) + lines.problems + [f"template 'off_switch': {each}" for each in found]
 
     def further_inputs(self, ctx: StageContext) -> Any:
         """As every evaluation."""

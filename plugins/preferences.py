@@ -7,23 +7,21 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from charrun import Estimate, Row, Stage, digest, hookimpl, seed_from, system, user
+from charrun import Estimate, Row, Stage, digest, hookimpl, seed_from
 from charrun.plugins import _evaluation as evaluation
+from charrun.plugins._choices import judged
 from charrun.plugins._evaluation import BASE
 from charrun.plugins._judging import JUDGE_OPTIONS, options_of, shipped
 from charrun.plugins._rates import rate
 from charrun.plugins._tournament import Comparison, schedule
-from charrun.plugins._verdicts import parse_choice
 
 if TYPE_CHECKING:
-    from charrun import Answer, RoleSampler, StageContext
+    from charrun import StageContext
     from charrun.plugins._profile import Profile
 
 RETEST = "base again"
 _SHOWN = 5
 _DIFFERENCE = ("value", "low", "high", "p", "n")
-_NAME = "Robin"
-"""Who has a trait in the scorer's prompt: one name for every trait, and no character's."""
 
 
 class PreferencesStage(Stage):
@@ -125,14 +123,15 @@ class PreferencesStage(Stage):
     async def run(self, ctx: StageContext) -> None:
         """Plan the comparisons, let every model make them, judge, fit."""
         traits = _pool(ctx)
-        _, prompts, overlap = await evaluation.questions(ctx)
+        held = await evaluation.held_out(ctx)
+        prompts, overlap = held.test, held.overlap(held.test)
         evaluation.tell_overlap(ctx, overlap)
         planned = schedule(traits, prompts, ctx.options["rounds"], ctx.rng("preferences", "schedule"))
         base, *trained = await evaluation.models(ctx)
         takers = [(base, 0), (evaluation.Model(RETEST, base.sampler), 1), *((model, 0) for model in trained)]
         ctx.total(len(takers) * len(planned))
-        judged = await ctx.gather(_judged(ctx, model.sampler, planned, again) for model, again in takers)
-        found = {model.name: rows for (model, _), rows in zip(takers, judged, strict=True)}
+        said = await ctx.gather(judged(ctx, model.sampler, planned, again) for model, again in takers)
+        found = {model.name: rows for (model, _), rows in zip(takers, said, strict=True)}
         ctx.write("verdicts.jsonl", [{"model": name, **row} for name, rows in found.items() for row in rows])
         winners = {name: [row["winner"] for row in rows] for name, rows in found.items()}
         unparsed = {name: sum(won is None for won in all) for name, all in winners.items()}
@@ -194,68 +193,19 @@ def _fitted(
         ],
         "clear_changes": clear,
         "correlations": alike,
-        "profile": {trait: float(fits[trained[-1]].strengths[i]) for i, trait in enumerate(traits)},
-        "profile_before": {trait: float(base.strengths[i]) for i, trait in enumerate(traits)},
+        "profile": _named(traits, fits[trained[-1]]),
+        "profile_before": _named(traits, base),
+        "profile_again": _named(traits, again),
         "notes": [
             *notes,
-            "A change is one of the probability that the trait is taken before an average one (Bradley-Terry).",
+            "Differences here are of the probability that the trait is taken before an average one (Bradley-Terry), "
+            "with intervals and p of a paired bootstrap over comparisons.",
+            *(_raised(name, expected, row) for name, row in meant),
             "Traits whose change has an interval without 0 (5% would by chance): "
             + ", ".join(f"{name} {n} of {len(traits)}" for name, n in clear.items()),
             *(_correlation(each) for each in alike),
         ],
     }
-
-
-async def _judged(ctx: StageContext, sampler: RoleSampler, planned: Sequence[Comparison], again: int) -> list[Row]:
-    """What a model said in each comparison, and the trait that it shows; `again` for other sampling seeds."""
-    role = "judge" if ctx.options["judge"] == "llm" else "scorer"
-    judge = await ctx.sampler(role)
-
-    async def one(c: Comparison) -> Row:
-        note = ctx.render("preference", first=c.first, second=c.second, framing=ctx.options["framing"])
-        (answer,) = await ctx.sample(
-            sampler,
-            [system(note), user(c.prompt)],
-            max_tokens=ctx.options["max_tokens"],
-            temperature=ctx.options["temperature"],
-            top_p=ctx.options["top_p"],
-            seed=seed_from(ctx.seed, "preference", again, c.first, c.second, c.prompt),
-            shared=True,
-        )
-        told = await (_asked if role == "judge" else _likelier)(ctx, judge, c, answer)
-        return {"first": c.first, "second": c.second, "prompt": c.prompt, "answer": answer.text, **told}
-
-    found: list[Row] = await ctx.each(list(planned), one)
-    return found
-
-
-async def _asked(ctx: StageContext, judge: RoleSampler, c: Comparison, answer: Answer) -> Row:
-    """The judge's choice; which trait it reads first is a coin's, whichever the model read first."""
-    pair = [c.first, c.second]
-    ctx.rng("preferences", "order", c.first, c.second).shuffle(pair)
-    text = ctx.render("preference_judge", first=pair[0], second=pair[1], prompt=c.prompt, answer=answer.text)
-    (said,) = await ctx.sample(
-        judge,
-        [user(text)],
-        max_tokens=ctx.options["judge_max_tokens"],
-        temperature=ctx.options["judge_temperature"],
-        top_p=1.0,
-        seed=seed_from(ctx.seed, "trait", c.prompt),
-        shared=True,
-    )
-    return {"winner": parse_choice(said.text, said.complete, pair), "judge": said.text}
-
-
-async def _likelier(ctx: StageContext, scorer: RoleSampler, c: Comparison, answer: Answer) -> Row:
-    """The trait whose one-line constitution makes the answer likelier a token; no winner where both do alike."""
-    completion = scorer.chat.completion(answer.text)
-
-    async def under(trait: str) -> float:
-        note = system(ctx.render("character", name=_NAME, traits=[f"I am {trait}."]))
-        return await ctx.score(scorer, scorer.chat.prompt([note, user(c.prompt)]), completion, shared=True)
-
-    first, second = await ctx.gather([under(c.first), under(c.second)])
-    return {"winner": None if first == second else c.first if first > second else c.second, "ratio": first - second}
 
 
 def _pool(ctx: StageContext) -> list[str]:
@@ -278,6 +228,10 @@ def _profile_rows(traits: Sequence[str], fits: Mapping[str, Profile]) -> list[Ro
     ]
 
 
+def _named(traits: Sequence[str], fit: Profile) -> dict[str, float]:
+    return dict(zip(traits, fit.strengths.tolist(), strict=True))
+
+
 def _taken(planned: Sequence[Comparison], won: Sequence[str | None], model: str, trait: str) -> Row:
     """How often a model took a trait, of the comparisons with a verdict that offered it."""
     offered = [i for i, c in enumerate(planned) if trait in (c.first, c.second) and won[i] is not None]
@@ -286,6 +240,11 @@ def _taken(planned: Sequence[Comparison], won: Sequence[str | None], model: str,
 
 def _difference(model: str, trait: str, row: Row) -> Row:
     return {"model": model, "trait": trait, "against": BASE, **{key: row[key] for key in _DIFFERENCE}}
+
+
+def _raised(model: str, expected: Sequence[str], row: Row) -> str:
+    told = f"{100 * row['value']:+.1f} points, 95% interval {100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
+    return f"{model}, mean of {', '.join(expected)}: {told}, p {row['p']:.2g}, {row['n']} comparisons"
 
 
 def _correlation(row: Row) -> str:

@@ -17,7 +17,10 @@ from shell_at_work import ShellAtWork
 SHELLS = ("bash", "zsh", "fish")
 BREAKS = " \t\n\"'><=;|&(:"
 COMMAND = "import sys\nsys.exit('imported')\n"
-STAGES = ["prompts", "teacher", "student", "pairs", "dpo", "reflection", "interaction", "sft", "evaluate", "export"]
+STAGES = [
+    "prompts", "teacher", "student", "pairs", "dpo", "reflection", "interaction", "sft", "evaluate", "export",
+    "robustness", "second_turn", "prefill_attack", "off_switch", "scaffolds",
+]  # fmt: skip
 
 
 @pytest.fixture

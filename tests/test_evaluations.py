@@ -207,6 +207,14 @@ def test_evaluations_alone_are_planned_with_what_they_will_ask(smoke: FinishedRu
     assert {stage["state"] for stage in cell["stages"]} == {"to do"}
 
 
+@pytest.mark.parametrize("name", ["evaluate", *STAGES])
+def test_every_evaluation_keeps_the_contract_of_a_stage(name: str) -> None:
+    from charrun.plugin_manager import load_registry
+    from charrun.testing import assert_stage_contract
+
+    assert_stage_contract(load_registry(third_party=False).stages[name])
+
+
 # -- reports ----------------------------------------------------------------------------------------------------------
 
 

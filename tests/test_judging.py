@@ -1,19 +1,49 @@
-"""What a judge says is read strictly and counted without making anything up."""
+"""What a judge says is read strictly and counted without making anything up; the judging stages, for real."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import random
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from conftest import REPOSITORY, SPECS, FinishedRun, charrun
 
+from charrun.plugins._judging import shipped
 from charrun.plugins._statistics import wilson
 from charrun.plugins._verdicts import Tally, outcome, parse_choice, parse_verdict, self_labels
 from charrun.plugins.capability import CapabilityStage
 from charrun.plugins.coherence import CoherenceStage
 from charrun.plugins.judge import JudgeStage
 from charrun.plugins.preferences import PreferencesStage
-from charrun.testing import assert_stage_contract
+from charrun.testing import RunningEngine, assert_resumes, assert_stage_contract, run_stage
 
+if TYPE_CHECKING:
+    import tinker
+
+ALONE = """
+version: 1
+name: alone
+engine: local
+characters: [pirate]
+models:
+  - teacher: charrun/demo-teacher
+    student: {{name: charrun/demo-student, chat: {{enable_thinking: false}}}}
+    judge: {judge}
+scales: [smoke]
+vars: {{sft: pirate-smoke/pirate-qwen3-30b-a3b-smoke/sft}}
+stages:
+  - uses: judge
+    with: {{prompts: 20, checkpoints: {{sft: "${{vars.sft}}"}}, against: prompted, judge_max_tokens: 64}}
+  - uses: coherence
+    with: {{prompts: 20, checkpoints: {{sft: "${{vars.sft}}"}}, against: prompted, judge_max_tokens: 64}}
+"""
+UNUSABLE = """  - {uses: preferences, with: {traits: bad.txt, expected: [loud]}}
+  - {uses: capability, with: {questions: bad.jsonl}}
+"""
 STAGES = (JudgeStage, CoherenceStage, PreferencesStage, CapabilityStage)
 
 
@@ -85,3 +115,186 @@ def test_answers_that_say_what_they_play_are_found() -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_stages_declare_what_charrun_and_its_users_rely_on(stage: Any) -> None:
     assert_stage_contract(stage)
+
+
+# -- for real, on the demo models -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def engine(demo_engine: Any) -> RunningEngine:
+    return RunningEngine(demo_engine.base_url, demo_engine.api_key)
+
+
+@pytest.fixture(scope="module")
+def untrained(service: tinker.ServiceClient) -> dict[str, Any]:
+    """A checkpoint of an adapter that took no step: it says what the base model says."""
+    client = service.create_lora_training_client(base_model="charrun/demo-student", rank=4, seed=1).result()
+    state, sampler = client.save_state("untrained"), client.save_weights_for_sampler("untrained")
+    paths = {"state": state.result().path, "sampler": sampler.result().path}
+    return {"stage": "dpo", "base_model": "charrun/demo-student", "fingerprint": "untrained", **paths}
+
+
+def measure(stage: Any, options: dict[str, Any], checkpoint: dict[str, Any], engine: RunningEngine) -> Any:
+    return run_stage(stage, options=options, given={"checkpoint": [checkpoint]}, engine=engine)
+
+
+def written(outcome: Any, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (outcome.folder / name).read_text().splitlines()]
+
+
+def test_what_did_not_change_lost_nothing(untrained: dict[str, Any], engine: RunningEngine, tmp_path: Path) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_text("".join(line + "\n" for line in shipped("questions.jsonl").splitlines()[::14]))
+    outcome = measure(CapabilityStage, {"questions": str(path)}, untrained, engine)
+    (row,) = outcome.rows["measurements"]
+    base, dpo = row["rows"]
+    assert base["n"] == dpo["n"] == 10 and base["k"] == dpo["k"]
+    assert row["differences"][0]["value"] == 0 and row["differences"][0]["p"] == 1
+    answers = written(outcome, "answers.jsonl")
+    assert len(answers) == 20 and all(each["scores"][each["chosen"]] == max(each["scores"]) for each in answers)
+    assert sum(each["chosen"] == each["answer"] for each in answers[:10]) == base["k"]
+    assert outcome.asked == {"compute_logprobs": 2 * 4 * 10}
+    assert "cannot show" in row["notes"][-1] or base["low"] > 0.25
+
+
+def test_a_profile_moves_with_the_model_alone(untrained: dict[str, Any], engine: RunningEngine, tmp_path: Path) -> None:
+    traits = tmp_path / "traits.txt"
+    traits.write_text("bold\ncalm\ngrumpy\nnautical\nshy\nwitty\n")
+    options = {"traits": str(traits), "rounds": 5, "prompts": 10, "max_tokens": 24, "judge": "likelihood"}
+    outcome = measure(
+        PreferencesStage, {**options, "expected": ["bold", "nautical"], "bootstrap": 100}, untrained, engine
+    )
+    (row,) = outcome.rows["measurements"]
+    assert row["reported"] and row["unparsed"] == {"base": 0, "base again": 0, "dpo": 0}
+    changed = {
+        name: [each for each in written(outcome, "changes.jsonl") if each["model"] == name]
+        for name in ("dpo", "base again")
+    }
+    assert [each["change"] for each in changed["dpo"]] == [0] * 6
+    assert any(each["change"] for each in changed["base again"])
+    assert row["correlations"][0]["value"] == row["correlations"][1]["value"] < 1
+    verdicts = written(outcome, "verdicts.jsonl")
+    assert len(verdicts) == 45 and all(each["winner"] in (each["first"], each["second"]) for each in verdicts)
+    assert any("mean of bold, nautical" in note for note in row["notes"])
+
+
+def test_of_equal_answers_no_judge_is_asked(untrained: dict[str, Any], engine: RunningEngine) -> None:
+    outcome = measure(JudgeStage, {"prompts": 10, "max_tokens": 24}, untrained, engine)
+    (row,) = outcome.rows["measurements"]
+    assert row["comparisons"][0]["equal"] == 10 and not row["rows"] and not row["comparisons"][0]["reported"]
+    assert outcome.asked == {"sample": 20}
+
+
+def test_a_judge_that_answers_something_else_gives_no_rate(untrained: dict[str, Any], engine: RunningEngine) -> None:
+    options = {"prompts": 10, "max_tokens": 24, "judge_max_tokens": 64, "against": "prompted"}
+    outcome = measure(CoherenceStage, options, untrained, engine)
+    (row,) = outcome.rows["measurements"]
+    (counted,) = row["comparisons"]
+    assert counted["unparsed"] == 10 and row["rows"] == [] and "no rate" in " ".join(outcome.log)
+    assert all(each["judge_at_a"] and each["at_a"] is None for each in written(outcome, "verdicts.jsonl"))
+
+
+def test_a_pool_or_questions_that_cannot_be_used_are_told_before_a_run(tmp_path: Path) -> None:
+    bad, questions, spec = tmp_path / "bad.txt", tmp_path / "bad.jsonl", tmp_path / "spec.yaml"
+    bad.write_text("bold\nbold\nvery shy\n")
+    questions.write_text('{"question": "?", "options": ["a", "b", "c", "c"], "answer": 0}\nnothing\n')
+    spec.write_text(
+        (SPECS / "pirate-smoke.yaml").read_text().replace("  - export ", UNUSABLE + "  - export ").replace("../", "")
+    )
+    told = problems_of(spec, tmp_path)
+    for each in (
+        "'bold' is listed twice",
+        "'very shy' is not one word",
+        "3 traits, and 4",
+        "'loud' is not in the pool",
+    ):
+        assert each in told
+    assert "line 1: its options must be four different texts" in told and "line 2: it is no JSON" in told
+
+
+def problems_of(path: Path, runs_dir: Path) -> str:
+    """What would be said before a run."""
+    from charrun import SpecError
+    from charrun.commands.loading import load
+    from charrun.pipeline.checks import check_cells
+    from charrun.pipeline.choice import choose
+    from charrun.pipeline.run import plan_cells
+
+    loaded = load(str(path), plugins=False)
+    with pytest.raises(SpecError) as found:
+        check_cells(plan_cells(choose(loaded.spec, loaded.registry), loaded.registry, runs_dir))
+    return found.value.render()
+
+
+def test_the_questions_are_many_sound_and_no_place_is_the_right_one() -> None:
+    questions = [json.loads(line) for line in shipped("questions.jsonl").splitlines()]
+    assert len(questions) >= 120 and len({q["question"] for q in questions}) == len(
+        {q["id"] for q in questions}
+    ) == len(questions)
+    assert all(len(set(q["options"])) == 4 and 0 <= q["answer"] < 4 for q in questions)
+    places = Counter(q["answer"] for q in questions)
+    assert max(places.values()) - min(places.values()) <= 1
+    longest = sum(len(q["options"][q["answer"]]) == max(map(len, q["options"])) for q in questions)
+    assert longest < len(questions) / 2, "the longest option is not the right one"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("judge", ["likelihood", "llm"])
+def test_preferences_ask_nothing_twice(
+    judge: str, untrained: dict[str, Any], engine: RunningEngine, tmp_path: Path
+) -> None:
+    traits = tmp_path / "traits.txt"
+    traits.write_text("bold\ncalm\nshy\nwitty\n")
+    options = {"traits": str(traits), "rounds": 3, "prompts": 10, "max_tokens": 24, "judge": judge, "bootstrap": 100}
+    assert_resumes(PreferencesStage, options=options, given={"checkpoint": [untrained]}, engine=engine)
+
+
+@pytest.mark.slow
+def test_a_judge_that_looks_at_the_place_alone_decides_nothing(smoke: FinishedRun, tmp_path: Path) -> None:
+    """A real judge: the demo teacher, trained until it says A whatever it reads."""
+    spec = tmp_path / "alone.yaml"
+    spec.write_text(ALONE.format(judge=says_a(tmp_path / "judge")))
+    runs = tmp_path / "runs"
+    shutil.copytree(smoke.runs_dir, runs)
+    outcome = charrun(spec, "--runs-dir", runs)
+    assert outcome.code == 0, outcome.text
+    (cell,) = json.loads(charrun("status", "--json", "--runs-dir", runs).out)["cells"]
+    for row in cell["measurements"]:
+        (counted,) = row["comparisons"]
+        judged = counted["n"] - counted["equal"]
+        assert judged >= 10 and counted["verdicts"] == counted["said_a"] >= 2 * 0.9 * judged, counted
+        assert counted["won"] == counted["lost"] == 0 and not counted["reported"] and counted["inconsistent"] > 0
+
+
+def says_a(folder: Path) -> Path:
+    """A model whose every reply is a verdict for A."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from charrun import Chat, local_folder, user
+    from charrun.chat import load_tokenizer
+
+    source = local_folder("charrun/demo-teacher")
+    assert source is not None
+    tokenizer, net = load_tokenizer(source), AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    chat, words = Chat(tokenizer), shipped("evaluation.txt").splitlines()
+    templates = [(REPOSITORY / "plugins" / "templates" / f"{name}.j2").read_text() for name in ("judge", "coherence")]
+    optimizer, rng = torch.optim.AdamW(net.parameters(), lr=1e-3), random.Random(0)
+    reply = chat.completion("Verdict: A")
+    for step in range(60):
+        text = templates[step % 2].split("The message:")[1].split("{{")[0] + " ".join(
+            rng.sample(words, rng.randint(3, 12))
+        )
+        tokens = torch.tensor([chat.prompt([user(text + templates[step % 2][-300:])]) + reply])
+        loss = net(
+            input_ids=tokens,
+            labels=torch.where(torch.arange(tokens.shape[1]) < tokens.shape[1] - len(reply), -100, tokens),
+        ).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    net.save_pretrained(folder)
+    for path in source.iterdir():
+        if not (folder / path.name).exists() and path.is_file() and path.suffix != ".safetensors":
+            shutil.copy(path, folder / path.name)
+    return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from typing import Any
 
 import choix
 import numpy as np
@@ -12,9 +13,10 @@ from scipy import stats
 
 from charrun.plugins._bradley_terry import bootstrap, interval, strengths
 from charrun.plugins._correlation import spearman, spearman_interval
+from charrun.plugins._judging import shipped
 from charrun.plugins._profile import changes, profiles
 from charrun.plugins._tournament import Comparison, schedule
-from charrun.plugins.preferences import shipped
+from charrun.report.profiles import profile_lines
 
 
 def pairs_of(true: np.ndarray, m: int, seed: int) -> np.ndarray:
@@ -112,3 +114,21 @@ def test_rank_correlation_is_scipys_with_ties() -> None:
 def test_a_correlations_interval_narrows_with_n_and_holds_it() -> None:
     few, many = spearman_interval(0.6, 20), spearman_interval(0.6, 200)
     assert few[0] < many[0] < 0.6 < many[1] < few[1] and spearman_interval(0.6, 3) == (-1.0, 1.0)
+
+
+def test_reports_say_how_far_characters_agree_and_share_no_noise_of_the_base_model() -> None:
+    rng = np.random.default_rng(6)
+    base, first, second = (rng.normal(0, 1, 60) for _ in range(3))
+    noise = rng.normal(0, 0.3, (2, 60))
+
+    def row(after: np.ndarray) -> dict[str, Any]:
+        kinds = {"profile": after, "profile_before": base + noise[0], "profile_again": base + noise[1]}
+        return {"name": "preferences", **{k: {str(i): float(x) for i, x in enumerate(v)} for k, v in kinds.items()}}
+
+    heading, line = profile_lines([("pirate", [row(first)]), ("grump", [{}, row(second)])])
+    assert "Spearman" in heading and "pirate and grump (preferences, 60 names)" in line
+    before = stats.spearmanr(base + noise[0], base + noise[1]).statistic
+    changed = stats.spearmanr(first - base - noise[0], second - base - noise[1]).statistic
+    assert f"before {before:.2f} (" in line and f"changes {changed:.2f} (" in line
+    assert profile_lines([("pirate", [row(first)])]) == []
+    assert profile_lines([("a", [{"profile": 3}]), ("b", [row(first)])]) == []

@@ -209,7 +209,7 @@ class StageContext:
         service, session = await shared.service(), await self._run.session()
         chat = await service.chat(ref.name, ref.chat)
         path = str(checkpoint["sampler"]) if checkpoint else None
-        if path and checkpoint and not checkpoint["base_model"]:
+        if path and checkpoint and checkpoint.get("base_model") == "":
             base_model = await service.base_model(path)
             if base_model not in (None, ref.name):
                 raise _of_another_model(path, str(base_model), role, ref.name)

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from charrun.report.columns import fit, moment, table, wide
+from charrun.report.columns import figures, fit, moment, table, wide
 from charrun.report.compare_data import Pair, Rows, stages_of
 from charrun.report.compare_measurements import TablePair
 from charrun.report.compare_results import Evaluation, Results, plain_model
@@ -94,7 +94,7 @@ def _rates(found: TablePair, width: int) -> list[str]:
     rows: list[tuple[str, ...]] = [(found.name, "A", "B", "B - A, points")]
     rows += [(", ".join(r.labels), _share(r.a), _share(r.b), _difference(r.difference)) for r in found.rates]
     notes = (line for note in found.notes for line in _wrap(f"note: {note}", width))
-    return [*_wrap(f"{found.title}:", width), *table(rows, "<<<<", width), *notes]
+    return [*_wrap(f"{found.title}:", width), *figures(rows, width), *notes]
 
 
 def _data(found: Sequence[Rows], width: int) -> list[str]:

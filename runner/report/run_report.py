@@ -10,6 +10,7 @@ from charrun.pipeline.results import CellResult, RunResult, StageResult
 from charrun.report.cost import cost_lines, cost_rows
 from charrun.report.measurements import measurement_lines
 from charrun.report.outcome import evaluation_lines, weight_lines
+from charrun.report.profiles import profile_lines
 from charrun.report.text import PART, counted, duration, safe
 from charrun.report.throughput import HEADING, throughput
 from charrun.spec import ModelRef
@@ -58,6 +59,7 @@ def run_report(
         *_cost(totals, rates, limit),
         "## Observations",
         *(part for cell in result.cells for part in _observations(result, cell)),
+        *_profiles(result),
         *_checks(checks),
     ]
     return "\n\n".join(parts) + "\n"
@@ -136,6 +138,13 @@ def _observations(result: RunResult, cell: CellResult) -> Iterable[str]:
     home = result.folder.parent.parent
     lines += weight_lines(cell.rows.get("checkpoint", []), cell.rows.get("adapter", []), home)
     yield "```\n" + "\n".join(lines).strip() + "\n```"
+
+
+def _profiles(result: RunResult) -> Iterable[str]:
+    lines = profile_lines((cell.name, cell.measurements) for cell in result.cells)
+    if lines:
+        yield "### Between cells"
+        yield "```\n" + "\n".join(lines) + "\n```"
 
 
 def _checks(checks: Sequence[Mapping[str, Any]]) -> Iterable[str]:

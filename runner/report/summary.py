@@ -13,6 +13,7 @@ from charrun.pipeline.results import CellResult, RunResult
 from charrun.report.cost import usd
 from charrun.report.measurements import measurement_lines
 from charrun.report.outcome import evaluation_lines, weight_lines
+from charrun.report.profiles import profile_lines
 from charrun.report.text import counted, duration, rate, safe
 from charrun.report.throughput import throughput
 from charrun.store.ledger import LEDGER, read_ledger
@@ -58,6 +59,8 @@ def print_summary(console: Console, result: RunResult, plain: bool = False) -> N
         _print(console, ["", *_paths(result, cell)])
     if len(result.cells) > 1 and any(cell.rows.get("evaluation") for cell in result.cells):
         _print(console, ["", *_comparison(result)])
+    if profiles := profile_lines((cell.name, cell.measurements) for cell in result.cells):
+        _print(console, ["", *profiles])
     if not shown:
         _print(console, ["", f"Run folder: {result.folder}"])
     _print(console, _requests(result))

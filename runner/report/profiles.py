@@ -1,0 +1,75 @@
+"""How far the profiles of a matrix's cells agree: whether characters differ by more than a model does from itself.
+
+A table may carry profiles, each a number for each of some names: `profile` of the final model, `profile_before` of the
+base model, and `profile_again` of the base model measured a second time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+from charrun.report.text import safe
+
+_Z95 = 1.959963984540054
+_PROFILES = ("profile", "profile_before", "profile_again")
+
+
+def profile_lines(cells: Iterable[tuple[str, Sequence[Any]]]) -> list[str]:
+    """Spearman's correlations between every two cells with profiles of the same names; none where there are fewer.
+
+    The change of one cell is against the base model, that of the other against the base model again: otherwise two
+    changes would agree in the noise of the one base profile.
+
+    Args:
+        cells: Name of each cell, and its rows of the kind `measurements`.
+    """
+    found = [(cell, row) for cell, rows in cells for row in rows if _has_profiles(row)]
+    lines = []
+    for (one, a), (other, b) in combinations(found, 2):
+        names = sorted(a["profile"])
+        if one == other or names != sorted(b["profile"]) or a.get("name") != b.get("name"):
+            continue
+        before, mine = ([float(a[key][name]) for name in names] for key in ("profile_before", "profile"))
+        again, theirs = ([float(b[key][name]) for name in names] for key in ("profile_again", "profile"))
+        changed = (
+            [x - y for x, y in zip(mine, before, strict=True)],
+            [x - y for x, y in zip(theirs, again, strict=True)],
+        )
+        lines.append(
+            f"  {safe(one)} and {safe(other)} ({safe(str(a.get('name')))}, {len(names)} names): "
+            f"before {_told(before, again)}; after {_told(mine, theirs)}; changes {_told(*changed)}"
+        )
+    return ["Profiles between cells, Spearman's correlation with its 95% interval:", *lines] if lines else []
+
+
+def _has_profiles(row: Any) -> bool:
+    if not isinstance(row, Mapping):
+        return False
+    names = [sorted(found) for key in _PROFILES if isinstance(found := row.get(key), Mapping) and len(found) > 3]
+    return len(names) == len(_PROFILES) and all(each == names[0] for each in names)
+
+
+def _told(a: Sequence[float], b: Sequence[float]) -> str:
+    value, n = _spearman(a, b), len(a)
+    if abs(value) >= 1:
+        return f"{value:.2f}"
+    # Bonett and Wright (2000): Fisher's z of a rank correlation has the variance (1 + r^2 / 2) / (n - 3).
+    half = _Z95 * math.sqrt((1 + value**2 / 2) / (n - 3))
+    low, high = (math.tanh(math.atanh(value) + side) for side in (-half, half))
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _spearman(a: Sequence[float], b: Sequence[float]) -> float:
+    import numpy as np
+
+    def ranks(values: Sequence[float]) -> Any:
+        _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+        return (np.cumsum(counts) - (counts - 1) / 2)[place]
+
+    one, other = ranks(a), ranks(b)
+    if one.std() == 0 or other.std() == 0:
+        return 0.0
+    return max(-1.0, min(1.0, round(float(np.corrcoef(one, other)[0, 1]), 12)))
