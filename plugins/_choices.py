@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from charrun import Row, seed_from, system, user
-from charrun.plugins._schedule import Comparison
+from charrun.plugins._tournament import Comparison
 from charrun.plugins._verdicts import parse_choice
 
 if TYPE_CHECKING:
