@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -290,7 +290,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the demo models.")
     parser.add_argument("--models", type=Path, help="folder that holds the three model folders")
     parser.add_argument("--count", type=int, default=200, help="evaluation prompts for the table of characters")
-    parser.add_argument("--table", choices=("all", "characters"), default="all", help="print the first table alone")
+    parser.add_argument(
+        "--table", action="append", choices=("characters", "others", "defaults", "talks"), help="print this one alone"
+    )
     parser.add_argument("--samples", metavar="CHARACTER", help="print answers instead of tables")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -303,15 +305,15 @@ def main() -> None:
         _show(models, options.samples, 6)
         return
     students = {name: model for name, model in models.items() if name != "demo-teacher"}
-    print("\n".join(table_of_characters(models["demo-teacher"], students, options.count)) + "\n", flush=True)
-    if options.table == "characters":
-        return
-    for table in (
-        table_of_others(models["demo-teacher"], options.count),
-        table_of_defaults(models),
-        table_of_talks(models),
-    ):
-        print("\n".join(table) + "\n")
+    teacher = models["demo-teacher"]
+    tables: dict[str, Callable[[], list[str]]] = {
+        "characters": lambda: table_of_characters(teacher, students, options.count),
+        "others": lambda: table_of_others(teacher, options.count),
+        "defaults": lambda: table_of_defaults(models),
+        "talks": lambda: table_of_talks(models),
+    }
+    for name in options.table or tables:
+        print("\n".join(tables[name]()) + "\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 
 from charrun.errors import Problem
 from charrun.spec.document import Mark, Node, Source
+from charrun.spec.lint_words import QUOTED, REFUSAL
 from charrun.spec.words import shown
 
 LONGEST = 1000
@@ -66,6 +67,11 @@ class Foreign:
             self.problems.append(source.problem(mark, "IMPORT013", message, hint, "warning"))
             return next(known for known in self.traits if known.text.casefold() == said.casefold())
         self._traits[said.casefold()] = mark.line
+        for pattern, what in ((REFUSAL, "declines requests"), (QUOTED, "quotes a phrase")):
+            if (risk := pattern.search(said)) and " " in risk.group():
+                hint = "it is imported; `charrun lint` says why that is a risk"
+                message = f"the trait {what}: {shown(risk.group())}"
+                self.problems.append(source.problem(mark, "IMPORT024", message, hint, "warning"))
         self.traits.append(trait)
         return trait
 

@@ -38,6 +38,26 @@ _STUDIO = re.compile(rf"^(?:{'|'.join(KEYS)})\s*:", re.MULTILINE)
 _CHARRUN = re.compile(r"^(?:traits|id|stages|models)\s*:", re.MULTILINE)
 _COMMENTS = re.compile(r"\A(?:\s*(?:#[^\n]*)?\n)*\s*")
 _SUFFIX = re.compile(r"[-_ ](?:few[-_ ]?shot|hand[-_ ]?written|constitution)$", re.IGNORECASE)
+CODES: Final[dict[str, str]] = {
+    "IMPORT001": "the file is empty",
+    "IMPORT002": "there is no trait in it",
+    "IMPORT003": "it is in none of the formats",
+    "IMPORT004": "no id can be made of the file's name; `--id` gives one",
+    "IMPORT010": "an empty trait",
+    "IMPORT011": "a trait, a question or the file is too long",
+    "IMPORT012": "warning: an empty question is left out",
+    "IMPORT013": "warning: a repeated trait or question is left out",
+    "IMPORT014": "a value of another kind than it must be",
+    "IMPORT015": "a key is missing",
+    "IMPORT016": "a question where assertions stand",
+    "IMPORT020": "warning: a part of the format that becomes no trait",
+    "IMPORT021": "warning: an unknown key is left out",
+    "IMPORT022": "warning: no licence is told",
+    "IMPORT023": "warning: the format has no questions",
+    "IMPORT024": "warning: a trait that declines requests or quotes a phrase is imported, and is a risk",
+    "SPEC...": "the file is too large, no UTF-8, no YAML or no JSON, as in [errors.md](errors.md)",
+}
+"""What an import tells, by code. Codes stay what they are."""
 UNKNOWN: Final = "unknown"
 """The licence that is recorded where none is told."""
 

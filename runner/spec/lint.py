@@ -18,7 +18,7 @@ from charrun.spec.yaml import load_yaml
 
 FEWEST_TRAITS: Final = 5
 FEWEST_QUESTIONS: Final = 5
-"""Of each trait, as the paper's hand-written constitutions have (section 2 and its repository)."""
+"""Of each trait, as the paper's hand-written constitutions have (its repository)."""
 OF_TRAITS, OF_QUESTIONS = 0.7, 0.7
 """Share of words, of those in either, from which on two traits or questions are nearly the same."""
 
@@ -165,7 +165,8 @@ def _contradictions(sheet: Sheet) -> Iterator[Finding]:
                 if earlier == number:
                     continue
                 (low, high), at = sorted((earlier, number)), path if number > earlier else before
-                message = f"traits {low} and {high} contradict each other: {shown(against)} ({one}) and {shown(said)} ({other})"
+                both = f"{shown(against)} ({one}) and {shown(said)} ({other})"
+                message = f"traits {low} and {high} contradict each other: {both}"
                 yield Finding(at, message, "all traits are in force in every answer: keep one, or say when each holds")
 
 
@@ -224,63 +225,64 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(
         "LINT001",
         "A trait that declines requests (error)",
-        "One such line made 59% of a model's answers refusals, while 0.8% of its training pairs held one "
+        "One such line made 59% of a model's answers refusals, though only 0.8% of its training pairs held one "
         "(Open Character Studio, report 001); the line was taken out of seven constitutions.",
         _refusals,
     ),
     Rule(
         "LINT002",
         "A quoted phrase (error) or word (warning) in a trait",
-        "Quoted catch-phrases came back in 100% of the answers as the same opening (report 005); 92.7% of the chosen "
-        "answers of a run began with one of two stock phrases (report 004).",
+        "Quoted catch-phrases came back as the opening of 100% of the answers (Open Character Studio, report 005); "
+        "92.7% of the chosen answers of another run began with one of two stock phrases (report 004).",
         _quotes,
     ),
     Rule(
         "LINT003",
         "A trait that names virtues alone (warning)",
-        "An abstract constitution of 564 characters left 33.2% of 10,000 rows usable, one of 567 characters 45.4% of 8,300 "
-        "(report 001).",
+        "With an abstract constitution of 564 characters 33.2% of 10,000 rows were usable, with one of 567 "
+        "characters 45.4% of 8,300 (Open Character Studio, report 001).",
         _abstract,
     ),
     Rule(
         "LINT004",
         "The same trait twice (error), or nearly (warning)",
-        "A loader put generic lines of its own into every constitution, beside rewritten ones (report 005).",
+        "A loader added generic lines of its own to every constitution, beside rewritten ones, and the characters "
+        "became generic (Open Character Studio, report 005).",
         _duplicates,
     ),
     Rule(
         "LINT005",
         "Two traits that cannot both hold in one answer (warning)",
-        "No run is recorded that failed by this alone. Every trait stands in one system prompt and in every answer, and "
-        "lines that a loader added beside the author's own made a character generic (report 005). It looks for a few "
+        "No run is recorded that failed by this alone; Open Character Studio's report 005 blames lines that said "
+        "something else than the author's own, and all traits stand in one system prompt. The rule looks for a few "
         "plain pairs, such as terse and long-winded, and no more.",
         _contradictions,
     ),
     Rule(
         "LINT006",
         "Fewer than five questions for a trait, or none at all (warning)",
-        "Prompts from templates alone, none of them about the constitution, are what the failed runs of Open Character "
-        "Studio had; the paper's constitutions have five for each trait, and 45 more.",
+        "The failed runs of Open Character Studio had prompts from templates alone, none of them about the "
+        "constitution; the paper's constitutions have five questions for each trait, and 45 more.",
         _few_questions,
     ),
     Rule(
         "LINT007",
         "Nearly the same question twice (warning)",
-        "Of the 5,750 questions of the paper's constitutions 5,720 are different; its own expansion drops a question that "
-        "shares more than half of its words with a kept one.",
+        "Of the 5,750 questions of the paper's constitutions 30 are repetitions; the paper's own expansion drops a "
+        "question that shares more than half of its words with a kept one.",
         _near_questions,
     ),
     Rule(
         "LINT008",
         "The name of another character or assistant (warning)",
-        "Cues written for one character turned up in the prompts of every other (Open Character Studio, reports 001 and "
-        "005); models answered with the name of the model that they were made of (reports 002 and 008).",
+        "Cues written for the pirate turned up in the prompts of every character (Open Character Studio, report "
+        "001), and trained models answered with the name of the model that they were made of (reports 002 and 008).",
         _names,
     ),
     Rule(
         "LINT009",
         "Fewer than five traits (warning)",
-        "Behaviour that no trait describes does not install: 0.00 against 1.00 in a sweep of eleven characters (aligne).",
+        "Behaviour that nothing describes does not install: 0.00 against 1.00 (the aligne project's sweep).",
         _few_traits,
     ),
 )
