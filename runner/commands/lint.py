@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 def lint(ctx: click.Context, characters: Sequence[str], strict: bool, as_json: bool, plugins: bool) -> None:
     """Check characters for what is known to go wrong.
 
-    CHARACTERS are names of characters, or their files. Each rule comes from a training that failed; docs/lint.md has
-    them all. Exit code 3 where there are errors.
+    CHARACTERS are names of characters, or their files. docs/lint.md has the rules, each with the failure that it comes
+    from. Exit code 3 where there are errors.
     """
     registry = open_registry(plugins)
     files = {name: _file(name, registry) for name in dict.fromkeys(characters)}

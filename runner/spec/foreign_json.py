@@ -6,7 +6,6 @@ with `#` do no harm.
 
 from __future__ import annotations
 
-import json
 import re
 
 from charrun.errors import SpecError
@@ -69,7 +68,8 @@ def _paired(text: str) -> str:
     """JSON writes what is beyond 16 bits as two escapes, which YAML does not know."""
 
     def one(found: re.Match[str]) -> str:
-        return found.group(1) + json.loads(f'"\\u{found.group(2)}\\u{found.group(3)}"')
+        pair = f"{found.group(2)}{found.group(3)}"
+        return found.group(1) + bytes.fromhex(pair).decode("utf-16-be")
 
     return _SURROGATES.sub(one, text)
 

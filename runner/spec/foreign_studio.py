@@ -87,8 +87,9 @@ def _directives(found: Foreign, root: Node) -> None:
             told = f"unknown key {shown(name)}", f"it is left out: known are {', '.join(_DIRECTIVES)}"
             found.problems.append(key.problem("IMPORT021", *told, severity="warning"))
     for name in _DIRECTIVES:
-        if (node := _at(directives, name)) is not None and node.value is not None:
-            _traits(found, name, node)
+        listed = _at(directives, name)
+        if listed is not None and listed.value is not None:
+            _traits(found, name, listed)
 
 
 def _traits(found: Foreign, name: str, node: Node) -> None:
