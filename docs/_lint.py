@@ -12,9 +12,9 @@ PAGE = Path(__file__).parent / "lint.md"
 HEAD = """# Constitutions: the linter, and what imports tell
 
 `charrun lint CHARACTER...` checks characters, by name or by file, for what is known to go wrong in training. Each rule
-says which recorded failure it comes from, or that it has none of its own; none can say that a constitution is good. Exit code 0 with warnings alone, 3 with
-errors; `--strict` makes warnings count, `--json` tells everything as one JSON document. `python docs/_lint.py` writes
-this page.
+says which recorded failure it comes from, or that it has none of its own; none can say that a constitution is good.
+Exit code 0 with warnings alone, 3 with errors; `--strict` makes warnings count, `--json` tells everything as one JSON
+document. `python docs/_lint.py` writes this page.
 
 ```text
 cook.yaml:17:12 LINT001 the trait declines requests: 'I never answer'

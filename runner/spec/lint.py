@@ -268,8 +268,8 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(
         "LINT007",
         "Nearly the same question twice (warning)",
-        "No failure of its own: 30 of the 5,750 questions of the paper's constitutions are repetitions, and the paper's "
-        "own expansion drops a question that shares more than half of its words with a kept one.",
+        "No failure of its own: 30 of the 5,750 questions of the paper's constitutions are repetitions, and its "
+        "expansion drops a question that shares more than half of its words with a kept one.",
         _near_questions,
     ),
     Rule(
