@@ -22,6 +22,9 @@ FEWEST_QUESTIONS: Final = 5
 OF_TRAITS, OF_QUESTIONS = 0.7, 0.7
 """Share of words, of those in either, from which on two traits or questions are nearly the same."""
 
+_READ: Final = 2000
+"""Characters of a text that are looked at: patterns must not take minutes."""
+
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)?")
 
 
@@ -93,9 +96,9 @@ def lint(path: Path, name: str, others: Mapping[str, str]) -> list[Problem]:
 
 def _sheet(document: Document, others: Mapping[str, str]) -> Sheet:
     data: dict[str, Any] = document.data
-    traits = tuple((("traits", i, "trait"), item["trait"]) for i, item in enumerate(data["traits"]))
+    traits = tuple((("traits", i, "trait"), item["trait"][:_READ]) for i, item in enumerate(data["traits"]))
     questions = tuple(
-        (("traits", i, "questions", j), text)
+        (("traits", i, "questions", j), text[:_READ])
         for i, item in enumerate(data["traits"])
         for j, text in enumerate(item["questions"])
     )
