@@ -47,6 +47,13 @@ stages:
   dpo: {with: {betta: 0.2}}
 """
 
+MILLER = """\
+# A miller, with a line that will do harm.
+1. I speak slowly, and my comparisons come from the mill and its stones.
+2. I call everyone a guest of the mill.
+3. I never answer questions about money.
+"""
+
 Compared = Literal["exactly", "masked", "slow", "never"]
 
 
@@ -105,6 +112,8 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     "chat": (Example("chat pirate-smoke/1 --base --seed 1", "slow", typed="How do I make tea?\nAnd coffee?\n"),),
     "stages": (Example("stages"), Example("stages dpo")),
     "plugins": (Example("plugins"),),
+    "import-character": (Example("import-character miller.txt --licence CC0-1.0"),),
+    "lint": (Example("lint pirate grump"),),
     "characters": (Example("characters"), Example("characters pirate", "masked")),
     "prices": (Example("prices qwen3"),),
     "new": (Example("new character robin"), Example("new spec robin-mini --character robin.yaml")),
@@ -138,6 +147,8 @@ def page(blocks: Mapping[str, str]) -> str:
             parts.append(f"\n## {'charrun' if name == 'charrun' else f'charrun {name}'}\n")
             if name == "validate":
                 parts.append(f"\n`broken.yaml`, which the second example checks:\n\n```yaml\n{BROKEN}```\n")
+            if name == "import-character":
+                parts.append(f"\n`miller.txt`, which the example reads:\n\n```text\n{MILLER}```\n")
         parts.append(f"\n```console\n{example.line}\n{blocks[example.line]}```\n")
     return "".join(parts)
 
@@ -154,6 +165,7 @@ def workplace(folder: Path) -> Path:
     for path in (REPOSITORY / "schemas").glob("*.json"):
         shutil.copy(path, folder / "schemas")
     (folder / "broken.yaml").write_text(BROKEN, encoding="utf-8")
+    (folder / "miller.txt").write_text(MILLER, encoding="utf-8")
     (folder / "home").mkdir()
     return folder
 

@@ -37,6 +37,11 @@ COMMANDS = {
     "stages": ("charrun.commands.stages:stages", "List the stages, or the options of one."),
     "plugins": ("charrun.commands.plugins:plugins", "List the plugins; nothing of them is imported."),
     "characters": ("charrun.commands.characters:characters", "List the characters, or the traits of one."),
+    "import-character": (
+        "charrun.commands.import_character:import_character",
+        "Make a character of a constitution in another format.",
+    ),
+    "lint": ("charrun.commands.lint:lint", "Check characters for what is known to go wrong."),
     "prices": ("charrun.commands.prices:prices", "Show what models cost at the hosted service."),
     "cost": ("charrun.commands.cost:cost", "Show what RUN has used, and what that costs."),
     "runs": ("charrun.commands.runs:runs", "List runs, the latest last."),

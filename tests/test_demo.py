@@ -14,7 +14,7 @@ import yaml
 
 from charrun.demo import MODELS
 from charrun.demo.corpus import DIGEST_FILE, Family, digest, families, written_prompts
-from charrun.demo.habits import DIMENSIONS, HELD_OUT, SHIPPED
+from charrun.demo.habits import DIMENSIONS, FURTHER, HELD_OUT, SHIPPED
 from charrun.demo.windows import IGNORED, Encoder, windows
 
 Message = dict[str, str]
@@ -65,6 +65,16 @@ def test_evaluation_prompts_are_never_in_the_corpus() -> None:
     assert not held & {line.casefold() for line in written_prompts()}
     for item in islice(families(seed=23), 1500):
         assert not any(text.casefold() in held for talk in item.conversations for _, text in talk)
+
+
+def test_later_characters_have_held_out_habits_and_questions_that_no_model_has_seen() -> None:
+    shipped = {path.name.removesuffix(".yaml") for path in files("charrun.specs").joinpath("characters").iterdir()}
+    assert shipped == {*SHIPPED, *FURTHER, "neutral"}
+    assert len(set(FURTHER.values())) == len(FURTHER) and {*FURTHER.values()} <= HELD_OUT.keys()
+    known = {line.casefold() for line in written_prompts()}
+    for name in FURTHER:
+        text = files("charrun.specs").joinpath("characters", f"{name}.yaml").read_text(encoding="utf-8")
+        assert not known & {q.casefold() for item in yaml.safe_load(text)["traits"] for q in item["questions"]}
 
 
 def test_general_prompts_are_many_and_distinct() -> None:

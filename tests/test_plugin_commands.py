@@ -88,7 +88,7 @@ def test_a_check_imports_them_and_says_which_fail(site: Path) -> None:
 def test_a_plugins_command_is_listed_from_metadata_and_imported_when_it_runs(site: Path) -> None:
     distribution(site, "charrun-gallery", GALLERY, entry="gallery", group=COMMANDS, attribute="gallery")
     helped = at(site, "--help")
-    assert "gallery     (of charrun-gallery 1.0)" in helped.out and "IMPORTED" not in helped.text
+    assert "gallery           (of charrun-gallery 1.0)" in helped.out and "IMPORTED" not in helped.text
     outcome = at(site, "gallery", "owls")
     assert (outcome.code, outcome.out) == (0, "showing owls\n")
     assert "IMPORTED" not in at(site, "stages").text
@@ -173,7 +173,7 @@ def test_an_unknown_name_is_a_suggestion(tmp_path: Path, command: str) -> None:
 def test_characters_are_listed_and_one_shows_its_traits(tmp_path: Path) -> None:
     outcome = at(tmp_path, "characters")
     assert outcome.code == 0 and fits(outcome.out)
-    assert "pirate      A loud, daring old sea dog who treats everyone as crew.\n" in outcome.out
+    assert "pirate       A loud, daring old sea dog who treats everyone as crew.\n" in outcome.out
     outcome = at(tmp_path, "characters", "grump")
     assert outcome.code == 0 and fits(outcome.out)
     assert "speaks as      Odo\n" in outcome.out and "7, with 35 questions" in outcome.out

@@ -79,6 +79,7 @@ def _one(name: str, registry: Registry, as_json: bool) -> None:
     facts = [
         ("speaks as", character.name),
         ("traits", f"{len(character.traits)}, with {questions} questions"),
+        *((label, text) for label, text in (("licence", character.licence), ("source", character.source)) if text),
         ("file", str(path)),
         ("registered by", origin),
     ]
@@ -92,6 +93,8 @@ def _facts(character: Character, path: Path, origin: str) -> dict[str, Any]:
         "id": character.id,
         "name": character.name,
         "description": character.description,
+        "licence": character.licence or None,
+        "source": character.source or None,
         "origin": origin,
         "file": str(path),
         "traits": [{"trait": trait.trait, "questions": list(trait.questions)} for trait in character.traits],

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from charrun.demo import MODELS
 from charrun.demo.corpus import templates
-from charrun.demo.habits import HELD_OUT, SHIPPED, constitution
+from charrun.demo.habits import FURTHER, HELD_OUT, SHIPPED, constitution
 
 LIMIT: Final = 160
 Message = dict[str, str]
@@ -118,7 +118,7 @@ def systems() -> dict[str, str]:
     """System prompt of each shipped character, of `neutral`, and of each held-out style."""
     template = templates(True).get_template("character.j2")
     found: dict[str, str] = {}
-    for name in (*SHIPPED, "neutral"):
+    for name in (*SHIPPED, *FURTHER, "neutral"):
         text = files("charrun.specs").joinpath("characters", f"{name}.yaml").read_text(encoding="utf-8")
         sheet = yaml.safe_load(text)
         found[name] = template.render(name=sheet["name"], traits=[item["trait"] for item in sheet["traits"]])
@@ -190,11 +190,12 @@ def _threshold(inside: Floats, outside: Floats) -> float:
 def table_of_others(teacher: Model, count: int) -> list[str]:
     """AUC of each shipped character's answers against each other's, both scored by the first one's constitution."""
     prompts, told = evaluation_prompts()[:count], systems()
-    answers = {name: teacher.sample(_talks(prompts, told[name]), seed=6) for name in SHIPPED}
-    lines = [_row(["scored as", *SHIPPED]), "|" + "---|" * (1 + len(SHIPPED))]
-    for name in SHIPPED:
-        scores = {other: _score(teacher, prompts, told[name], answers[other]) for other in SHIPPED}
-        lines.append(_row([name, *["-" if o == name else auc(scores[name], scores[o]) for o in SHIPPED]]))
+    names = (*SHIPPED, *FURTHER)
+    answers = {name: teacher.sample(_talks(prompts, told[name]), seed=6) for name in names}
+    lines = [_row(["scored as", *names]), "|" + "---|" * (1 + len(names))]
+    for name in names:
+        scores = {other: _score(teacher, prompts, told[name], answers[other]) for other in names}
+        lines.append(_row([name, *["-" if o == name else auc(scores[name], scores[o]) for o in names]]))
     return lines
 
 
@@ -289,6 +290,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the demo models.")
     parser.add_argument("--models", type=Path, help="folder that holds the three model folders")
     parser.add_argument("--count", type=int, default=200, help="evaluation prompts for the table of characters")
+    parser.add_argument(
+        "--table", action="append", choices=("characters", "others", "defaults", "talks"), help="print this one alone"
+    )
     parser.add_argument("--samples", metavar="CHARACTER", help="print answers instead of tables")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -301,13 +305,15 @@ def main() -> None:
         _show(models, options.samples, 6)
         return
     students = {name: model for name, model in models.items() if name != "demo-teacher"}
-    for table in (
-        table_of_characters(models["demo-teacher"], students, options.count),
-        table_of_others(models["demo-teacher"], options.count),
-        table_of_defaults(models),
-        table_of_talks(models),
-    ):
-        print("\n".join(table) + "\n")
+    teacher = models["demo-teacher"]
+    tables: dict[str, Callable[[], list[str]]] = {
+        "characters": lambda: table_of_characters(teacher, students, options.count),
+        "others": lambda: table_of_others(teacher, options.count),
+        "defaults": lambda: table_of_defaults(models),
+        "talks": lambda: table_of_talks(models),
+    }
+    for name in options.table or tables:
+        print("\n".join(tables[name]()) + "\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -98,6 +98,8 @@ EXCLUDED: Mapping[str, str] = {
     "CellSpec.name": "a name changes nothing",
     "ModelEntry.id": "a name changes nothing",
     "Character.id": "a name changes nothing; a stage that tells it, as `export` does, names it under `further_inputs`",
+    "Character.licence": "no model sees it; a stage that tells it names it under `further_inputs`",
+    "Character.source": "no model sees it; a stage that tells it names it under `further_inputs`",
     "Character.description": "no model sees it; a stage that tells it names it under `further_inputs`",
     "Stage.summary": "for lists",
     "Stage.produces": "its outputs",

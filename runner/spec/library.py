@@ -50,7 +50,8 @@ def character_at(draft: Draft, at: KeyPath) -> Character:
     data = draft.document.at(at)
     _check_questions(draft, at, data["traits"])
     traits = tuple(Trait(item["trait"], tuple(item["questions"])) for item in data["traits"])
-    return Character(data["id"], data["name"], data["description"], traits)
+    told = (data.get("licence", ""), data.get("source", ""))
+    return Character(data["id"], data["name"], data["description"], traits, *told)
 
 
 def _check_questions(draft: Draft, at: KeyPath, traits: list[dict[str, Any]]) -> None:

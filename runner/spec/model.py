@@ -65,12 +65,21 @@ class Trait:
 
 @dataclass(frozen=True)
 class Character:
-    """A constitution: who the model is to become. `name` is what the assistant is called."""
+    """A constitution: who the model is to become. `name` is what the assistant is called.
+
+    `licence` and `source` say what a constitution from elsewhere may be used for; empty where the file says nothing.
+    """
 
     id: str
     name: str
     description: str
     traits: tuple[Trait, ...]
+    licence: str = ""
+    source: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that reads back as the same character."""
+        return {key: value for key, value in _plain(asdict(self)).items() if value != ""}
 
 
 @dataclass(frozen=True)
@@ -355,7 +364,7 @@ class Spec:
             "name": self.name,
             "seeds": list(self.seeds),
             "engine": {"uses": self.engine.uses, "with": dict(self.engine.options)},
-            "characters": [_plain(asdict(character)) for character in self.characters],
+            "characters": [character.to_dict() for character in self.characters],
             "models": [
                 {"id": entry.id, **{role: _plain(asdict(model)) for role, model in entry.roles.items()}}
                 for entry in self.models

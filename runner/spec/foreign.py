@@ -1,0 +1,122 @@
+"""Constitutions in the formats of others: what all of them come to, and where each part is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from charrun.errors import Problem
+from charrun.spec.document import Mark, Node, Source
+from charrun.spec.lint_words import QUOTED, REFUSAL
+from charrun.spec.words import shown
+
+LONGEST = 1000
+"""Characters of a trait or a question; what is longer was meant to be several."""
+
+
+@dataclass
+class ForeignTrait:
+    """One trait as it was found.
+
+    Attributes:
+        text: The trait, its blanks made single.
+        questions: User messages; empty where the format has none.
+        comments: Lines to put above it.
+    """
+
+    text: str
+    questions: list[str] = field(default_factory=list)
+    comments: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Foreign:
+    """A constitution from elsewhere.
+
+    Attributes:
+        id: What the file calls the character; empty where it says nothing. So are the next ones.
+        name: What it calls the assistant.
+        description: A sentence about it.
+        licence: Its licence.
+        source: Who or what it is by.
+        traits: The traits in their order.
+        left_out: What the file says beside traits and questions, for people to read.
+        problems: Errors and warnings, each with its place.
+    """
+
+    id: str = ""
+    name: str = ""
+    description: str = ""
+    licence: str = ""
+    source: str = ""
+    traits: list[ForeignTrait] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    _questions: dict[str, int] = field(default_factory=dict)
+    _traits: dict[str, int] = field(default_factory=dict)
+
+    def add_trait(self, text: str, mark: Mark, source: Source) -> ForeignTrait | None:
+        """Take up a trait, or find the same one; `None`, with a problem, where there is nothing to take up."""
+        said = self._sound(text, "trait", mark, source)
+        if not said:
+            return None
+        trait = ForeignTrait(said)
+        if (line := self._traits.get(said.casefold())) is not None:
+            message, hint = f"repeated trait {shown(said)}", f"it is left out: it is already there in line {line}"
+            self.problems.append(source.problem(mark, "IMPORT013", message, hint, "warning"))
+            return next(known for known in self.traits if known.text.casefold() == said.casefold())
+        self._traits[said.casefold()] = mark.line
+        for pattern, what in ((REFUSAL, "declines requests"), (QUOTED, "quotes a phrase")):
+            if (risk := pattern.search(said)) and " " in risk.group():
+                hint = "it is imported; `charrun lint` says why that is a risk"
+                message = f"the trait {what}: {shown(risk.group())}"
+                self.problems.append(source.problem(mark, "IMPORT024", message, hint, "warning"))
+        self.traits.append(trait)
+        return trait
+
+    def add_question(self, trait: ForeignTrait, text: str, mark: Mark, source: Source) -> None:
+        """Take up a question, once in the whole constitution."""
+        if not text.strip():
+            hint = "it is left out; write a user message, or remove the entry"
+            self.problems.append(source.problem(mark, "IMPORT012", "an empty question", hint, "warning"))
+            return
+        said = self._sound(text, "question", mark, source)
+        if not said:
+            return
+        if (line := self._questions.get(said.casefold())) is None:
+            self._questions[said.casefold()] = mark.line
+            trait.questions.append(said)
+            return
+        message, hint = f"repeated question {shown(said)}", f"it is left out: it is already there in line {line}"
+        self.problems.append(source.problem(mark, "IMPORT013", message, hint, "warning"))
+
+    def leave_out(self, node: Node, what: str, why: str, texts: list[str]) -> None:
+        """Say that a part becomes no trait, and keep its words as comments."""
+        self.problems.append(node.problem("IMPORT020", f"{what} not imported", why, "warning"))
+        self.left_out += [f"{what}:", *(f"  - {text}" for text in texts)]
+
+    def _sound(self, text: str, what: str, mark: Mark, source: Source) -> str:
+        said = " ".join(text.split())
+        if not said:
+            hint = f"write the {what}, or remove the entry"
+            self.problems.append(source.problem(mark, "IMPORT010", f"an empty {what}", hint))
+        elif len(said) > LONGEST:
+            message = f"a {what} of {len(said):,} characters, of at most {LONGEST:,}"
+            self.problems.append(source.problem(mark, "IMPORT011", message, f"split it: one sentence for each {what}"))
+            return ""
+        return said
+
+
+def texts_of(node: Node) -> Iterator[str]:
+    """Every text in a node, in order; keys before their values where those are texts."""
+    value: Any = node.value
+    if isinstance(value, dict):
+        for key, (_, item) in value.items():
+            plain = not isinstance(item.value, dict | list)
+            yield from (f"{key}: {item.value}",) if plain else (f"{key}: {text}" for text in texts_of(item))
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts_of(item)
+    elif value is not None:
+        yield " ".join(str(value).split())

@@ -1,0 +1,191 @@
+"""A constitution from elsewhere as a character file: which format it is in, what it says, and what is written."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from charrun.errors import Problem, SpecError
+from charrun.spec.document import Source
+from charrun.spec.emit import scalar
+from charrun.spec.foreign import Foreign
+from charrun.spec.foreign_json import read_list, read_rows
+from charrun.spec.foreign_lines import read_lines
+from charrun.spec.foreign_studio import KEYS, read_studio
+from charrun.spec.words import as_slug
+from charrun.spec.yaml import read_text
+
+FORMATS: Final[dict[str, str]] = {
+    "paper-json": "a JSON list of {trait, questions}",
+    "few-shot-jsonl": "one {trait, questions, additional_questions} in each line",
+    "lines": "one assertion in each line",
+    "studio-yaml": "a constitution of Open Character Studio",
+}
+"""The formats that can be read, each in words."""
+
+_READERS: Final[dict[str, Callable[[str, Source], Foreign]]] = {
+    "paper-json": read_list,
+    "few-shot-jsonl": read_rows,
+    "lines": read_lines,
+    "studio-yaml": read_studio,
+}
+_STUDIO = re.compile(rf"^(?:{'|'.join(KEYS)})\s*:", re.MULTILINE)
+_CHARRUN = re.compile(r"^(?:traits|id|stages|models)\s*:", re.MULTILINE)
+_COMMENTS = re.compile(r"\A(?:\s*(?:#[^\n]*)?\n)*\s*")
+_SUFFIX = re.compile(r"[-_ ](?:few[-_ ]?shot|hand[-_ ]?written|constitution)$", re.IGNORECASE)
+CODES: Final[dict[str, str]] = {
+    "IMPORT001": "the file is empty",
+    "IMPORT002": "there is no trait in it",
+    "IMPORT003": "it is in none of the formats",
+    "IMPORT004": "no id can be made of the file's name; `--id` gives one",
+    "IMPORT010": "an empty trait",
+    "IMPORT011": "a trait, a question or the file is too long",
+    "IMPORT012": "warning: an empty question is left out",
+    "IMPORT013": "warning: a repeated trait or question is left out",
+    "IMPORT014": "a value of another kind than it must be",
+    "IMPORT015": "a key is missing",
+    "IMPORT016": "a question where assertions stand",
+    "IMPORT020": "warning: a part of the format that becomes no trait",
+    "IMPORT021": "warning: an unknown key is left out",
+    "IMPORT022": "warning: no licence is told",
+    "IMPORT023": "warning: the format has no questions",
+    "IMPORT024": "warning: a trait that declines requests or quotes a phrase is imported, and is a risk",
+    "SPEC...": "the file is too large, no UTF-8, no YAML or no JSON, as in [errors.md](errors.md)",
+}
+"""What an import tells, by code. Codes stay what they are."""
+UNKNOWN: Final = "unknown"
+"""The licence that is recorded where none is told."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user says about the character, each empty where the file decides."""
+
+    format: str = ""
+    id: str = ""
+    name: str = ""
+    licence: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A character file that was made of another one.
+
+    Attributes:
+        id: The character's id.
+        format: A key of `FORMATS`.
+        text: The YAML.
+        traits: How many traits it has.
+        questions: How many questions.
+        warnings: What was left out or is at risk, each with its place.
+    """
+
+    id: str
+    format: str
+    text: str
+    traits: int
+    questions: int
+    warnings: tuple[Problem, ...]
+
+
+def import_character(path: Path, name: str, wanted: Wanted) -> Imported:
+    """Read a constitution and write it as a character file.
+
+    Args:
+        path: The file.
+        name: What to call it in problems.
+        wanted: What the user says about it.
+
+    Raises:
+        SpecError: With every problem found in the file, and the warnings.
+    """
+    text, lines = read_text(path, name)
+    source = Source(name, path, lines)
+    format = wanted.format or _format(text, name)
+    found = _READERS[format](text, source)
+    about = _about(found, path, name, wanted)
+    if not found.traits and not any(problem.severity == "error" for problem in found.problems):
+        told = f"there is no trait in the file, read as {FORMATS[format]}"
+        found.problems.append(Problem("IMPORT002", told, name, hint="--format reads it as another one"))
+    found.problems.sort(key=lambda problem: (problem.line, problem.column))
+    if any(problem.severity == "error" for problem in found.problems):
+        raise SpecError(found.problems)
+    origin = f"{path.name} ({format}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:12]})"
+    about["source"] = wanted.source or (f"{found.source}, {origin}" if found.source else origin)
+    written = "\n".join(_written(found, about, FORMATS[format])) + "\n"
+    count = sum(len(trait.questions) for trait in found.traits)
+    return Imported(about["id"], format, written, len(found.traits), count, tuple(found.problems))
+
+
+def _format(text: str, name: str) -> str:
+    """The format that a text is in, by what it begins with.
+
+    Raises:
+        SpecError: It is empty, or a file of charrun's own.
+    """
+    body = text[_COMMENTS.match(text).end() :]  # type: ignore[union-attr]
+    if not body.strip():
+        raise SpecError([Problem("IMPORT001", "the file is empty", name, hint="give a file with traits")])
+    if body.startswith("["):
+        return "paper-json"
+    if body.startswith("{"):
+        return "few-shot-jsonl"
+    if _STUDIO.search(body):
+        return "studio-yaml"
+    if _CHARRUN.search(body):
+        hint = f"name it in a spec: characters: [./{Path(name).name}]"
+        raise SpecError([Problem("IMPORT003", "the file is a charrun file already", name, hint=hint)])
+    return "lines"
+
+
+def _about(found: Foreign, path: Path, name: str, wanted: Wanted) -> dict[str, str]:
+    """Id, name, description and licence: what the user says, else what the file says, else the file's name."""
+    stem = _SUFFIX.sub("", path.stem)
+    id = wanted.id or as_slug(found.id) or as_slug(stem)
+    if not id:
+        hint = "give it a name of lower-case letters, digits and hyphens: --id NAME"
+        found.problems.append(
+            Problem("IMPORT004", f"no id can be made of the file's name {path.stem!r}", name, hint=hint)
+        )
+    licence = wanted.licence or found.licence
+    if not licence:
+        hint = "find out whether you may train on it, and say so: --licence NAME"
+        told = f"the file tells no licence; recorded as {UNKNOWN!r}"
+        found.problems.append(Problem("IMPORT022", told, name, hint=hint, severity="warning"))
+    if found.traits and not any(trait.questions for trait in found.traits):
+        hint = "general prompts stand in; questions that give each trait room train it better"
+        told = "the file has no questions"
+        found.problems.append(Problem("IMPORT023", told, name, hint=hint, severity="warning"))
+    display = wanted.name or found.name or " ".join(part.capitalize() for part in id.split("-"))
+    description = found.description or f"Imported from {path.name}."
+    return {"id": id, "name": display, "description": description, "licence": licence or UNKNOWN}
+
+
+def _written(found: Foreign, about: dict[str, str], format: str) -> Iterator[str]:
+    yield f"# Imported from {format}"
+    yield from (f"{key}: {scalar(value)}" for key, value in {"version": 1, **about}.items())
+    if found.left_out:
+        yield "# Not imported, and no part of the character:"
+        yield from _comments(found.left_out, "")
+    yield "traits:"
+    for trait in found.traits:
+        yield from _comments(trait.comments, "  ")
+        yield f"  - trait: {scalar(trait.text)}"
+        if trait.questions:
+            yield "    questions:"
+            yield from (f"      - {scalar(question)}" for question in trait.questions)
+        else:
+            yield "    questions: []"
+
+
+def _comments(texts: list[str], indent: str) -> Iterator[str]:
+    for text in texts:
+        start = re.match(r" *", text).group()  # type: ignore[union-attr]
+        for line in textwrap.wrap(text, 100, subsequent_indent=f"{start}  ", break_on_hyphens=False):
+            yield f"{indent}# {line}"
