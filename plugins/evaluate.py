@@ -59,6 +59,7 @@ class EvaluateStage(Stage):
     optional: ClassVar[tuple[str, ...]] = ("pairs", "reflections", "interactions")
     produces: ClassVar[tuple[str, ...]] = ("evaluation",)
     roles: ClassVar[tuple[str, ...]] = ("teacher", "student", "scorer")
+    scores: ClassVar[tuple[str, ...]] = ("scorer",)
     cache_version: ClassVar[int] = 3
     options_schema: ClassVar[dict[str, Any]] = {
         **OPTIONS_SCHEMA,

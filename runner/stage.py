@@ -39,6 +39,8 @@ class Stage:
         produces: Kinds of rows that `run` publishes.
         roles: Model roles whose models are part of the stage's identity, such as `teacher`.
         trains: Roles among `roles` that are trained.
+        scores: Roles among `roles` whose models are asked for log-probs of given answers (`ctx.score`), which a model
+            at an `endpoint` does not give.
         character_fields: Parts of the character (`name`, `traits`, `questions`) in the stage's identity.
         identity: How consumed rows enter the fingerprint. `rows`: not at all, since each stored response is keyed by
             its own request; `lineage`: by the producers' fingerprints, for a stage that asks them for more rows;
@@ -59,6 +61,7 @@ class Stage:
     produces: ClassVar[tuple[str, ...]] = ()
     roles: ClassVar[tuple[str, ...]] = ()
     trains: ClassVar[tuple[str, ...]] = ()
+    scores: ClassVar[tuple[str, ...]] = ()
     character_fields: ClassVar[tuple[str, ...]] = ("name", "traits")
     identity: ClassVar[Literal["rows", "lineage", "content"]] = "content"
     options_schema: ClassVar[Mapping[str, Any]] = {

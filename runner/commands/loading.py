@@ -101,7 +101,9 @@ def resolve(path: str | SpecDocument, sets: Sequence[str], registry: Registry) -
     return load_spec(
         path,
         stages={
-            name: StageInfo(stage.options_schema, stage.consumes, stage.optional, stage.produces)
+            name: StageInfo(
+                stage.options_schema, stage.consumes, stage.optional, stage.produces, stage.trains, stage.scores
+            )
             for name, stage in registry.stages.items()
         },
         engines={name: engine.options_schema for name, engine in registry.engines.items()},
