@@ -188,6 +188,7 @@ class StageContext:
         top_p: float = 0.95,
         seed: int | None = None,
         shared: bool = False,
+        prefill: str = "",
     ) -> list[Answer]:
         """Sample answers to a conversation, each stored before it is returned.
 
@@ -201,7 +202,8 @@ class StageContext:
             top_p: Nucleus.
             seed: Fixed seed for paired sampling; by default one of the cell's seed and the request.
             shared: Keep the answers where stages of other characters, cells and runs find them too: for what a base
-                model says without a system prompt.
+                model says without a system prompt, and for what several stages of a cell ask.
+            prefill: How the assistant's turn begins; the answers are what follows.
 
         Raises:
             StageFailed: The prompt leaves no room in the model's context.
@@ -214,6 +216,7 @@ class StageContext:
             count=count,
             seed=seed,
             shared=shared,
+            prefill=prefill,
         )
 
     async def score(
@@ -225,7 +228,7 @@ class StageContext:
             sampler: Whose log-probs.
             prompt: Tokens of the context.
             completion: Tokens that are scored.
-            shared: As in `sample`: for a score that depends on no character.
+            shared: As in `sample`.
         """
         return await self._requests.score(sampler, prompt, completion, shared=shared)
 

@@ -75,12 +75,15 @@ class Requests:
         count: int,
         seed: int | None,
         shared: bool,
+        prefill: str = "",
     ) -> list[Answer]:
         """Answers of sample indexes 0 to count - 1; see `StageContext.sample`."""
-        prompt = sampler.chat.prompt(messages)
+        prompt = [*sampler.chat.prompt(messages), *sampler.chat.encode(prefill)]
         params = {**params, "max_tokens": self._room(sampler, prompt, params["max_tokens"])}
         run_seed = self._run.cell.seed
-        fixed = {} if seed is None else {"seed": seed}
+        fixed: dict[str, Any] = {} if seed is None else {"seed": seed}
+        if prefill:
+            fixed["prefill"] = prefill
         request = _Request(
             sampler=sampler,
             prompt=prompt,
