@@ -11,6 +11,7 @@ from typing import Any
 from charrun.errors import SpecError
 from charrun.spec.document import KeyPath
 from charrun.spec.draft import Draft
+from charrun.spec.elsewhere import check_elsewhere
 from charrun.spec.keys import warn_of_keys, warn_of_keys_beside
 from charrun.spec.layers import PluginFile, SpecDocument, read_spec
 from charrun.spec.library import Library, resolve_characters, resolve_scales
@@ -62,6 +63,7 @@ def load_spec(
     engine = _resolve_engine(draft, engines)
     items = resolve_stages(draft, stages)
     check_overrides(draft, items, stages)
+    check_elsewhere(draft, items, stages)
     stand_ins = resolve_stand_ins(draft)
     check_stage_budgets(draft)
     check_prices(draft)
