@@ -10,6 +10,9 @@ from charrun import Estimate, Message, Row, user
 if TYPE_CHECKING:
     from charrun import Answer, StageContext
 
+UNCLOSED = "no closing think tag"
+"""The `fault` of a row that a gate drops whatever it says: the model never came to its answer."""
+
 OPTIONS_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -42,7 +45,7 @@ def estimate(ctx: StageContext) -> Estimate:
     return Estimate(rows=ctx.scale.pairs, requests=-(-ctx.scale.pairs // ctx.scale.samples_per_prompt))
 
 
-async def answer_prompts(ctx: StageContext, role: str, kind: str, before: Sequence[Message]) -> None:
+async def answer_prompts(ctx: StageContext, role: str, kind: str, before: Sequence[Message], prefill: str = "") -> None:
     """Answer every prompt `samples_per_prompt` times and publish the rows in the prompts' order.
 
     Args:
@@ -50,6 +53,7 @@ async def answer_prompts(ctx: StageContext, role: str, kind: str, before: Sequen
         role: Whose answers.
         kind: The published kind.
         before: Messages before the prompt, such as a system prompt.
+        prefill: How each answer begins.
     """
     samples = ctx.scale.samples_per_prompt
     wanted = ctx.scale.pairs + ctx.extra
@@ -68,6 +72,7 @@ async def answer_prompts(ctx: StageContext, role: str, kind: str, before: Sequen
             max_tokens=ctx.options["max_tokens"],
             temperature=ctx.options["temperature"],
             top_p=ctx.options["top_p"],
+            prefill=prefill,
         )
         return [_row(prompt, one) for one in found]
 
@@ -76,10 +81,11 @@ async def answer_prompts(ctx: StageContext, role: str, kind: str, before: Sequen
 
 
 def _row(prompt: Row, answer: Answer) -> Row:
-    return {
+    row = {
         "id": f"{prompt['id']}-{answer.index}",
         "prompt": prompt["prompt"],
         "answer": answer.text,
         "complete": answer.complete,
         "tokens": len(answer.tokens),
     }
+    return row if answer.closed else {**row, "fault": UNCLOSED}

@@ -95,7 +95,7 @@ def pair(chosen: list[Row], rejected: list[Row]) -> tuple[list[Row], Counter[str
 
 def _fault(chosen: Row, rejected: Row) -> str:
     for side, row in (("chosen", chosen), ("rejected", rejected)):
-        fault = fault_of(row["answer"], complete=row["complete"])
+        fault = row.get("fault") or fault_of(row["answer"], complete=row["complete"])
         if fault:
             return f"{side} {fault}"
     return "both answers equal" if chosen["answer"] == rejected["answer"] else ""

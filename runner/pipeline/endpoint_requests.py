@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from charrun.chat import Chat, Message, is_open, spoken
 from charrun.pipeline.meter import Meter
 from charrun.service.endpoint_errors import explained_endpoint
-from charrun.service.endpoint_sampler import ChatClient, ChatResponse
+from charrun.service.endpoint_sampler import ChatClient, ChatResponse, ChatSequence
 from charrun.store.canonical import digest
 from charrun.store.items import AnsweredPart
 from charrun.store.items import Sequence as StoredSequence
@@ -107,10 +107,7 @@ def answered_elsewhere(response: ChatResponse, chat: Chat, prefill: str) -> Answ
         prefill: How the answers began.
     """
     return {
-        "sequences": [
-            _sequence(each.content, each.stop_reason, chat, is_open(prefill) if prefill else None)
-            for each in response.sequences
-        ],
+        "sequences": [_sequence(each, chat, is_open(prefill) if prefill else None) for each in response.sequences],
         "prompt_tokens": response.prompt_tokens or 0,
         "sampled_tokens": response.sampled_tokens or 0,
         "cache_hit_tokens": response.cached_tokens,
@@ -118,10 +115,13 @@ def answered_elsewhere(response: ChatResponse, chat: Chat, prefill: str) -> Answ
     }
 
 
-def _sequence(content: str, stop_reason: str, chat: Chat, thinking: bool | None) -> StoredSequence:
-    text, closed = spoken(content, thinking)
-    tokens = chat.completion(text) if stop_reason == "stop" else chat.encode(text)
-    found: StoredSequence = {"text": text, "tokens": tokens, "stop_reason": stop_reason}
+def _sequence(given: ChatSequence, chat: Chat, thinking: bool | None) -> StoredSequence:
+    """One answer; its thoughts are left out, wherever they are."""
+    text, closed = spoken(given.content, False if given.apart else thinking)
+    if given.apart and not text:
+        closed = False
+    tokens = chat.completion(text) if given.stop_reason == "stop" else chat.encode(text)
+    found: StoredSequence = {"text": text, "tokens": tokens, "stop_reason": given.stop_reason}
     return found if closed else {**found, "closed": False}
 
 

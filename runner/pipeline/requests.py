@@ -246,9 +246,7 @@ def request_key(
     return digest({**asked, "run_seed": run_seed})
 
 
-def answered(
-    response: types.SampleResponse, chat: Chat, prompt_tokens: int, prefill: str = ""
-) -> AnsweredPart:
+def answered(response: types.SampleResponse, chat: Chat, prompt_tokens: int, prefill: str = "") -> AnsweredPart:
     """What a record keeps of a response."""
     return {
         "sequences": [_stored(sequence, chat, prefill) for sequence in response.sequences],

@@ -51,7 +51,9 @@ def _in_words(error: Exception, endpoint: Endpoint, seconds: float) -> CharrunEr
     import openai
 
     told, at = _told(error), endpoint.address
-    key = f"check the variable {endpoint.api_key_env}" if endpoint.api_key_env else "name the key's variable: api_key_env"
+    key = (
+        f"check the variable {endpoint.api_key_env}" if endpoint.api_key_env else "name the key's variable: api_key_env"
+    )
     if isinstance(error, openai.APITimeoutError):
         hint = f"{_AGAIN}, with a longer `timeout` if it was only slow"
         return EnvironmentProblem(f"{at} has not answered within {seconds:g} s", hint)
@@ -72,7 +74,9 @@ def _in_words(error: Exception, endpoint: Endpoint, seconds: float) -> CharrunEr
         hint = f"{_AGAIN}, with a lower `concurrency` or more `max_retries`"
         return EnvironmentProblem(f"{at} turns requests away: {told}", hint)
     if status in NOT_BEGUN:
-        hint = "a field that it does not take is left out by `parameters: {NAME: null}`, and n by samples_per_request: 1"
+        hint = (
+            "a field that it does not take is left out by `parameters: {NAME: null}`, and n by samples_per_request: 1"
+        )
         return StageFailed(f"{at} refuses a request: {told}", hint)
     return StageFailed(f"{at} failed: {told}", _AGAIN)
 

@@ -12,11 +12,14 @@ from charrun.chat import Message, assistant
 from charrun.endpoint import Endpoint
 from charrun.errors import StageFailed
 from charrun.service.endpoint_client import Attempts, attempts, open_client
+from charrun.service.session import Sampler
 
 if TYPE_CHECKING:
     import openai
     import tinker
 
+_THOUGHTS = ("reasoning_content", "reasoning")
+"""Where servers put what a model thought, if not into the text."""
 _SEEDS = 1 << 31
 """Some servers take 32 bits."""
 
@@ -27,11 +30,13 @@ class ChatSequence:
 
     Attributes:
         content: Its text; a think block may be in it.
+        apart: Whether the endpoint gave the thoughts in a field of their own, so that there are none in the text.
         stop_reason: `stop` where the model ended the turn, `length` where it was cut, else what the endpoint says.
     """
 
     content: str
     stop_reason: str
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class ChatResponse:
     sampled_tokens: int | None
 
 
-class ChatClient(Protocol):
+class ChatClient(Sampler, Protocol):
     """A sampler that takes messages and can't score: its `sample` and `compute_logprobs` raise."""
 
     endpoint: Endpoint
@@ -178,11 +183,17 @@ def _read(found: Any) -> ChatResponse:
     usage = getattr(found, "usage", None)
     details = getattr(usage, "prompt_tokens_details", None)
     return ChatResponse(
-        [ChatSequence(choice.message.content or "", choice.finish_reason or "stop") for choice in choices],
+        [_sequence(choice) for choice in choices],
         getattr(usage, "prompt_tokens", None),
         int(getattr(details, "cached_tokens", None) or 0),
         getattr(usage, "completion_tokens", None),
     )
+
+
+def _sequence(choice: Any) -> ChatSequence:
+    message = choice.message
+    apart = any(getattr(message, name, None) for name in _THOUGHTS)
+    return ChatSequence(message.content or "", choice.finish_reason or "stop", apart)
 
 
 def as_future(work: Callable[[], Coroutine[Any, Any, ChatResponse]]) -> tinker.APIFuture[ChatResponse]:
