@@ -22,6 +22,7 @@ from charrun.pipeline.identity import EXCLUDED, INCLUDED, content, numbered, wit
 from charrun.pipeline.run import plan_cells
 from charrun.plugin_manager import Registry
 from charrun.plugins.engine_local import LocalEngine
+from charrun.endpoint import Endpoint
 from charrun.spec import load_character
 from charrun.spec.model import (
     CellSpec,
@@ -40,7 +41,9 @@ from charrun.stage import IDENTITY, Stage
 from charrun.store.canonical import digest
 from charrun.testing.contract import contract_problems
 
-DATA = (Spec, CellSpec, ModelEntry, ModelRef, Character, Trait, Scale, StageItem, EngineChoice, LocalPlugin)
+DATA = (Spec, CellSpec, ModelEntry, ModelRef, Endpoint, Character, Trait, Scale, StageItem, EngineChoice, LocalPlugin)
+FAR = Endpoint("http://127.0.0.1:1/v1", "far")
+OF_TEACHER = {"teacher", "evaluate", "export"}
 ALL = ["prompts", "teacher", "student", "pairs", "dpo", "reflection", "interaction", "sft", "evaluate", "export"]
 
 
@@ -175,6 +178,10 @@ CHANGES: dict[str, tuple[Callable[[Lab], object], set[str]]] = {
     ),
     "ModelRef.name": (lambda lab: lab.teacher(name="charrun/demo-student-small"), {"teacher", "evaluate", "export"}),
     "ModelRef.chat": (lambda lab: lab.teacher(chat={"enable_thinking": False}), {"teacher", "evaluate", "export"}),
+    "ModelRef.endpoint": (lambda lab: lab.teacher(endpoint=FAR), {"teacher", "evaluate", "export"}),
+    "Endpoint.base_url": (lambda lab: lab.teacher(endpoint=replace(FAR, base_url="http://h/v2")), OF_TEACHER),
+    "Endpoint.model": (lambda lab: lab.teacher(endpoint=replace(FAR, model="other")), OF_TEACHER),
+    "Endpoint.parameters": (lambda lab: lab.teacher(endpoint=replace(FAR, parameters={"top_p": None})), OF_TEACHER),
     "EngineChoice.uses": (
         lambda lab: setattr(lab, "engine", type("Other", (LocalEngine,), {"name": "other"})()),
         EVERY - {"prompts", "pairs"},

@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from charrun.chat import Message, assistant
 from charrun.endpoint import Endpoint
@@ -87,7 +87,7 @@ class EndpointSampler:
         self.room = asyncio.Semaphore(endpoint.concurrency)
         self._longest = "max_tokens"
 
-    def sample(self, *args: Any, **options: Any) -> NoReturn:
+    def sample(self, *args: Any, **options: Any) -> Any:
         """An endpoint renders conversations itself.
 
         Raises:
@@ -97,7 +97,7 @@ class EndpointSampler:
             f"{self.endpoint.address} takes messages and no tokens", "a defect of the stage: ask through ctx.sample"
         )
 
-    def compute_logprobs(self, *args: Any, **options: Any) -> NoReturn:
+    def compute_logprobs(self, *args: Any, **options: Any) -> Any:
         """An endpoint does not score.
 
         Raises:
