@@ -6,11 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from charrun import Estimate, Message, Row, user
-from charrun.plugins._gates import GATES, Gates
+from charrun.plugins._gates import GATES, Fault, Gates
 from charrun.plugins._tally import FIRST, Tally, check_first, first_of, first_then_rest
 
 if TYPE_CHECKING:
     from charrun import Answer, RoleSampler, StageContext
+
+UNCLOSED = "no closing think tag"
+"""The `fault` of a row that a gate drops whatever it says: the model never came to its answer."""
 
 OPTIONS_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -60,12 +63,19 @@ async def writer_of(ctx: StageContext) -> RoleSampler:
     return await ctx.sampler("student", (await ctx.rows("checkpoint"))[-1])
 
 
+def own_fault(row: Row) -> Fault | None:
+    """What an answer's own row says against it, whatever its text is."""
+    return Fault(row["fault"]) if row.get("fault") else None
+
+
 def estimate(ctx: StageContext) -> Estimate:
     """One row an answer, one request a prompt."""
     return Estimate(rows=ctx.scale.pairs, requests=-(-ctx.scale.pairs // ctx.scale.samples_per_prompt))
 
 
-async def answer_prompts(ctx: StageContext, role: str, kind: str, before: Sequence[Message], gates: Gates) -> None:
+async def answer_prompts(
+    ctx: StageContext, role: str, kind: str, before: Sequence[Message], gates: Gates, prefill: str = ""
+) -> None:
     """Answer every prompt `samples_per_prompt` times and publish the rows in the prompts' order.
 
     Args:
@@ -74,6 +84,7 @@ async def answer_prompts(ctx: StageContext, role: str, kind: str, before: Sequen
         kind: The published kind.
         before: Messages before the prompt, such as a system prompt.
         gates: What the first rows are judged by before the rest is asked for.
+        prefill: How each answer begins.
     """
     samples = ctx.scale.samples_per_prompt
     wanted = ctx.scale.pairs + ctx.extra
@@ -92,6 +103,7 @@ async def answer_prompts(ctx: StageContext, role: str, kind: str, before: Sequen
             max_tokens=ctx.options["max_tokens"],
             temperature=ctx.options["temperature"],
             top_p=ctx.options["top_p"],
+            prefill=prefill,
         )
         ctx.advance()
         return [_row(prompt, one) for one in found]
@@ -99,7 +111,7 @@ async def answer_prompts(ctx: StageContext, role: str, kind: str, before: Sequen
     def judge(held: Iterable[list[Row]]) -> None:
         tally = Tally()
         for row in (row for rows in held for row in rows):
-            fault = gates.fault(row["answer"], complete=row["complete"], prompt=row["prompt"])
+            fault = own_fault(row) or gates.fault(row["answer"], complete=row["complete"], prompt=row["prompt"])
             tally.count(fault, row["answer"], row["id"])
         check_first(ctx, role, tally)
 
@@ -110,10 +122,11 @@ async def answer_prompts(ctx: StageContext, role: str, kind: str, before: Sequen
 
 
 def _row(prompt: Row, answer: Answer) -> Row:
-    return {
+    row = {
         "id": f"{prompt['id']}-{answer.index}",
         "prompt": prompt["prompt"],
         "answer": answer.text,
         "complete": answer.complete,
         "tokens": len(answer.tokens),
     }
+    return row if answer.closed else {**row, "fault": UNCLOSED}

@@ -26,6 +26,7 @@ CONSUMES = ("checkpoint",)
 INSTEAD: Mapping[str, str] = {"checkpoint": "checkpoints"}
 OPTIONAL = ("pairs", "reflections", "interactions")
 ROLES = ("teacher", "student", "scorer")
+SCORES = ("scorer",)
 
 
 def options_schema(prompts: int, fewest: int, **more: Any) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class CapabilityStage(Stage):
     instead: ClassVar[Mapping[str, str]] = evaluation.INSTEAD
     produces: ClassVar[tuple[str, ...]] = ("measurements",)
     roles: ClassVar[tuple[str, ...]] = ("student",)
+    scores: ClassVar[tuple[str, ...]] = ("student",)
     character_fields: ClassVar[tuple[str, ...]] = ()
     options_schema: ClassVar[dict[str, Any]] = {
         "type": "object",

@@ -47,6 +47,7 @@ class EvaluateStage(Stage):
     optional: ClassVar[tuple[str, ...]] = evaluation.OPTIONAL
     produces: ClassVar[tuple[str, ...]] = ("evaluation",)
     roles: ClassVar[tuple[str, ...]] = evaluation.ROLES
+    scores: ClassVar[tuple[str, ...]] = evaluation.SCORES
     cache_version: ClassVar[int] = 4
     options_schema: ClassVar[dict[str, Any]] = evaluation.options_schema(prompts=120, fewest=100)
     templates: ClassVar[dict[str, Path]] = {"character": evaluation.TEMPLATES / "character.j2"}

@@ -50,6 +50,7 @@ class MeasurableStage(Stage):
     consumes: ClassVar[tuple[str, ...]] = ("pairs",)
     produces: ClassVar[tuple[str, ...]] = ("measurability",)
     roles: ClassVar[tuple[str, ...]] = ("scorer",)
+    scores: ClassVar[tuple[str, ...]] = ("scorer",)
     identity: ClassVar[Literal["rows", "lineage", "content"]] = "rows"
     options_schema: ClassVar[dict[str, Any]] = {
         "type": "object",

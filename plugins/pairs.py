@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from charrun import Estimate, Row, Stage, StageFailed, assistant, hookimpl, user
+from charrun.plugins._answers import own_fault
 from charrun.plugins._audit import AUDIT, audited
 from charrun.plugins._duplicates import near_duplicates
 from charrun.plugins._gates import GATES, Fault, Gates
@@ -146,7 +147,7 @@ def distinct(rows: Sequence[Row], field: str, gates: Gates, tally: Tally, side: 
 
 def _fault(chosen: Row, rejected: Row, gates: Gates, plain: Gates) -> tuple[str, Fault | None]:
     for side, row, judge in (("chosen", chosen, gates), ("rejected", rejected, plain)):
-        if fault := judge.fault(row["answer"], complete=row["complete"], prompt=row["prompt"]):
+        if fault := own_fault(row) or judge.fault(row["answer"], complete=row["complete"], prompt=row["prompt"]):
             return side, fault
     return "", Fault("both answers equal") if chosen["answer"] == rejected["answer"] else None
 

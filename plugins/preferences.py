@@ -43,6 +43,7 @@ class PreferencesStage(Stage):
     optional: ClassVar[tuple[str, ...]] = evaluation.OPTIONAL
     produces: ClassVar[tuple[str, ...]] = ("measurements",)
     roles: ClassVar[tuple[str, ...]] = ("student", "judge", "scorer")
+    scores: ClassVar[tuple[str, ...]] = ("scorer",)
     character_fields: ClassVar[tuple[str, ...]] = ()
     options_schema: ClassVar[dict[str, Any]] = options_of(
         100,

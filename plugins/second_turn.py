@@ -34,6 +34,7 @@ class SecondTurnStage(Stage):
     optional: ClassVar[tuple[str, ...]] = evaluation.OPTIONAL
     produces: ClassVar[tuple[str, ...]] = ("measurements",)
     roles: ClassVar[tuple[str, ...]] = evaluation.ROLES
+    scores: ClassVar[tuple[str, ...]] = evaluation.SCORES
     options_schema: ClassVar[dict[str, Any]] = evaluation.options_schema(prompts=60, fewest=10)
     templates: ClassVar[dict[str, Path]] = {
         name: evaluation.TEMPLATES / f"{name}.j2" for name in ("character", "second_turn")

@@ -7,7 +7,6 @@ context of a trained turn is, token for token, the prompt that would generate it
 
 from __future__ import annotations
 
-import re
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,9 @@ if TYPE_CHECKING:
 
 Role = Literal["system", "user", "assistant"]
 _SENTINEL = "charrun-probe-answer"
-_THINK = re.compile(r"^\s*<think>(.*?)</think>", re.DOTALL)
+_OPEN, _CLOSE = "<think>", "</think>"
+_OPENED, _EMPTY = f"{_OPEN}\n", f"{_OPEN}\n\n{_CLOSE}\n\n"
+"""How a template's generation prompt ends that opens a think block, or that gives an empty one."""
 
 
 class Message(TypedDict):
@@ -96,9 +97,24 @@ class Chat:
         self.options = dict(options or {})
         self.name = name
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Tokens that ask the model for the next assistant turn, shape [n]."""
-        return self._tokenize(messages, add_generation_prompt=True)
+    def prompt(self, messages: Sequence[Message], prefill: str = "") -> list[int]:
+        """Tokens that ask the model for the next assistant turn, shape [n].
+
+        Args:
+            messages: The conversation so far.
+            prefill: How the turn begins. One that opens a think block takes the place of the one that the template
+                opens, or gives empty (Qwen3 with `enable_thinking: false`).
+        """
+        tokens = self._tokenize(messages, add_generation_prompt=True)
+        if not prefill:
+            return tokens
+        if prefill.startswith(_OPEN):
+            for text in (_EMPTY, _OPENED):
+                end = self.encode(text)
+                if tokens[-len(end) :] == end:
+                    tokens = tokens[: -len(end)]
+                    break
+        return [*tokens, *self.encode(prefill)]
 
     def completion(self, text: str) -> list[int]:
         """Tokens of a finished assistant turn: the text, then the end-of-turn token."""
@@ -108,18 +124,25 @@ class Chat:
         """Tokens of plain text without special tokens."""
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
-    def answer(self, tokens: Sequence[int]) -> str:
+    def answer(self, tokens: Sequence[int], prefill: str = "") -> str:
         """Visible text of a sampled turn: without end-of-turn tokens and without a leading think block.
 
         An unclosed think block has no visible answer: the result is empty.
         """
+        return self.spoken(tokens, prefill)[0]
+
+    def spoken(self, tokens: Sequence[int], prefill: str = "") -> tuple[str, bool]:
+        """What `answer` gives, and whether every think block that was opened is closed.
+
+        Args:
+            tokens: What was sampled.
+            prefill: What it was sampled after; the answer is what follows it, and what follows `</think>` where it
+                leaves a think block open.
+        """
         kept = list(tokens)
         while kept and kept[-1] in self.stop_tokens:
             kept.pop()
-        text = self.decode(kept)
-        if text.lstrip().startswith("<think>"):
-            text = _THINK.sub("", text, count=1) if "</think>" in text else ""
-        return text.strip()
+        return spoken(self.decode(kept), is_open(prefill) if prefill else self.opens_thought)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of tokens as they are, special tokens included."""
@@ -185,6 +208,11 @@ class Chat:
         return list(dict.fromkeys([self.end_of_turn, *([int(eos)] if eos is not None else [])]))
 
     @cached_property
+    def opens_thought(self) -> bool:
+        """Whether the template itself opens a think block where the model is to answer."""
+        return is_open(self._render([user("?")], add_generation_prompt=True))
+
+    @cached_property
     def template_text(self) -> str:
         """The chat template and its options, for fingerprints."""
         return f"{self.tokenizer.chat_template}\n{sorted(self.options.items())}"
@@ -205,6 +233,26 @@ class Chat:
             **self.options,
         )
         return [int(token) for token in tokens]
+
+
+def is_open(text: str) -> bool:
+    """Whether a text leaves a think block open."""
+    return text.rfind(_OPEN) > text.rfind(_CLOSE)
+
+
+def spoken(text: str, thinking: bool | None = False) -> tuple[str, bool]:
+    """The visible part of a turn, and whether every think block that was opened is closed.
+
+    Args:
+        text: What the model gave.
+        thinking: Whether a think block was open when it began; None where nobody knows, as of a template elsewhere.
+    """
+    if text.lstrip().startswith(_OPEN) or (thinking is None and _CLOSE in text):
+        thinking = True
+    if not thinking:
+        return text.strip(), True
+    _, tag, after = text.partition(_CLOSE)
+    return after.strip(), bool(tag)
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from charrun.spec import Scale
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
-_KINDS = ("consumes", "optional", "produces", "roles", "trains", "measures", "character_fields")
+_KINDS = ("consumes", "optional", "produces", "roles", "trains", "measures", "scores", "character_fields")
 _IDENTITIES = ("rows", "lineage", "content")
 _NAME_RULE = "a name is at most 64 lower-case letters, digits, hyphens and underscores"
 

@@ -34,6 +34,8 @@ ADDRESS_VARIABLE = "TINKER_BASE_URL"
 HIDDEN = "[hidden]"
 
 _SHORTEST, _SHORTEST_PIECE = 8, 4
+_OF_VARIABLE = "_env"
+"""How fields are called that name an environment variable, such as `api_key_env`."""
 _CREDENTIAL = re.compile(
     r"(?:^|[_-])(?:API_?KEY|ACCESS_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|AUTH)(?:$|[_-])", re.IGNORECASE
 )
@@ -141,7 +143,7 @@ def secrets_of(name: str, text: str) -> list[str]:
     found = [match[0] for match in KEY_LIKE.finditer(text)]
     for address in _ADDRESS.finditer(text):
         found += [carried for carried in _carried(address[0]) if any(map(_is_guess, _pieces_of(carried)))]
-    if is_credential(name) and _is_guess(text):
+    if is_credential(name) and not name.lower().endswith(_OF_VARIABLE) and _is_guess(text):
         found.append(text)
     return found
 

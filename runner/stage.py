@@ -43,6 +43,8 @@ class Stage:
         trains: Roles among `roles` that are trained.
         measures: Names among `roles` and `templates` by which it only measures what it makes: another model or text
             there is no other work, so that they are left out of its identity.
+        scores: Roles among `roles` whose models are asked for log-probs of given answers (`ctx.score`), which a model
+            at an `endpoint` does not give.
         character_fields: Parts of the character (`name`, `traits`, `questions`) in the stage's identity.
         identity: How consumed rows enter the fingerprint. `rows`: not at all, since each stored response is keyed by
             its own request; `lineage`: by the producers' fingerprints, for a stage that asks them for more rows;
@@ -65,6 +67,7 @@ class Stage:
     roles: ClassVar[tuple[str, ...]] = ()
     trains: ClassVar[tuple[str, ...]] = ()
     measures: ClassVar[tuple[str, ...]] = ()
+    scores: ClassVar[tuple[str, ...]] = ()
     character_fields: ClassVar[tuple[str, ...]] = ("name", "traits")
     identity: ClassVar[Literal["rows", "lineage", "content"]] = "content"
     options_schema: ClassVar[Mapping[str, Any]] = {

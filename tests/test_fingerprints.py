@@ -16,6 +16,7 @@ from conftest import REPOSITORY, SPECS
 
 from charrun.cli import cli
 from charrun.commands.loading import load
+from charrun.endpoint import Endpoint
 from charrun.pipeline.cell import Cell
 from charrun.pipeline.choice import Choice, choose
 from charrun.pipeline.identity import EXCLUDED, INCLUDED, content, numbered, with_inputs
@@ -41,7 +42,22 @@ from charrun.stage import IDENTITY, Stage
 from charrun.store.canonical import digest
 from charrun.testing.contract import contract_problems
 
-DATA = (Spec, CellSpec, Arm, ModelEntry, ModelRef, Character, Trait, Scale, StageItem, EngineChoice, LocalPlugin)
+DATA = (
+    Spec,
+    CellSpec,
+    Arm,
+    ModelEntry,
+    ModelRef,
+    Endpoint,
+    Character,
+    Trait,
+    Scale,
+    StageItem,
+    EngineChoice,
+    LocalPlugin,
+)
+FAR = Endpoint("http://127.0.0.1:1/v1", "far")
+OF_TEACHER = {"teacher", "reflection", "interaction", "evaluate", "export"}
 ALL = ["prompts", "teacher", "student", "pairs", "dpo", "reflection", "interaction", "sft", "evaluate", "export"]
 
 
@@ -179,14 +195,12 @@ CHANGES: dict[str, tuple[Callable[[Lab], object], set[str]]] = {
         lambda lab: lab.entry(roles={**lab.spec.models[0].roles, "scorer": ModelRef("charrun/demo-student")}),
         {"evaluate"},
     ),
-    "ModelRef.name": (
-        lambda lab: lab.teacher(name="charrun/demo-student-small"),
-        {"teacher", *WRITING, "evaluate", "export"},
-    ),
-    "ModelRef.chat": (
-        lambda lab: lab.teacher(chat={"enable_thinking": False}),
-        {"teacher", *WRITING, "evaluate", "export"},
-    ),
+    "ModelRef.name": (lambda lab: lab.teacher(name="charrun/demo-student-small"), OF_TEACHER),
+    "ModelRef.chat": (lambda lab: lab.teacher(chat={"enable_thinking": False}), OF_TEACHER),
+    "ModelRef.endpoint": (lambda lab: lab.teacher(endpoint=FAR), OF_TEACHER),
+    "Endpoint.base_url": (lambda lab: lab.teacher(endpoint=replace(FAR, base_url="http://h/v2")), OF_TEACHER),
+    "Endpoint.model": (lambda lab: lab.teacher(endpoint=replace(FAR, model="other")), OF_TEACHER),
+    "Endpoint.parameters": (lambda lab: lab.teacher(endpoint=replace(FAR, parameters={"top_p": None})), OF_TEACHER),
     "EngineChoice.uses": (
         lambda lab: setattr(lab, "engine", type("Other", (LocalEngine,), {"name": "other"})()),
         EVERY - {"prompts", "pairs"},

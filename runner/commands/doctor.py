@@ -169,7 +169,7 @@ def _engines(registry: Registry, address: str | None) -> Iterator[Check]:
 
 def _models(choice: Choice, asked: _Asked) -> Iterator[Check]:
     """A spec's models on disk, and at work on its engine."""
-    from charrun.pipeline.diagnosis import Place, local_model, models_of, running_engine, runs_of
+    from charrun.pipeline.diagnosis import Place, endpoint, local_model, models_of, running_engine, runs_of
     from charrun.service.checks import guarded
 
     models = models_of(choice)
@@ -177,6 +177,8 @@ def _models(choice: Choice, asked: _Asked) -> Iterator[Check]:
         yield from guarded("model", partial(local_model, ref))
     if not asked.engine:
         return
+    for ref in models:
+        yield from guarded("endpoint", partial(endpoint, ref))
     with tempfile.TemporaryDirectory(prefix="charrun-doctor-") as folder:
         kept = asked.runs_dir.absolute() / "engine"
         place = Place(kept if kept.exists() else Path(folder) / "engine", Path(folder) / "engine.log")

@@ -95,7 +95,15 @@ def _others(document: SpecDocument, registry: Registry) -> list[Problem]:
 def stage_infos(registry: Registry) -> dict[str, StageInfo]:
     """What the spec needs to know of each stage."""
     return {
-        name: StageInfo(stage.options_schema, stage.consumes, stage.optional, stage.produces, stage.instead)
+        name: StageInfo(
+            options_schema=stage.options_schema,
+            consumes=stage.consumes,
+            optional=stage.optional,
+            produces=stage.produces,
+            instead=stage.instead,
+            trains=stage.trains,
+            scores=stage.scores,
+        )
         for name, stage in registry.stages.items()
     }
 

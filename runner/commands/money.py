@@ -53,11 +53,11 @@ def money_of(
     from charrun.store.ledger import LEDGER, read_ledger
     from charrun.store.run import RunFolder
 
-    if not choice.engine.hosted:
-        if probe:
-            raise UsageProblem(
-                f"nothing is paid for on the engine {choice.engine.name}", "leave out --probe, or --set engine=tinker"
-            )
+    if probe and not choice.engine.hosted:
+        raise UsageProblem(
+            f"nothing is paid for on the engine {choice.engine.name}", "leave out --probe, or --set engine=tinker"
+        )
+    if not choice.paid:
         return None
     limit = choice.spec.budget_usd if budget is None else budget
     folder = folder or RunFolder.find(runs_dir, choice.spec.name, frozen_spec(choice))

@@ -106,7 +106,7 @@ def _prepare(
     """Everything before the first write: stages' own checks, `--after`, and the question."""
     from charrun.pipeline.checks import check_cells, passed_cells
     from charrun.pipeline.plan import plan
-    from charrun.pipeline.run import plan_cells
+    from charrun.pipeline.run import plan_cells, to_ask
 
     cells = plan_cells(choice, loaded.registry, runs_dir, selection)
     warnings = [*choice.warnings, *check_cells(cells)]
@@ -117,18 +117,19 @@ def _prepare(
         for line in left:
             click.echo(line, err=True)
         selection = replace(selection, names=tuple(cell.name for cell in cells))
-    planned = plan(cells) if choice.engine.hosted else []
+    planned = plan(cells) if choice.paid else []
     money = None
     asks = not way.yes and sys.stdin.isatty()
-    if (asks or way.yes) and choice.engine.hosted:
+    if (asks or way.yes) and choice.paid:
         if any(stage.state == "to do" for cell in planned for stage in cell.stages):
+            cells[0].shared.to_ask = to_ask(cells)
             cells[0].shared.look()
         limited = way.budget is not None or choice.spec.budget_usd is not None
         if asks or (limited and not way.partial):
             money = money_of(loaded, choice, runs_dir, cells, way.budget, folder)
     way.show.begin(choice, cells, planned, money)
     require_enough(money, way.partial)
-    if choice.engine.hosted:
+    if choice.paid:
         _confirm(way.yes)
     return selection
 

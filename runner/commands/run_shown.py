@@ -74,7 +74,7 @@ class Person:
             self._expected = dollars(money.spent + cost.low), dollars(money.spent + cost.high)
         if self.verbosity:
             print_start(self.console, choice, [cell.spec for cell in cells])
-        if choice.engine.hosted:
+        if choice.paid:
             print_plan(self.console, choice, priced(planned, money.foresight) if money else planned, self.plain, money)
 
     def watching(self) -> AbstractContextManager[object]:

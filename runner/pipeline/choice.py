@@ -24,6 +24,13 @@ class Choice:
     stand_ins: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def paid(self) -> bool:
+        """Whether requests leave this machine and may cost money, so that the user is asked once."""
+        return self.engine.hosted or any(
+            each.paid or name in self.spec.prices for name, each in self.spec.endpoints.items()
+        )
+
+    @property
     def warnings(self) -> tuple[Problem, ...]:
         """What the spec warns of, but for models that stand-ins take the place of."""
         return tuple(each for each in self.spec.warnings if not (self.stand_ins and each.code == RETIRED))
@@ -48,8 +55,10 @@ def choose(spec: Spec, registry: Registry) -> Choice:
     if has_credentials():
         return Choice(registry.engines["tinker"](), replace(spec, engine=EngineChoice("tinker")))
     local = replace(spec, engine=EngineChoice("local"))
-    needed = {ref.name for entry in spec.models for ref in entry.roles.values() if ref.folder is None}
+    refs = [ref for entry in spec.models for ref in entry.roles.values()]
     given = dict(spec.stand_ins.models) if spec.stand_ins else {}
+    # A model at an endpoint needs none of Tinker's credentials; one that has a stand-in is not asked.
+    needed = {ref.name for ref in refs if ref.folder is None and (ref.endpoint is None or ref.name in given)}
     lacking = sorted(name for name in needed if name not in given and not name.startswith("charrun/"))
     if lacking:
         raise EnvironmentProblem(
@@ -71,7 +80,10 @@ def _with_stand_ins(spec: Spec, models: Mapping[str, str]) -> Spec:
         models=tuple(
             replace(
                 entry,
-                roles={role: replace(ref, name=models.get(ref.name, ref.name)) for role, ref in entry.roles.items()},
+                roles={
+                    role: replace(ref, name=models[ref.name], endpoint=None) if ref.name in models else ref
+                    for role, ref in entry.roles.items()
+                },
             )
             for entry in spec.models
         ),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from charrun import events
 from charrun.chat import Message, TrainedRow
+from charrun.endpoint import Endpoint
 from charrun.errors import StageFailed
 from charrun.pipeline.adapters import Adapter, Adapters, copy_name
 from charrun.pipeline.reference import Reference, stored_reference
@@ -19,7 +20,7 @@ from charrun.pipeline.results import StageResult
 from charrun.pipeline.together import gather
 from charrun.service.service import RoleSampler
 from charrun.spec import Character, ModelRef, Scale
-from charrun.store.canonical import canonical, seed_from
+from charrun.store.canonical import canonical, digest, seed_from
 from charrun.store.files import file_digest, indented, make_folder
 
 if TYPE_CHECKING:
@@ -206,6 +207,8 @@ class StageContext:
         """A sampler of a role's base model, or of a checkpoint trained from it."""
         shared = self._run.cell.shared
         ref = self.model(role)
+        if ref.endpoint is not None:
+            return await self._elsewhere(ref, ref.endpoint)
         service, session = await shared.service(), await self._run.session()
         chat = await service.chat(ref.name, ref.chat)
         path = str(checkpoint["sampler"]) if checkpoint else None
@@ -221,6 +224,20 @@ class StageContext:
             model=path or ref.name,
             fingerprint=weights_name(weights, chat),
             context_length=context_length,
+        )
+
+    async def _elsewhere(self, ref: ModelRef, endpoint: Endpoint) -> RoleSampler:
+        cell = self._run.cell
+        service, student = await cell.shared.service(), cell.model("student")
+        chat = await service.chat(student.name, student.chat)
+        identity = [cell.shared.namespace(ref.name), dict(endpoint.parameters), dict(ref.chat)]
+        return RoleSampler(
+            client=self._run.metered_endpoint(service.elsewhere(ref.name, endpoint, ref.chat, chat), ref.name),
+            chat=chat,
+            model=ref.name,
+            fingerprint=digest(identity),
+            context_length=None,
+            endpoint=endpoint,
         )
 
     async def sample(
@@ -250,7 +267,8 @@ class StageContext:
             seed: Fixed seed for paired sampling; by default one of the cell's seed and the request.
             shared: Keep the answers where stages of other characters, cells and runs find them too: for what a base
                 model says without a system prompt, and for what several stages of a cell ask.
-            prefill: How the assistant's turn begins; the answers are what follows.
+            prefill: How the assistant's turn begins; the answers are what follows, or what follows `</think>` where it
+                leaves a think block open: without that tag an answer is empty and not `closed`.
 
         Raises:
             StageFailed: The prompt leaves no room in the model's context.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from charrun.pipeline.choice import AUTO, Choice
 from charrun.pipeline.together import gather
 from charrun.pipeline.waiting import Waiting
 from charrun.service.checks import Check
+from charrun.service.endpoint_client import look_at
 from charrun.service.engine import Connection, Engine, EngineRequest
 from charrun.service.explained import explained
 from charrun.service.models import local_folder
@@ -65,7 +67,7 @@ def models_of(choice: Choice) -> list[ModelRef]:
 
 def local_model(ref: ModelRef) -> Iterator[Check]:
     """A model folder: its files, its tokenizer, its rendering. Nothing of a model that is not on this machine."""
-    folder = local_folder(ref.name)
+    folder = local_folder(ref.name) if ref.endpoint is None else None
     if folder is None:
         return
     from charrun.engine.folders import describe, parameter_count
@@ -83,6 +85,15 @@ def local_model(ref: ModelRef) -> Iterator[Check]:
         return
     yield Check("model", "ok", f"{ref.name}: {parameters:,} parameters, a context of {facts.context:,}")
     yield rendering(Chat(load_tokenizer(folder), ref.chat, name=ref.name))
+
+
+def endpoint(ref: ModelRef) -> Iterator[Check]:
+    """Whether a model's endpoint is there and takes the key; nothing of a model that the engine serves."""
+    if ref.endpoint is None:
+        return
+    told = asyncio.run(look_at(ref.endpoint))
+    hint = "its name there is `model` under endpoint" if told else ""
+    yield Check("endpoint", "warning" if told else "ok", told or f"{ref.endpoint.address} answers for {ref.name}", hint)
 
 
 def rendering(chat: Chat) -> Check:
@@ -115,6 +126,7 @@ def running_engine(
     Raises:
         CharrunError: The engine can't be reached or started, or fails.
     """
+    models = [ref for ref in models if ref.endpoint is None]
     names = sorted({ref.name for ref in models})
     connection = engine.connect(EngineRequest(names, options, place.storage, place.log))
     try:

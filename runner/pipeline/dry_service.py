@@ -19,9 +19,11 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
-from charrun.chat import Chat, load_tokenizer
+from charrun.chat import Chat, Message, load_tokenizer
+from charrun.endpoint import Endpoint
 from charrun.errors import EnvironmentProblem
 from charrun.pipeline.virtual_time import Clock
+from charrun.service.endpoint_sampler import ChatClient, ChatResponse, ChatSequence, EndpointSampler
 from charrun.service.models import local_folder
 from charrun.service.service import Service
 from charrun.service.session import Sampler, Session
@@ -131,6 +133,10 @@ class DryService(Service):
         found: Sampler = self._dry_samplers[key]
         return found
 
+    def elsewhere(self, model: str, endpoint: Endpoint, options: Mapping[str, Any], chat: Chat) -> ChatClient:
+        """What answers in the place of a model at an endpoint."""
+        return _Elsewhere(self, model, endpoint, chat)
+
     async def new_adapter(self, base_model: str, rank: int, seed: int) -> Any:
         """What trains nothing."""
         return _Trainer()
@@ -225,6 +231,16 @@ class _Sampler:
         found = SimpleNamespace(sequences=sequences, prompt_cache_hit_tokens=0, prompt_logprobs=None)
         return _done(found, self._service.seconds(self._model, max(len(each.tokens) for each in sequences)))
 
+    def texts(self, tokens: list[int], num_samples: int, longest: int) -> Any:
+        """Answers as an endpoint gives them."""
+        self._service.note(self._model, 0, False)
+        sequences = [self._sequence(tokens, longest) for _ in range(num_samples)]
+        lengths = [len(each.tokens) for each in sequences]
+        found = ChatResponse(
+            [ChatSequence(self._chat.answer(each.tokens), "stop") for each in sequences], len(tokens), 0, sum(lengths)
+        )
+        return _done(found, self._service.seconds(self._model, max(lengths)))
+
     def compute_logprobs(self, prompt: Any, prompt_logprobs_last_n: int | None = None) -> Any:
         """Log-probs of a prompt's tokens."""
         return _done(self._logprobs(prompt.to_ints(), prompt_logprobs_last_n))
@@ -247,6 +263,26 @@ class _Sampler:
             elif (_beginning(prompt), answer) in self._service.made:
                 value = _ALIKE_LOGPROB
         return [None, *([value] * (len(tokens) - 1))]
+
+
+class _Elsewhere:
+    """A model at an endpoint, as far as `ctx.sample` uses it; tokens are those of the student's tokenizer."""
+
+    def __init__(self, service: DryService, model: str, endpoint: Endpoint, chat: Chat) -> None:
+        self.endpoint = endpoint
+        self.room = asyncio.Semaphore(endpoint.concurrency)
+        self._sampler = _Sampler(service, model, chat)
+        self._chat = chat
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(EndpointSampler(self.endpoint, {}), name)
+
+    def complete(
+        self, messages: Sequence[Message], num_samples: int, params: Mapping[str, Any], *, seed: int, prefill: str
+    ) -> Any:
+        """Answers cut from the texts."""
+        prompt = self._chat.prompt(messages, prefill)
+        return self._sampler.texts(prompt, num_samples, int(params["max_tokens"]))
 
 
 class _Trainer:

@@ -115,7 +115,11 @@ def thaw(run: Run) -> Frozen:
 
 
 def _model(ref: Mapping[str, Any]) -> Any:
-    return dict(ref) if ref["chat"] else ref["name"]
+    """As a spec writes it."""
+    if "endpoint" not in ref:
+        return dict(ref) if ref["chat"] else ref["name"]
+    endpoint = {key: value for key, value in ref["endpoint"].items() if value != ""}
+    return {**ref, "endpoint": endpoint}
 
 
 def _stage(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,6 +49,10 @@ INCLUDED: Mapping[str, str] = {
     "ModelEntry.roles": "those that the stage names",
     "ModelRef.name": "after the engine's name; of a local folder its path, with a digest of its files",
     "ModelRef.chat": "arguments of the chat template",
+    "ModelRef.endpoint": "its address, model and parameters",
+    "Endpoint.base_url": "before the model's name, in the engine's place",
+    "Endpoint.model": "after the address",
+    "Endpoint.parameters": "further fields of each request",
     "EngineChoice.uses": "before the name of each model: the same name elsewhere is another model",
     "Spec.templates": "their texts, where the stage uses them",
     "LocalPlugin.sha256": "the code of a stage that comes from a file beside the spec",
@@ -105,6 +109,13 @@ EXCLUDED: Mapping[str, str] = {
     "Stage.produces": "its outputs",
     "Stage.instead": "for checks before a run; the option is in it, and so is what the stage says of further inputs",
     "Stage.trains": "for checks before a run",
+    "Stage.scores": "for checks before a run",
+    "Endpoint.api_key_env": "who pays changes nothing; the key itself is kept nowhere",
+    "Endpoint.samples_per_request": "how a model is asked, not what",
+    "Endpoint.concurrency": "how a model is asked, not what",
+    "Endpoint.max_retries": "how a model is asked, not what",
+    "Endpoint.timeout": "how a model is asked, not what",
+    "Endpoint.continues": "what the server can do changes nothing",
     "Stage.awaits_all": "when it runs, not what it makes",
     "code of charrun and of installed plugins": "an update must not pay for everything again: `cache_version` is "
     "raised where it makes something else; the ticket says who made the work, and `charrun plan` tells it",
@@ -220,7 +231,8 @@ def content(row: Row) -> Any:
 
 def _model(run: StageRun, role: str) -> dict[str, Any]:
     ref = run.cell.model(role)
-    return {"model": run.cell.shared.namespace(ref.name), "chat": dict(ref.chat)}
+    described = {"model": run.cell.shared.namespace(ref.name), "chat": dict(ref.chat)}
+    return described if ref.endpoint is None else {**described, "parameters": dict(ref.endpoint.parameters)}
 
 
 @cache

@@ -135,8 +135,8 @@ def needs_engine(shared: Shared) -> bool:
 
 
 def is_local(shared: Shared, ref: ModelRef) -> bool:
-    """Whether a model's files on this machine say all about it."""
-    return not shared.engine.hosted and local_folder(ref.name) is not None
+    """Whether a model's files on this machine, or its address, say all that there is to know about it."""
+    return ref.endpoint is not None or (not shared.engine.hosted and local_folder(ref.name) is not None)
 
 
 def lock_text(lock: Mapping[str, Any]) -> str:
@@ -152,7 +152,8 @@ def _clean(lock: Lock) -> Lock:
 
 def _known(shared: Shared, ref: ModelRef) -> dict[str, Any]:
     identity = shared.namespace(ref.name).replace(ref.name, _told(ref.name))
-    return {"name": _told(ref.name), "identity": identity, "chat": dict(ref.chat)}
+    known = {"name": _told(ref.name), "identity": identity, "chat": dict(ref.chat)}
+    return known if ref.endpoint is None else {**known, "parameters": dict(ref.endpoint.parameters)}
 
 
 def _with_facts(lock: Lock, earlier: Mapping[str, Any]) -> Lock:

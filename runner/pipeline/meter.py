@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from charrun.errors import CharrunError, StageFailed
 from charrun.pipeline.spending import Spending
+from charrun.service.endpoint_errors import refused_by_endpoint
 from charrun.service.explained import refused
 from charrun.service.session import Sampler, before_retry
 from charrun.store.ledger import Place
@@ -155,7 +156,7 @@ def _usage_of(done: concurrent.futures.Future[_T], used: Callable[[_T], Usage], 
         return None
     error = done.exception()
     if error is not None:
-        return Usage() if single and refused(error) else None
+        return Usage() if single and (refused(error) or refused_by_endpoint(error)) else None
     return used(done.result())
 
 

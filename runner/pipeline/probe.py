@@ -147,7 +147,8 @@ class _Probe:
         record, given = asked.record, asked.record["input"]
         messages = json.loads(given["messages"])
         chats = [await self._service.chat(ref.name, ref.chat) for ref in self._refs if ref.name == asked.model]
-        prompts = {chat: chat.prompt(messages) for chat in chats}
+        prefill = str(given.get("prefill", ""))
+        prompts = {chat: chat.prompt(messages, prefill) for chat in chats}
         chat = next((each for each, tokens in prompts.items() if len(tokens) == record["prompt_tokens"]), chats[0])
         start = record["start"] + asked.index
         params = types.SamplingParams(
@@ -157,7 +158,7 @@ class _Probe:
             temperature=float(given["temperature"]),
             top_p=float(given["top_p"]),
         )
-        asks = {name: value for name, value in given.items() if name not in ("messages", "item", "seed")}
+        asks = {name: value for name, value in given.items() if name not in ("messages", "item", "seed", "prefill")}
         weights = weights_name(self._shared.namespace(asked.model), chat)
         certain = record["key"] in {
             request_key(weights, prompts[chat], given["item"], asks, given.get("seed"), seed)
@@ -166,7 +167,7 @@ class _Probe:
         if "seed" in given and (start or len(record["sequences"]) > 1):  # one seed for several answers to one request
             certain = False
         response = await self._ask(asked.model, asked.stage, prompts[chat], params, 1)
-        part = answered(response, chat, len(prompts[chat]))
+        part = answered(response, chat, len(prompts[chat]), prefill)
         return certain, {**record, **part, "start": start, "model": asked.model}
 
     async def _ask(

@@ -79,7 +79,7 @@ def _wanted(dry: DryRun, store: Path, rows: int) -> Wanted:
 
 
 def _asked(dry: DryRun, store: Path, rows: int) -> list[Asked]:
-    served = {ref.name for entry in dry.spec.models for ref in entry.roles.values()}
+    served = set(dry.spec.engine_models)
     certain = _certain(dry.done) - {run.folder.name for run in dry.done if run.forced}
     probed = {base: store / folder_of(base) / ITEMS for base in dry.dry_service.bases.values()}
     kept = {line.value["key"] for path in probed.values() for line in read_lines(path)}

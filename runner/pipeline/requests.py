@@ -13,6 +13,7 @@ from charrun import events
 from charrun.chat import Chat, Message
 from charrun.errors import StageFailed
 from charrun.pipeline.answers import Answers
+from charrun.pipeline.endpoint_requests import MeteredEndpoint, answered_elsewhere, endpoint_key
 from charrun.pipeline.meter import MeteredSampler
 from charrun.pipeline.together import gather
 from charrun.service.explained import explained
@@ -20,6 +21,7 @@ from charrun.service.service import RoleSampler
 from charrun.service.session import Sampler
 from charrun.store.canonical import digest, seed_from
 from charrun.store.items import ANSWERS, AnsweredPart, ItemStore, Record, Score
+from charrun.store.items import Sequence as StoredSequence
 
 if TYPE_CHECKING:
     from tinker import types
@@ -36,15 +38,18 @@ class Answer:
 
     Attributes:
         text: Visible text, without end-of-turn tokens and think block.
-        tokens: Sampled token ids, shape [n], end-of-turn token included; kept compact.
+        tokens: Sampled token ids, shape [n], end-of-turn token included; kept compact. Of a model at an endpoint, which
+            gives texts, those of the visible text by the student's tokenizer.
         complete: Whether the model ended the turn; False where the length limit cut it.
         index: Sample index of the request.
+        closed: Whether every think block that was opened is closed; without, there is no visible text.
     """
 
     text: str
     tokens: Sequence[int]
     complete: bool
     index: int
+    closed: bool = True
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ class _Request:
     key: str
     given: Mapping[str, Any]
     seed: int | None
+    messages: Sequence[Message]
+    prefill: str
 
 
 class Requests:
@@ -78,31 +85,47 @@ class Requests:
         prefill: str = "",
     ) -> list[Answer]:
         """Answers of sample indexes 0 to count - 1; see `StageContext.sample`."""
-        prompt = [*sampler.chat.prompt(messages), *sampler.chat.encode(prefill)]
-        params = {**params, "max_tokens": self._room(sampler, prompt, params["max_tokens"])}
-        run_seed = self._run.cell.seed
-        fixed: dict[str, Any] = {} if seed is None else {"seed": seed}
-        if prefill:
-            fixed["prefill"] = prefill
-        request = _Request(
-            sampler=sampler,
-            prompt=prompt,
-            params=params,
-            key=request_key(sampler.fingerprint, prompt, item, params, seed, run_seed),
-            given={"messages": json.dumps(list(messages), ensure_ascii=False), "item": item, **params, **fixed},
-            seed=seed,
-        )
+        request = self._request(sampler, messages, params, item, seed, prefill)
         answers = await self._answers(sampler, shared)
         async with answers.turns.of(request.key):
-            missing = list(answers.items.missing(request.key, count, MOST_SEQUENCES))
-            await gather([self._ask(answers.items, request, start, n) for start, n in missing])
-        found = [
-            Answer(stored["text"], array("i", stored["tokens"]), stored["stop_reason"] == "stop", index)
-            for index, stored in enumerate(answers.items.sequences(request.key, count))
-        ]
+            await self._ask_missing(answers.items, request, count)
+        found = [_answer_of(stored, index) for index, stored in enumerate(answers.items.sequences(request.key, count))]
         if len(found) < count:
             raise StageFailed(f"{self._run.item.id}: the engine returned fewer sequences than asked for")
         return found
+
+    def _request(
+        self,
+        sampler: RoleSampler,
+        messages: Sequence[Message],
+        params: Mapping[str, Any],
+        item: str,
+        seed: int | None,
+        prefill: str,
+    ) -> _Request:
+        run_seed = self._run.cell.seed
+        if sampler.endpoint is None:
+            prompt = sampler.chat.prompt(messages, prefill)
+            params = {**params, "max_tokens": self._room(sampler, prompt, params["max_tokens"])}
+            key = request_key(sampler.fingerprint, prompt, item, params, seed, run_seed)
+        else:
+            prompt = []
+            key = endpoint_key(sampler.fingerprint, messages, prefill, item, params, seed, run_seed)
+        more: dict[str, Any] = {} if seed is None else {"seed": seed}
+        if prefill:
+            more["prefill"] = prefill
+        given = {"messages": json.dumps(list(messages), ensure_ascii=False), "item": item, **params, **more}
+        return _Request(sampler, prompt, params, key, given, seed, messages, prefill)
+
+    async def _ask_missing(self, items: ItemStore, request: _Request, count: int) -> None:
+        client = request.sampler.client
+        if not isinstance(client, MeteredEndpoint):
+            missing = list(items.missing(request.key, count, MOST_SEQUENCES))
+            await gather([self._ask(items, request, start, n) for start, n in missing])
+            return
+        # An endpoint may give fewer answers than it was asked for, and at least one.
+        while missing := list(items.missing(request.key, count, client.most)):
+            await gather([self._ask_elsewhere(items, client, request, start, n) for start, n in missing])
 
     async def score(
         self, sampler: RoleSampler, prompt: Sequence[int], completion: Sequence[int], *, shared: bool
@@ -178,16 +201,34 @@ class Requests:
                     since,
                 )
             shared.slots.answered(request.sampler.client, n)
+        self._keep(
+            items, request, start, answered(response, request.sampler.chat, len(request.prompt), request.prefill)
+        )
+
+    async def _ask_elsewhere(
+        self, items: ItemStore, client: MeteredEndpoint, request: _Request, start: int, n: int
+    ) -> None:
+        response = await client.asked(
+            request.messages,
+            n,
+            request.params,
+            seed=request.seed if request.seed is not None else seed_from(request.key, start),
+            prefill=request.prefill,
+            go_on=self._run.cell.shared.go_on,
+        )
+        self._keep(items, request, start, answered_elsewhere(response, request.sampler.chat, request.prefill))
+
+    def _keep(self, items: ItemStore, request: _Request, start: int, part: AnsweredPart) -> None:
         record: Record = {
             "key": request.key,
             "start": start,
             "model": request.sampler.model,
             "input": dict(request.given),
-            **answered(response, request.sampler.chat, len(request.prompt)),
+            **part,
             "work": self._run.work.name,
         }
         items.append(record)
-        stored = len(record["sequences"]), len(request.prompt), record["sampled_tokens"]
+        stored = len(record["sequences"]), record["prompt_tokens"], record["sampled_tokens"]
         self._run.tell(events.RowStored(*self._run.place, request.sampler.model, *stored))
         self._run.progress()
 
@@ -205,21 +246,25 @@ def request_key(
     return digest({**asked, "run_seed": run_seed})
 
 
-def answered(response: types.SampleResponse, chat: Chat, prompt_tokens: int) -> AnsweredPart:
+def answered(response: types.SampleResponse, chat: Chat, prompt_tokens: int, prefill: str = "") -> AnsweredPart:
     """What a record keeps of a response."""
     return {
-        "sequences": [
-            {
-                "text": chat.answer(sequence.tokens),
-                "tokens": list(sequence.tokens),
-                "stop_reason": sequence.stop_reason,
-            }
-            for sequence in response.sequences
-        ],
+        "sequences": [_stored(sequence, chat, prefill) for sequence in response.sequences],
         "prompt_tokens": prompt_tokens,
         "sampled_tokens": sum(len(sequence.tokens) for sequence in response.sequences),
         "cache_hit_tokens": int(response.prompt_cache_hit_tokens or 0),
     }
+
+
+def _stored(sequence: types.SampledSequence, chat: Chat, prefill: str) -> StoredSequence:
+    text, closed = chat.spoken(sequence.tokens, prefill)
+    found: StoredSequence = {"text": text, "tokens": list(sequence.tokens), "stop_reason": sequence.stop_reason}
+    return found if closed else {**found, "closed": False}
+
+
+def _answer_of(stored: StoredSequence, index: int) -> Answer:
+    complete, closed = stored["stop_reason"] == "stop", stored.get("closed", True)
+    return Answer(stored["text"], array("i", stored["tokens"]), complete, index, closed)
 
 
 async def _samples(

@@ -129,6 +129,8 @@ async def _run(shared: Shared, choice: Choice, selection: Selection, manner: Man
     cells = _cells(shared, selection)
     if shared.engine.hosted:
         shared.to_train = _to_train(_cells(shared, selection))  # cells of their own: to look is not to run
+    if shared.spec.endpoints:
+        shared.to_ask = to_ask(_cells(shared, selection))
     started = time.monotonic()
     run = shared.folder.name
     damaged = _damage_of(shared.folder)
@@ -186,6 +188,13 @@ def _to_train(cells: Sequence[Cell]) -> dict[tuple[str, int], str]:
                 for role in stage.stage.trains:
                     found.setdefault((cell.model(role).name, rank), stage.item.id)
     return found
+
+
+def to_ask(cells: Sequence[Cell]) -> set[str]:
+    """Names of models at endpoints that are asked by stages that are not done."""
+    left = [stage for cell in cells for stage in cell.selected if stage.forced or stage.peek() is None]
+    refs = [stage.cell.model(role) for stage in left for role in stage.stage.roles if role in stage.cell.models.roles]
+    return {ref.name for ref in refs if ref.endpoint is not None}
 
 
 def _damage_of(run: RunFolder) -> list[str]:

@@ -23,6 +23,7 @@ from charrun.pipeline.slots import Slots
 from charrun.pipeline.spending import Spending
 from charrun.plugin_manager import Registry
 from charrun.secrets import hide_message
+from charrun.service.endpoint_client import look_at_all
 from charrun.service.engine import Connection, EngineRequest
 from charrun.service.models import local_folder
 from charrun.service.pulse import pulse
@@ -45,7 +46,7 @@ class Shared:
 
     Attributes:
         to_train: By base model and LoRA rank, the stage item that is going to train such an adapter.
-        dry: Whether nobody answers.
+        to_ask: Names of models at endpoints that are going to be asked.
         stopping: Whether a person has asked the run to stop: nothing is begun any more, what is in flight is awaited.
         dry: Whether nobody is at the other end.
         failures: By ticket the errors of stages that have failed: cells that share the work share the failure.
@@ -84,13 +85,14 @@ class Shared:
         self._forced: set[Path] = set()
         self._wait = wait
         self.to_train: dict[tuple[str, int], str] = {}
+        self.to_ask: set[str] = set()
         self.stopping = False
         self.failures: dict[Path, StageFailed] = {}
         self.answers = SharedAnswers(self.store, self.writing)
         self.named = NamedCheckpoints(runs_dir, self.held)
         self.rates = cache(self._rates)
         limit, caps = (budget if budget is not None else self.spec.budget_usd), self.spec.stage_budgets
-        if not self.engine.hosted:  # nothing is paid for
+        if not choice.paid:
             limit, caps = None, {}
         self._broke: BudgetReached | None = None
         self._asides: set[asyncio.Task[None]] = set()
@@ -176,6 +178,8 @@ class Shared:
         """
         async with self._opening:
             if self._service is None:
+                for told in await look_at_all(self.spec.endpoints[name] for name in sorted(self.to_ask)):
+                    self.message(None, told)
                 self._connection = await self._connect()
                 self.exact = self._connection.exact
                 note = {"run": self.folder.name, LEDGER_NOTE: self.spending.ledger.process}
@@ -230,12 +234,14 @@ class Shared:
             return self.engine.connect(self._request())
 
     def look(self) -> None:
-        """Whether a hosted engine would be reached and serves what the spec names; nothing is paid, and none is begun.
+        """Whether a hosted engine and endpoints would be reached and serve what the spec names; nothing is paid.
 
         Raises:
-            EnvironmentProblem: It can't be, or does not.
+            EnvironmentProblem: One can't be, or does not.
         """
-        self.reach().close()
+        asyncio.run(look_at_all(self.spec.endpoints[name] for name in sorted(self.to_ask)))
+        if self.engine.hosted:
+            self.reach().close()
 
     async def await_end(self, stage: StageRun) -> None:
         """A stage has ended of which nothing is used.
@@ -310,20 +316,23 @@ class Shared:
 
     def _rates(self, model: str) -> Rates | None:
         """What a base model's tokens cost here; None where nobody knows."""
-        if not self.engine.hosted:
+        endpoint = self.spec.endpoints.get(model)
+        if endpoint is None and not self.engine.hosted:
             return FREE
         if model in self.spec.prices:
             return own_rates(self.spec.prices[model])
+        if endpoint is not None:  # the price book is the hosted service's
+            return None if endpoint.paid else FREE
         price = price_book().price(model)
         return rates_of(price) if price else None
 
     def _namespace(self, model: str) -> str:
+        if model in self.spec.endpoints:
+            return self.spec.endpoints[model].namespace
         folder = local_folder(model)
         identity = self.engine.namespace(model)
         return f"{identity}@{folder_digest(folder)}" if folder else identity
 
     def _request(self) -> EngineRequest:
-        models = sorted({ref.name for entry in self.spec.models for ref in entry.roles.values()})
-        return EngineRequest(
-            models, self.spec.engine.options, self.runs_dir / "engine", self.folder.folder / "engine.log"
-        )
+        storage, log = self.runs_dir / "engine", self.folder.folder / "engine.log"
+        return EngineRequest(self.spec.engine_models, self.spec.engine.options, storage, log)

@@ -16,10 +16,12 @@ from charrun.pipeline.adapters import discard
 from charrun.pipeline.checkpoints import CHECKPOINT
 from charrun.pipeline.context import StageContext
 from charrun.pipeline.defects import running
+from charrun.pipeline.endpoint_requests import MeteredEndpoint
 from charrun.pipeline.identity import content, describe, how_made, numbered, numbers, with_inputs
 from charrun.pipeline.meter import Meter, MeteredSampler, MeteredTrainer
 from charrun.pipeline.results import StageResult
 from charrun.pipeline.work import Work
+from charrun.service.endpoint_sampler import ChatClient
 from charrun.service.session import Sampler, Session
 from charrun.spec import StageItem
 from charrun.spec.prices import dollars
@@ -176,6 +178,10 @@ class StageRun:
     def metered_sampler(self, client: Sampler, model: str, context_length: int | None) -> MeteredSampler:
         """A sampling client of a base model, or of a checkpoint of it, whose requests are this stage's."""
         return MeteredSampler(client, self._meter(model), context_length)
+
+    def metered_endpoint(self, client: ChatClient, model: str) -> MeteredEndpoint:
+        """A model at an endpoint, whose requests are this stage's."""
+        return MeteredEndpoint(client, self._meter(model))
 
     def metered_trainer(self, client: tinker.TrainingClient, model: str) -> tinker.TrainingClient:
         """A training client whose requests are this stage's."""

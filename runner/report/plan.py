@@ -57,7 +57,7 @@ def print_plan(
     lines.append(total(planned))
     if money is not None:
         lines += money_lines(money)
-    elif choice.engine.hosted:
+    elif choice.paid:
         budget = choice.spec.budget_usd
         limit = "" if budget is None else f" The budget of the spec is ${whole_usd(budget)}, which is never exceeded."
         lines.append(f"Every request is paid for.{limit}")

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from charrun.chat import Chat, load_tokenizer
+from charrun.endpoint import Endpoint
 from charrun.errors import EnvironmentProblem, StageFailed
+from charrun.service.endpoint_sampler import ChatClient, EndpointSampler
 from charrun.service.engine import Connection
 from charrun.service.explained import explained
 from charrun.service.models import local_folder
@@ -26,10 +28,12 @@ class RoleSampler:
 
     Attributes:
         client: The SDK's sampling client, or another `Sampler`.
-        chat: The rendering of the model's conversations.
+        chat: The rendering of the model's conversations; of a model at an endpoint, which renders them itself, the
+            student's, by which lengths count.
         model: Model name or checkpoint path, as rows record it.
         fingerprint: Identity of the weights and the rendering, part of every key.
         context_length: Longest prompt plus answer, in tokens; None where the engine does not say.
+        endpoint: Where the model lives, if not at the engine: it samples from messages, and cannot score.
     """
 
     client: Sampler
@@ -37,6 +41,7 @@ class RoleSampler:
     model: str
     fingerprint: str
     context_length: int | None
+    endpoint: Endpoint | None = None
 
 
 class Service(Session):
@@ -52,6 +57,7 @@ class Service(Session):
     def __init__(self, connection: Connection, note: Mapping[str, str]) -> None:
         super().__init__(connection, note)
         self._chats: dict[str, Chat] = {}
+        self._elsewhere: dict[str, EndpointSampler] = {}
         self._served: dict[str, types.SupportedModel] = {}
 
     async def open(self) -> None:
@@ -96,6 +102,27 @@ class Service(Session):
                 tokenizer = load_tokenizer(folder) if folder else await self._hosted_tokenizer(model)
                 self._chats[key] = Chat(tokenizer, options, name=model)
         return self._chats[key]
+
+    def elsewhere(self, model: str, endpoint: Endpoint, options: Mapping[str, Any], chat: Chat) -> ChatClient:
+        """A sampler of a model at an endpoint.
+
+        Args:
+            model: What the spec calls it.
+            endpoint: Where it lives.
+            options: Arguments of its chat template.
+            chat: By which lengths count.
+        """
+        key = f"{model} {endpoint} {sorted(options.items())}"
+        if key not in self._elsewhere:
+            self._elsewhere[key] = EndpointSampler(endpoint, options)
+        return self._elsewhere[key]
+
+    async def close(self, status: str = "success") -> None:
+        """End its own session, and connections to endpoints."""
+        for each in self._elsewhere.values():
+            with contextlib.suppress(Exception):
+                await each.close()
+        await super().close(status)
 
     async def exists(self, path: str, expires: float | None = None) -> bool:
         """Whether the engine still holds a checkpoint, whatever its expiry was said to be (in seconds since 1970)."""

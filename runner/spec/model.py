@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from charrun.endpoint import Endpoint
 from charrun.errors import Problem
 from charrun.spec.document import Node, Severity
 from charrun.spec.words import slug
@@ -21,15 +22,22 @@ class ModelRef:
     Attributes:
         name: The name that an engine serves, or the absolute path of a local model folder.
         chat: Arguments of the model's chat template, such as `{"enable_thinking": False}`.
+        endpoint: The server that samples from it in the engine's place; `None` for the engine.
     """
 
     name: str
     chat: Mapping[str, Any] = field(default_factory=dict)
+    endpoint: Endpoint | None = None
 
     @property
     def folder(self) -> Path | None:
         """The local model folder, `None` for a name that an engine serves."""
-        return Path(self.name) if Path(self.name).is_absolute() else None
+        return Path(self.name) if Path(self.name).is_absolute() and self.endpoint is None else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; `endpoint` only where there is one."""
+        plain: dict[str, Any] = {"name": self.name, "chat": _plain(self.chat)}
+        return plain if self.endpoint is None else {**plain, "endpoint": _plain(asdict(self.endpoint))}
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,8 @@ class StageInfo:
         optional: Kinds that the stage uses where an earlier stage produces them.
         produces: Kinds that it produces.
         instead: Kinds among `consumes` with the option that takes the place of each.
+        trains: Roles that it trains, or samples from after a training.
+        scores: Roles whose models it asks for log-probs of given answers.
     """
 
     options_schema: Mapping[str, Any] = field(default_factory=dict)
@@ -120,6 +130,8 @@ class StageInfo:
     optional: tuple[str, ...] = ()
     produces: tuple[str, ...] = ()
     instead: Mapping[str, str] = field(default_factory=dict)
+    trains: tuple[str, ...] = ()
+    scores: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -328,6 +340,18 @@ class Spec:
     prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @cached_property
+    def endpoints(self) -> dict[str, Endpoint]:
+        """Where the models live that the engine does not serve, by name."""
+        refs = [ref for entry in self.models for ref in entry.roles.values()]
+        return {ref.name: ref.endpoint for ref in refs if ref.endpoint is not None}
+
+    @cached_property
+    def engine_models(self) -> list[str]:
+        """Names of the models that the engine serves, in order."""
+        refs = [ref for entry in self.models for ref in entry.roles.values()]
+        return sorted({ref.name for ref in refs if ref.endpoint is None})
+
+    @cached_property
     def cells(self) -> tuple[CellSpec, ...]:
         """The matrix, character by character, then by models, scale, seed and arm, without what is left out."""
         axes = self.characters, self.models, self.scales, self.seeds, self.arms or (Arm("", self.stages),)
@@ -366,7 +390,7 @@ class Spec:
             "engine": {"uses": self.engine.uses, "with": dict(self.engine.options)},
             "characters": [character.to_dict() for character in self.characters],
             "models": [
-                {"id": entry.id, **{role: _plain(asdict(model)) for role, model in entry.roles.items()}}
+                {"id": entry.id, **{role: model.to_dict() for role, model in entry.roles.items()}}
                 for entry in self.models
             ],
             "scales": [asdict(scale) for scale in self.scales],

@@ -12,6 +12,7 @@ from charrun.errors import SpecError
 from charrun.spec.arms import resolve_arms
 from charrun.spec.document import KeyPath
 from charrun.spec.draft import Draft
+from charrun.spec.elsewhere import check_elsewhere
 from charrun.spec.keys import warn_of_keys, warn_of_keys_beside
 from charrun.spec.layers import PluginFile, SpecDocument, read_spec
 from charrun.spec.library import Library, resolve_characters, resolve_scales
@@ -66,6 +67,7 @@ def load_spec(
     arms = resolve_arms(draft, items, stages, preset, library)
     exclude = resolve_exclude(draft, Axes(characters, models, scales, seeds, arms))
     check_overrides(draft, items, stages)
+    check_elsewhere(draft, items, stages)
     stand_ins = resolve_stand_ins(draft)
     check_stage_budgets(draft)
     check_prices(draft)

@@ -10,6 +10,7 @@ from typing import Any
 
 from charrun.spec.document import KeyPath
 from charrun.spec.draft import Draft
+from charrun.spec.elsewhere import endpoint_of
 from charrun.spec.facts import retired_models, thinks
 from charrun.spec.model import ModelEntry, ModelRef, StandIns
 from charrun.spec.words import nearest, shown, slug, suggest
@@ -32,7 +33,7 @@ def resolve_models(draft: Draft) -> tuple[ModelEntry, ...]:
         _check_retired(draft, path, roles, retired)
         _check_roles(draft, path, roles)
         _check_names(draft, path, roles)
-        canonical = json.dumps({role: [ref.name, dict(ref.chat)] for role, ref in roles.items()}, sort_keys=True)
+        canonical = json.dumps({role: ref.to_dict() for role, ref in roles.items()}, sort_keys=True)
         if canonical in seen:
             draft.add("SPEC031", "the same models are listed twice", path, "remove one of them")
             continue
@@ -63,6 +64,8 @@ def _with_ids(draft: Draft, entries: list[tuple[KeyPath, ModelEntry]]) -> tuple[
 def _model(draft: Draft, path: KeyPath, value: Any) -> ModelRef:
     if isinstance(value, str):
         return ModelRef(_model_name(draft, path, value))
+    if "endpoint" in value:
+        return ModelRef(value["name"], value.get("chat", {}), endpoint_of(value))
     name = _model_name(draft, (*path, "name"), value["name"])
     return ModelRef(name, value.get("chat", {}))
 
@@ -90,7 +93,7 @@ def _check_retired(draft: Draft, path: KeyPath, roles: dict[str, ModelRef], told
     """Warn of models that the hosted service no longer lists, of each once."""
     for role, ref in roles.items():
         retired = retired_models().get(ref.name)
-        if retired and ref.name not in told:
+        if retired and ref.endpoint is None and ref.name not in told:
             told.add(ref.name)
             message = f"Tinker retired {ref.name} on {retired.date}"
             draft.warn("SPEC055", message, _name_path(draft, (*path, role)), f"its successor is {retired.successor}")

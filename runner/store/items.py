@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from charrun.faults import reached
 from charrun.store.files import make_folder
@@ -33,11 +33,12 @@ _KEPT_RECORDS = 512
 
 
 class Sequence(TypedDict):
-    """One sampled sequence."""
+    """One sampled sequence; `closed` is there, and false, where a think block was left open."""
 
     text: str
     tokens: list[int]
     stop_reason: str
+    closed: NotRequired[bool]
 
 
 class AnsweredPart(TypedDict):
@@ -48,12 +49,15 @@ class AnsweredPart(TypedDict):
         prompt_tokens: Tokens of the prompt, counted once.
         sampled_tokens: Tokens of all sequences.
         cache_hit_tokens: Prompt tokens that the engine had in its cache.
+        prompt_once: Whether further sequences have the prompt for nothing, as chat completions do; by default they pay
+            for it as a cache hit.
     """
 
     sequences: list[Sequence]
     prompt_tokens: int
     sampled_tokens: int
     cache_hit_tokens: int
+    prompt_once: NotRequired[bool]
 
 
 class Record(AnsweredPart):
@@ -186,7 +190,7 @@ class ItemStore:
     def _keep(self, record: Record, offset: int, length: int) -> None:
         place = _Place(record["start"], len(record["sequences"]), offset, length)
         self._places.setdefault(record["key"], []).append(place)
-        samples = max(1, len(record["sequences"]))
+        samples = 1 if record.get("prompt_once") else max(1, len(record["sequences"]))
         used = of_samples(record["prompt_tokens"], record["cache_hit_tokens"], samples, record["sampled_tokens"])
         self._usage.setdefault(record["work"], Usage()).add(used)
 

@@ -85,7 +85,7 @@ def _identity(stage: type[Stage]) -> Iterator[str]:
 
 
 def _kinds(stage: type[Stage]) -> Iterator[str]:
-    for field in ("consumes", "optional", "produces", "roles", "trains"):
+    for field in ("consumes", "optional", "produces", "roles", "trains", "scores"):
         values = getattr(stage, field)
         if len(set(values)) < len(values):
             yield f"{field}: it names one twice"
@@ -96,6 +96,8 @@ def _kinds(stage: type[Stage]) -> Iterator[str]:
         yield f"trains: {_listed(unknown)} is not among the roles"
     if unknown := set(stage.measures) - {*stage.roles, *stage.templates}:
         yield f"measures: {_listed(unknown)} is among neither roles nor templates"
+    if unknown := set(stage.scores) - set(stage.roles):
+        yield f"scores: {_listed(unknown)} is not among the roles"
     if stage.trains and stage.identity != "content":
         yield f"identity: '{stage.identity}' lets a training on other rows be taken for this one; say 'content'"
     if unknown := set(stage.character_fields) - set(_CHARACTER_FIELDS):
