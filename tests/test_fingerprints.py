@@ -268,6 +268,7 @@ CHANGES: dict[str, tuple[Callable[[Lab], object], set[str]]] = {
     "Stage.produces": (lambda lab: lab.stage("evaluate", produces=("evaluation", "further")), set()),
     "Stage.instead": (lambda lab: lab.stage("evaluate", instead={}), set()),
     "Stage.trains": (lambda lab: lab.stage("dpo", trains=()), set()),
+    "Stage.scores": (lambda lab: lab.stage("evaluate", scores=()), set()),
     "code of charrun and of installed plugins": (lambda lab: lab.stage("teacher", run=Stage.run), set()),
     "versions of Python, torch, the SDK and other packages": (
         lambda lab: lab.patch.setattr(platform, "python_version", lambda: "4.0"),
@@ -279,6 +280,8 @@ CHANGES: dict[str, tuple[Callable[[Lab], object], set[str]]] = {
 """By name of the tables a change, and the stages whose fingerprints it changes."""
 
 TESTED_APART = {
+    "Endpoint.api_key_env", "Endpoint.samples_per_request", "Endpoint.concurrency", "Endpoint.max_retries",
+    "Endpoint.timeout", "Endpoint.continues",
     "Stage.options_schema", "consumed rows", "LocalPlugin.path", "options with x-charrun-identity: false",
     "number of rows", "checkpoint paths",
 }  # fmt: skip
@@ -309,6 +312,16 @@ def test_every_entry_of_the_tables_is_tested_by_changing_it() -> None:
 def test_a_change_changes_the_fingerprints_of_exactly_these_stages(name: str, lab: Lab) -> None:
     change, stages = CHANGES[name]
     assert changed(lab, change) == stages
+
+
+def test_how_an_endpoint_is_asked_changes_no_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, otherwise = Lab(tmp_path, monkeypatch), Lab(tmp_path, monkeypatch)
+    plain.teacher(endpoint=FAR)
+    how = replace(
+        FAR, api_key_env="K", samples_per_request=1, concurrency=1, max_retries=0, timeout=1.0, continues=True
+    )
+    otherwise.teacher(endpoint=how)
+    assert plain.digests() == otherwise.digests()
 
 
 def test_the_page_of_fingerprints_is_what_its_generator_writes() -> None:
