@@ -101,7 +101,13 @@ def resolve(path: str | SpecDocument, sets: Sequence[str], registry: Registry) -
     return load_spec(
         path,
         stages={
-            name: StageInfo(stage.options_schema, stage.consumes, stage.optional, stage.produces)
+            name: StageInfo(
+                stage.options_schema,
+                stage.consumes,
+                stage.optional,
+                stage.produces,
+                {template: stage.optional_variables.get(template, ()) for template in stage.templates},
+            )
             for name, stage in registry.stages.items()
         },
         engines={name: engine.options_schema for name, engine in registry.engines.items()},

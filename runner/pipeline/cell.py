@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from charrun.pipeline.shared import Shared
 
 
+_IN_PLACE_OF = {"scorer": "teacher", "writer": "teacher"}
+"""Roles that another one's model plays where the spec names none."""
+
+
 class Cell:
     """The stages of one cell."""
 
@@ -62,10 +66,10 @@ class Cell:
             raise failures[min(failures)]
 
     def model(self, role: str) -> ModelRef:
-        """The model of a role; a scorer that is not named is the teacher."""
+        """The model of a role; a scorer or a writer that is not named is the teacher."""
         roles = self.models.roles
-        if role == "scorer" and role not in roles:
-            role = "teacher"
+        if role not in roles:
+            role = _IN_PLACE_OF.get(role, role)
         if role not in roles:
             raise StageFailed(f"the spec names no model for the role '{role}'", f"add '{role}:' under models")
         return roles[role]

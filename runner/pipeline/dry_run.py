@@ -152,6 +152,8 @@ class DryRun(Shared):
         pace: How long requests take.
     """
 
+    dry = True
+
     def __init__(self, choice: Choice, registry: Registry, runs_dir: Path, scratch: Path, share: float) -> None:
         free = replace(choice, spec=replace(choice.spec, budget_usd=None, stage_budgets={}))
         folder = RunFolder(scratch / "dry-run" / "1")

@@ -45,8 +45,11 @@ class Shared:
     Attributes:
         to_train: By base model and LoRA rank, the stage item that is going to train such an adapter.
         stopping: Whether a person has asked the run to stop: nothing is begun any more, what is in flight is awaited.
+        dry: Whether nobody is at the other end, and what is asked is all that matters.
         failures: By ticket the errors of stages that have failed: cells that share the work share the failure.
     """
+
+    dry = False
 
     def __init__(
         self,

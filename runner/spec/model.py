@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import product
@@ -103,12 +103,14 @@ class StageInfo:
         consumes: Kinds that an earlier stage must produce.
         optional: Kinds that the stage uses where an earlier stage produces them.
         produces: Kinds that it produces.
+        templates: Its prompt templates by name, each with the variables that a replacement may leave out.
     """
 
     options_schema: Mapping[str, Any] = field(default_factory=dict)
     consumes: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     produces: tuple[str, ...] = ()
+    templates: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
