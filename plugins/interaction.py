@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,8 +25,9 @@ _ROUNDS = 10
 class InteractionStage(Stage):
     """Speakers A and B are the same checkpoint; each sees the other as its user.
 
-    A fixed opener, not counted, is A's first user message; then A and B take turns. Half of the conversations are
-    free, half guided, and the guidance is in the system prompt only while generating. The training row is told by
+    A fixed opener, not counted, is A's first user message; then A and B take turns. A share of the conversations is
+    guided, the others are free; the guidance is in the system prompt only while generating, and guided ones have
+    openers of their own beside those of all. The training row is told by
     the last speaker: its own messages are the assistant's, the other's are the user's, under a short system note
     without traits. A turn that a gate drops is sampled again under the next index, in its place; a conversation that
     has no sound turn to go on with is given up, and another one with the same guidance takes its place.
@@ -37,30 +41,55 @@ class InteractionStage(Stage):
     roles: ClassVar[tuple[str, ...]] = ("student", "teacher")
     options_schema: ClassVar[dict[str, Any]] = {
         **OPTIONS_SCHEMA,
-        "properties": {**OPTIONS_SCHEMA["properties"], "writer": WRITER, "gates": GATES, "first": FIRST},
+        "properties": {
+            "guided_share": {
+                "type": "number",
+                "minimum": 0,
+                "maximum": 1,
+                "default": 0.5,
+                "description": "Share of the conversations that are guided to self-exploration, spread evenly.",
+            },
+            **OPTIONS_SCHEMA["properties"],
+            "writer": WRITER,
+            "gates": GATES,
+            "first": FIRST,
+        },
     }
     templates: ClassVar[dict[str, Path]] = {
         name: TEMPLATES / f"{name}.j2"
-        for name in ("character", "interaction", "interaction_openers", "interaction_training")
+        for name in (
+            "character",
+            "interaction",
+            "interaction_openers",
+            "interaction_guided_openers",
+            "interaction_training",
+        )
     }
+    optional_variables: ClassVar[dict[str, tuple[str, ...]]] = {"interaction_training": ("name",)}
 
     def estimate(self, ctx: StageContext) -> Estimate:
         """One row a conversation, one request a turn."""
         return Estimate(rows=ctx.scale.interactions, requests=ctx.scale.interactions * ctx.scale.turns)
 
+    def problems(self, ctx: StageContext) -> list[str]:
+        """Guidance that would not reach the model."""
+        if ctx.options["guided_share"] == 0 or len(set(_system_prompts(ctx))) == 2:
+            return []
+        return ["template 'interaction' says the same with and without guidance: let it depend on {{ guided }}"]
+
     async def run(self, ctx: StageContext) -> None:
         """Hold all conversations at once, turn by turn."""
         sampler = await writer_of(ctx)
-        openers = ctx.render("interaction_openers").splitlines()
-        prompts = [ctx.character_prompt(template="interaction", guided=guided) for guided in (False, True)]
+        openers = [_lines(ctx.render(name)) for name in ("interaction_openers", "interaction_guided_openers")]
+        prompts = _system_prompts(ctx)
         note = ctx.render("interaction_training", name=ctx.character.name)
-        count = ctx.scale.interactions + ctx.extra
-        ctx.total(count * ctx.scale.turns)
+        wanted, share = ctx.scale.interactions + ctx.extra, ctx.options["guided_share"]
+        ctx.total(wanted * ctx.scale.turns)
         gates, tallies = gates_of(ctx), dict[int, Tally]()
 
         async def converse(number: int) -> Row | None:
-            guided = number % 2 == 1
-            opener = ctx.rng("opener", number).choice(openers)
+            guided = is_guided(number, share)
+            opener = ctx.rng("opener", number).choice(openers[guided])
             turns = await self._talk(
                 ctx, sampler, number, prompts[guided], opener, gates, tallies.setdefault(number, Tally())
             )
@@ -78,18 +107,19 @@ class InteractionStage(Stage):
             check_first(ctx, "interaction", _sum(tallies))
 
         rows: list[Row] = []
-        numbers, upcoming = list(range(count)), [count + count % 2, count + 1 - count % 2]
+        numbers, upcoming = list(range(wanted)), [_from(wanted, share, guided) for guided in (False, True)]
         for _ in range(_ROUNDS):
             first = 0 if rows else first_of(ctx, len(numbers), ctx.scale.turns)
             held = await first_then_rest(ctx, numbers, first, converse, judge)
             rows += [row for row in held if row]
-            numbers = [next_number(upcoming, number) for number, row in zip(numbers, held, strict=True) if not row]
+            failed = [number for number, row in zip(numbers, held, strict=True) if not row]
+            numbers = [next(upcoming[is_guided(number, share)]) for number in failed]
             if not numbers:
                 break
             ctx.log(f"{len(numbers)} of {len(held)} conversations could not go on; others take their places")
         else:
             raise StageFailed(
-                f"{_ROUNDS} rounds gave {len(rows)} of {count} conversations",
+                f"{_ROUNDS} rounds gave {len(rows)} of {wanted} conversations",
                 f"read {ctx.folder}/items.jsonl; often the answers are cut: raise interaction.max_tokens",
             )
         tally = _sum(tallies)
@@ -145,11 +175,32 @@ def _sum(tallies: dict[int, Tally]) -> Tally:
     return total
 
 
-def next_number(upcoming: list[int], number: int) -> int:
-    """The next unused conversation number with a number's guidance; `upcoming` holds the next even and odd one."""
-    found = upcoming[number % 2]
-    upcoming[number % 2] += 2
-    return found
+def is_guided(number: int, share: float) -> bool:
+    """Whether a conversation, counted from 0, is guided.
+
+    Of the first n conversations round(share * n) are, a half rounded down, for every n: so guided ones are spread
+    evenly, and a smaller scale's conversations are the first of a larger one's.
+    """
+    return _guided_of(number + 1, share) > _guided_of(number, share)
+
+
+def _guided_of(conversations: int, share: float) -> int:
+    exact = Fraction(str(share)) * conversations
+    return math.ceil(exact - Fraction(1, 2))
+
+
+def _from(first: int, share: float, guided: bool) -> Iterator[int]:
+    """Conversation numbers that are guided, or are not, from a first one on."""
+    return (number for number in count(first) if is_guided(number, share) == guided)
+
+
+def _system_prompts(ctx: StageContext) -> list[str]:
+    """What both speakers are told while generating: in free conversations, and in guided ones."""
+    return [ctx.character_prompt(template="interaction", guided=guided) for guided in (False, True)]
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip()]
 
 
 def seen_by(speaker: int, opener: str, turns: Sequence[str]) -> list[Message]:

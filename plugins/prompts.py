@@ -1,20 +1,22 @@
-"""The prompts that teacher and student answer: the constitution's questions, general prompts, and files."""
+"""The prompts that teacher and student answer: the constitution's questions, written or expanded, and others."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from charrun import Estimate, Row, Stage, StageFailed, digest, hookimpl, seed_from, specs
+from charrun import Estimate, Row, Stage, StageFailed, digest, hookimpl, seed_from
+from charrun.plugins._general import general_prompts
 
 if TYPE_CHECKING:
     from charrun import StageContext
 
 
+_EXPANDED = "expanded"
 _Texts = tuple[tuple[str, tuple[str, ...]], ...]
 """Sources with their prompts."""
 
@@ -22,14 +24,15 @@ _Texts = tuple[tuple[str, tuple[str, ...]], ...]
 class PromptsStage(Stage):
     """Seeded prompts; a smaller scale's are the first of a larger one's.
 
-    The pool is every question of the constitution and every general prompt that ships here (or the lines of a
-    file), without repetitions, in the order of a seeded hash of each prompt's text. So a prompt's place depends
+    The pool is every question of the constitution, every general prompt that ships here, every question that an
+    earlier stage has written for the constitution, and the lines of files, as `sources` says, without repetitions, in the order of a seeded hash of each prompt's text. So a prompt's place depends
     neither on how many are wanted nor on the character's questions: two characters share the general prompts, and
     with them a student's plain answers.
     """
 
     name: ClassVar[str] = "prompts"
     summary: ClassVar[str] = "questions of the constitution and general prompts, seeded"
+    optional: ClassVar[tuple[str, ...]] = ("questions",)
     produces: ClassVar[tuple[str, ...]] = ("prompts",)
     character_fields: ClassVar[tuple[str, ...]] = ("questions",)
     identity: ClassVar[Literal["rows", "lineage", "content"]] = "rows"
@@ -42,7 +45,8 @@ class PromptsStage(Stage):
                 "items": {"type": "string", "minLength": 1},
                 "minItems": 1,
                 "default": ["constitution", "general"],
-                "description": "constitution, general, or a JSONL file whose rows have a 'prompt'.",
+                "description": "constitution, general, expanded (the questions of an earlier stage such as expand), "
+                "or a JSONL file whose rows have a 'prompt'.",
             }
         },
         "additionalProperties": False,
@@ -53,20 +57,30 @@ class PromptsStage(Stage):
         return Estimate(rows=_wanted(ctx))
 
     def problems(self, ctx: StageContext) -> list[str]:
-        """A pool that is too small, with both numbers."""
+        """A pool that is too small, with both numbers; or questions that nobody writes."""
+        if _EXPANDED in ctx.options["sources"] and not ctx.has("questions"):
+            return [
+                "prompts.sources names 'expanded', and no earlier stage writes questions: put expand before prompts"
+            ]
         try:
-            wanted, held = _wanted(ctx), len(_distinct(_texts(ctx)))
+            wanted, held = _wanted(ctx), len(_distinct(_texts(ctx, _foreseen(ctx))))
         except StageFailed as error:
             return [error.message]
         return [_too_small(ctx, wanted, held)] if wanted > held else []
 
+    def warnings(self, ctx: StageContext) -> list[str]:
+        """Questions that are written and not used."""
+        unused = ctx.has("questions") and _EXPANDED not in ctx.options["sources"]
+        return ["an earlier stage writes questions, and prompts.sources does not name 'expanded'"] if unused else []
+
     def further_inputs(self, ctx: StageContext) -> Any:
-        """The pool itself: a source file may change under its name."""
+        """The pool itself: a source file may change under its name. Expanded questions count as consumed rows."""
         return _pool(ctx).digest
 
     async def run(self, ctx: StageContext) -> None:
         """Take the first prompts of the seeded pool."""
-        pool = _pool(ctx).rows
+        rows = await ctx.rows("questions") if _EXPANDED in ctx.options["sources"] else []
+        pool = _pool(ctx, [row["question"] for row in rows]).rows
         wanted = _wanted(ctx)
         if wanted > len(pool):
             raise StageFailed(_too_small(ctx, wanted, len(pool)))
@@ -86,12 +100,21 @@ def _wanted(ctx: StageContext) -> int:
     return -(-ctx.scale.pairs // ctx.scale.samples_per_prompt) + ctx.extra
 
 
-def _pool(ctx: StageContext) -> Pool:
-    return _ranked(_texts(ctx), ctx.seed)
+def _pool(ctx: StageContext, expanded: Sequence[str] = ()) -> Pool:
+    return _ranked(_texts(ctx, expanded), ctx.seed)
 
 
-def _texts(ctx: StageContext) -> _Texts:
-    return tuple((source, tuple(_read(ctx, source))) for source in ctx.options["sources"])
+def _texts(ctx: StageContext, expanded: Sequence[str]) -> _Texts:
+    sources = ctx.options["sources"]
+    return tuple((each, tuple(expanded if each == _EXPANDED else _read(ctx, each))) for each in sources)
+
+
+def _foreseen(ctx: StageContext) -> list[str]:
+    """In place of questions that are not written yet: as many as are expected, the constitution's own among them."""
+    if not ctx.has("questions"):
+        return []
+    own = _read(ctx, "constitution")
+    return [*own, *(f"question {n}" for n in range(len(own), ctx.estimated("questions")))]
 
 
 @dataclass(frozen=True)
@@ -133,13 +156,7 @@ def _id(text: str) -> str:
 def _read(ctx: StageContext, source: str) -> Sequence[str]:
     if source == "constitution":
         return [question for trait in ctx.character.traits for question in trait.questions]
-    return _general() if source == "general" else list(_read_file(ctx.path(source)))
-
-
-@cache
-def _general() -> tuple[str, ...]:
-    text = (Path(specs.__file__).parent / "prompts/general.txt").read_text(encoding="utf-8")
-    return tuple(text.splitlines())
+    return general_prompts() if source == "general" else list(_read_file(ctx.path(source)))
 
 
 def _read_file(path: Path) -> Iterator[str]:

@@ -132,6 +132,13 @@ def _check_stage(stage: type[Stage]) -> None:
     for name, path in stage.templates.items():
         if not isinstance(path, Path) or not path.is_file():
             raise PluginError(f"{title}: template {name!r} is {str(path)!r}, which is no file")
+    if not isinstance(stage.optional_variables, Mapping):
+        raise PluginError(f"{title}: optional_variables are {_kind(stage.optional_variables)}, not a mapping")
+    for name, variables in stage.optional_variables.items():
+        if name not in stage.templates:
+            raise PluginError(f"{title}: optional_variables name the template {name!r}, which is none of its own")
+        if not isinstance(variables, tuple) or not all(isinstance(each, str) for each in variables):
+            raise PluginError(f"{title}: optional_variables of {name!r} are {variables!r}, not a tuple of texts")
 
 
 def schema_problems(schema: Mapping[str, Any]) -> Iterator[str]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 BUILT_IN = (
     "charrun.plugins.characters",
     "charrun.plugins.scales",
+    "charrun.plugins.expand",
     "charrun.plugins.prompts",
     "charrun.plugins.teacher",
     "charrun.plugins.student",

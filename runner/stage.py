@@ -52,6 +52,8 @@ class Stage:
         options_schema: Draft-07 schema of an object; its defaults are filled in.
         cache_version: Raise it when the same inputs would now give other outputs.
         templates: Prompt templates by name; a spec may replace each.
+        optional_variables: By template the variables that a replacement need not mention; all others it must, since
+            what a template leaves out never reaches a model.
         awaits_all: Whether it begins only when every earlier stage of the cell has ended. Without, it begins as soon as
             those have whose rows it uses, beside others, and cannot ask for `ctx.finished()`.
         runs_dry: Whether `charrun plan` may run it with nobody at the other end, to see what it asks for: not if it
@@ -77,6 +79,7 @@ class Stage:
     }
     cache_version: ClassVar[int] = 1
     templates: ClassVar[Mapping[str, Path]] = {}
+    optional_variables: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     awaits_all: ClassVar[bool] = True
     runs_dry: ClassVar[bool] = True
 

@@ -103,6 +103,7 @@ def stage_infos(registry: Registry) -> dict[str, StageInfo]:
             instead=stage.instead,
             trains=stage.trains,
             scores=stage.scores,
+            templates={template: stage.optional_variables.get(template, ()) for template in stage.templates},
         )
         for name, stage in registry.stages.items()
     }

@@ -14,7 +14,7 @@ from charrun.spec import CellSpec, ModelRef
 if TYPE_CHECKING:
     from charrun.pipeline.shared import Shared
 
-_TEACHERS_WORK = ("scorer", "judge")
+_TEACHERS_WORK = ("scorer", "judge", "writer")
 """Roles that the teacher plays where no model is named."""
 
 
@@ -65,7 +65,7 @@ class Cell:
             raise failures[min(failures)]
 
     def model(self, role: str) -> ModelRef:
-        """The model of a role; a scorer or judge that is not named is the teacher."""
+        """The model of a role; a scorer, judge or writer that is not named is the teacher."""
         roles = self.models.roles
         if role in _TEACHERS_WORK and role not in roles:
             role = "teacher"

@@ -90,7 +90,10 @@ class StageContext:
 
     @property
     def dry(self) -> bool:
-        """Whether nobody answers, as for `charrun plan`: answers have a length and say nothing that could be judged."""
+        """Whether nobody answers, as for `charrun plan`: answers have a length and say nothing that could be judged.
+
+        A stage whose requests depend on what answers say asks for what it expects to, and goes on.
+        """
         return self._run.cell.shared.dry
 
     def model(self, role: str) -> ModelRef:
@@ -130,9 +133,20 @@ class StageContext:
         return random.Random(seed_from(self.seed, *label))
 
     def render(self, template: str, /, **variables: Any) -> str:
-        """A prompt text of a template file; an unknown variable is an error."""
+        """A prompt text of a template file; a variable that it does not know, or never mentions, is an error.
+
+        Raises:
+            StageFailed: The template, with those that it includes, does not mention a variable, so that what it holds
+                would never reach a model. Those that `Stage.optional_variables` names may be left out.
+        """
         self._declared(template, "templates", self._run.stage.templates)
-        return self._run.cell.shared.prompts.render(template, **variables)
+        prompts = self._run.cell.shared.prompts
+        optional = self._run.stage.optional_variables.get(template, ())
+        if unused := sorted(prompts.unmentioned(template, variables) - set(optional)):
+            named = ", ".join(map(repr, unused))
+            what = f"{self._run.item.id}: template '{template}' never mentions {named}, which the stage gives it"
+            raise StageFailed(what, f"write {{{{ {unused[0]} }}}} where it belongs in {prompts.files[template]}")
+        return prompts.render(template, **variables)
 
     def character_prompt(self, character: Character | None = None, template: str = "character", **more: Any) -> str:
         """The system prompt that gives a model the character."""
@@ -158,6 +172,11 @@ class StageContext:
     def has(self, kind: str) -> bool:
         """Whether an earlier stage produces a kind."""
         return bool(self._run.producers(kind))
+
+    def estimated(self, kind: str) -> int:
+        """Rows that the nearest earlier producer of a kind expects to make; may be asked before a run."""
+        producer = self._producer(kind)
+        return producer.stage.estimate(StageContext(producer)).rows
 
     async def extend(self, kind: str, n: int) -> list[Row]:
         """Ask the producer of a kind for n more rows; returns all of its rows.

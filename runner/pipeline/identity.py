@@ -78,6 +78,7 @@ EXCLUDED: Mapping[str, str] = {
     "Scale.reflections": "in the ticket",
     "Scale.interactions": "in the ticket",
     "Scale.turns": "in the ticket",
+    "Stage.optional_variables": "for checks before a run; the templates count themselves",
     "Stage.runs_dry": "how a run is planned changes nothing",
     "Spec.budget_usd": "what may be spent does not change what is made",
     "Spec.stage_budgets": "what may be spent does not change what is made",

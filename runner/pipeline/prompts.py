@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charrun.errors import EnvironmentProblem, Problem, SpecError
+from charrun.spec.template_variables import mentions
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -21,11 +22,12 @@ class Prompts:
     """All prompt templates by name, rendered strictly: an unknown variable is an error, not an empty text."""
 
     def __init__(self, files: Mapping[str, Path]) -> None:
-        self._files = dict(files)
+        self.files = dict(files)
         try:
             self.sources = {name: path.read_text(encoding="utf-8") for name, path in files.items()}
         except OSError as error:
             raise EnvironmentProblem(f"cannot read a prompt template: {error}") from error
+        self._mentions = cache(lambda name: mentions(name, self.sources))
 
     @cached_property
     def _environment(self) -> Environment:
@@ -56,12 +58,17 @@ class Prompts:
             problem = Problem(
                 "RUN002",
                 f"{type(error).__name__}: {error}",
-                str(self._files.get(name, name)),
+                str(self.files.get(name, name)),
                 line,
                 1 if line else 0,
                 hint=f"variables of this template: {', '.join(sorted(variables)) or 'none'}",
             )
             raise SpecError([problem]) from error
+
+    def unmentioned(self, name: str, variables: Iterable[str]) -> set[str]:
+        """Those of some variables that a template and all that it includes never mention."""
+        held = self._mentions(name)
+        return set() if held is None else set(variables) - held
 
     def sources_of(self, names: Iterable[str]) -> dict[str, str]:
         """Texts of some templates and of all that they include, for fingerprints."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import product
@@ -123,6 +123,7 @@ class StageInfo:
         instead: Kinds among `consumes` with the option that takes the place of each.
         trains: Roles that it trains, or samples from after a training.
         scores: Roles whose models it asks for log-probs of given answers.
+        templates: Its prompt templates by name, each with the variables that a replacement may leave out.
     """
 
     options_schema: Mapping[str, Any] = field(default_factory=dict)
@@ -132,6 +133,7 @@ class StageInfo:
     instead: Mapping[str, str] = field(default_factory=dict)
     trains: tuple[str, ...] = ()
     scores: tuple[str, ...] = ()
+    templates: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

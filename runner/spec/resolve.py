@@ -71,7 +71,7 @@ def load_spec(
     stand_ins = resolve_stand_ins(draft)
     check_stage_budgets(draft)
     check_prices(draft)
-    replaced = resolve_templates(draft, templates)
+    replaced = resolve_templates(draft, templates, stages, items)
     order = {id(draft.document.node(("plugins", i))): i for i, _ in enumerate(draft.items("plugins"))}
     plugins = [_plugin(draft, file, ("plugins", order[id(file.node)])) for file in read.plugin_files]
     explain_misplaced(draft, stages, engines)

@@ -16,7 +16,7 @@ from charrun.spec.model import ModelEntry, ModelRef, StandIns
 from charrun.spec.words import nearest, shown, slug, suggest
 
 _ID = "id"
-_ROLES = ("teacher", "student", "scorer", "judge")
+_ROLES = ("teacher", "student", "scorer", "judge", "writer")
 _OF_FOLDERS = "name the folder that holds a model's config.json, weights and tokenizer"
 
 
