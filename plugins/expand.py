@@ -240,8 +240,9 @@ def _rounded(number: float) -> int:
 
 
 def _rounds_expected(ctx: StageContext, trait: int) -> int:
-    lacking = max(0, ctx.options["per_trait"] - len(ctx.character.traits[trait].questions))
-    return min(ctx.options["rounds"], -(-lacking // max(1, int(ctx.options["per_request"] * _SHARE_KEPT))))
+    lacking: int = max(0, ctx.options["per_trait"] - len(ctx.character.traits[trait].questions))
+    rounds: int = min(ctx.options["rounds"], -(-lacking // max(1, int(ctx.options["per_request"] * _SHARE_KEPT))))
+    return rounds
 
 
 @hookimpl

@@ -25,9 +25,9 @@ class PromptsStage(Stage):
     """Seeded prompts; a smaller scale's are the first of a larger one's.
 
     The pool is every question of the constitution, every general prompt that ships here, every question that an
-    earlier stage has written for the constitution, and the lines of files, as `sources` says, without repetitions, in the order of a seeded hash of each prompt's text. So a prompt's place depends
-    neither on how many are wanted nor on the character's questions: two characters share the general prompts, and
-    with them a student's plain answers.
+    earlier stage has written for the constitution, and the lines of files, as `sources` says, without repetitions, in
+    the order of a seeded hash of each prompt's text. So a prompt's place depends neither on how many are wanted nor on
+    the character's questions: two characters share the general prompts, and with them a student's plain answers.
     """
 
     name: ClassVar[str] = "prompts"

@@ -85,7 +85,8 @@ def _taken_in(text: str) -> set[str] | None:
     for node in tree.find_all((nodes.Include, nodes.Extends, nodes.Import, nodes.FromImport)):
         if not getattr(node, "with_context", True):
             continue
-        named = node.template.value if isinstance(node.template, nodes.Const) else None
+        template = getattr(node, "template", None)
+        named = template.value if isinstance(template, nodes.Const) else None
         if not isinstance(named, str):
             return None
         found.add(named.removesuffix(_SUFFIX))
