@@ -118,7 +118,8 @@ def rate(hits: Sequence[bool], questions: Sequence[str], **labels: str) -> Row:
     """
     worth = len(hits) if len(set(questions)) == len(questions) else effective_n(hits, questions)
     low, high = wilson(sum(hits) / len(hits) * worth, worth) if hits else wilson(0, 0)
-    return {**labels, "k": sum(hits), "n": len(hits), "low": low, "high": high}
+    share = sum(hits) / len(hits) if hits else 0.0  # at 0 and 1 an end is off by a rounding error
+    return {**labels, "k": sum(hits), "n": len(hits), "low": min(low, share), "high": max(high, share)}
 
 
 def difference(first: Sequence[bool], second: Sequence[bool], **labels: str) -> Row:
