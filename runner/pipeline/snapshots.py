@@ -84,13 +84,11 @@ async def open_snapshot(run: StageRun, adapter: Adapter, step: int, *, held: boo
             return await session.sampler(adapter.base_model, saved[0])
 
     meter = run._meter(adapter.base_model)
-    try:
-        yield RoleSampler(
-            client=SnapshotSampler(begin, meter, adapter.context_length),
-            chat=adapter.chat,
-            model=f"{adapter.base_model} after {step} steps",
-            fingerprint=weights_name([run.fingerprint, adapter.name, step], adapter.chat),
-            context_length=adapter.context_length,
-        )
-    finally:
-        await discard(run, saved)
+    yield RoleSampler(
+        client=SnapshotSampler(begin, meter, adapter.context_length),
+        chat=adapter.chat,
+        model=f"{adapter.base_model} after {step} steps",
+        fingerprint=weights_name([run.fingerprint, adapter.name, step], adapter.chat),
+        context_length=adapter.context_length,
+    )
+    await discard(run, saved)  # after an error or a second Ctrl-C nobody waits for that: they expire
