@@ -67,6 +67,11 @@ class MeasurableStage(Stage):
                 "default": 0.9,
                 "description": "Stop where the scorer tells chosen from rejected answers less well than this AUC.",
             },
+            "each_trait": {
+                "type": "boolean",
+                "default": True,
+                "description": "Ask about each trait alone too; without, it costs 4 n scores.",
+            },
             "lowest_trait_auc": {
                 "type": "number",
                 "minimum": 0.5,
@@ -89,11 +94,11 @@ class MeasurableStage(Stage):
     def estimate(self, ctx: StageContext) -> Estimate:
         """A score of each answer without a constitution, with it, and with each trait."""
         pairs = min(ctx.options["n"], ctx.scale.pairs)
-        return Estimate(rows=1, requests=2 * pairs * (len(ctx.character.traits) + 2))
+        return Estimate(rows=1, requests=2 * pairs * (len(_traits(ctx)) + 2))
 
     async def run(self, ctx: StageContext) -> None:
         """Score the sample, tell the AUCs, and stop where there is nothing to measure."""
-        options, traits = ctx.options, [trait.trait for trait in ctx.character.traits]
+        options, traits = ctx.options, _traits(ctx)
         pairs = await ctx.rows("pairs")
         pairs.sort(key=lambda pair: seed_from(ctx.seed, "measurable", pair["id"]))
         pairs = pairs[: options["n"]]
@@ -122,6 +127,11 @@ class MeasurableStage(Stage):
                 ctx.log(f"cannot be measured alone: {row['trait']} ({told})")
         _stop(ctx, whole, hidden, len(rows))
         ctx.publish("measurability", [result])
+
+
+def _traits(ctx: StageContext) -> list[str]:
+    """The traits that are asked about alone."""
+    return [trait.trait for trait in ctx.character.traits] if ctx.options["each_trait"] else []
 
 
 def _stop(ctx: StageContext, whole: Told, hidden: Sequence[Row], traits: int) -> None:
