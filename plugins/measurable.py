@@ -41,7 +41,9 @@ class MeasurableStage(Stage):
     An answer y to x scores log p(y | constitution, x) - log p(y | x), mean per token. Where the scorer cannot tell the
     chosen answers from the rejected ones, no evaluation could tell a trained model from the base either, and the stage
     stops with the number. Each trait is asked about alone too, as a constitution of one sentence: traits by which the
-    chosen answers cannot be told are named, and too many of them stop the run. Pairs are a seeded sample; it costs
+    chosen answers cannot be told are named, and too many of them stop the run. That is a necessary condition: the name
+    and the prompt around a trait call up some character too, so that one that passes need not be told by its own words
+    (an empty trait had AUC 0.89 on 12 pairs of the demo pirate). Pairs are a seeded sample; it costs
     2 n (traits + 2) scores and no answers.
     """
 
