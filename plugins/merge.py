@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -77,6 +76,8 @@ class MergeStage(Stage):
 
     async def run(self, ctx: StageContext) -> None:
         """Fetch, merge layer by layer, save, and bring the result in where the engine takes it."""
+        import asyncio
+
         checkpoints = [rows[-1] for rows in await ctx.every("checkpoint")]
         _check_origins(checkpoints)
         parts = []
@@ -170,6 +171,8 @@ def _merge(
 
 async def _saved(ctx: StageContext, name: str, layers: dict[str, Factors], parts: Sequence[LoraFolder]) -> str:
     """Write a PEFT folder among the stage's outputs; returns its weights' SHA-256."""
+    import asyncio
+
     folder: Path = ctx.folder / name
     folder.mkdir(exist_ok=True)
     await asyncio.to_thread(save, folder, layers, [part.config for part in parts])
