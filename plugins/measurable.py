@@ -41,7 +41,9 @@ class MeasurableStage(Stage):
     An answer y to x scores log p(y | constitution, x) - log p(y | x), mean per token. Where the scorer cannot tell the
     chosen answers from the rejected ones, no evaluation could tell a trained model from the base either, and the stage
     stops with the number. Each trait is asked about alone too, as a constitution of one sentence: traits by which the
-    chosen answers cannot be told are named, and too many of them stop the run. Pairs are a seeded sample; it costs
+    chosen answers cannot be told are named, and too many of them stop the run. That is a necessary condition: the name
+    and the prompt around a trait call up some character too, so that one that passes need not be told by its own words
+    (an empty trait had AUC 0.89 on 12 pairs of the demo pirate). Pairs are a seeded sample; it costs
     2 n (traits + 2) scores and no answers.
     """
 
@@ -68,6 +70,11 @@ class MeasurableStage(Stage):
                 "default": 0.9,
                 "description": "Stop where the scorer tells chosen from rejected answers less well than this AUC.",
             },
+            "each_trait": {
+                "type": "boolean",
+                "default": True,
+                "description": "Ask about each trait alone too; without, it costs 4 n scores.",
+            },
             "lowest_trait_auc": {
                 "type": "number",
                 "minimum": 0.5,
@@ -90,11 +97,11 @@ class MeasurableStage(Stage):
     def estimate(self, ctx: StageContext) -> Estimate:
         """A score of each answer without a constitution, with it, and with each trait."""
         pairs = min(ctx.options["n"], ctx.scale.pairs)
-        return Estimate(rows=1, requests=2 * pairs * (len(ctx.character.traits) + 2))
+        return Estimate(rows=1, requests=2 * pairs * (len(_traits(ctx)) + 2))
 
     async def run(self, ctx: StageContext) -> None:
         """Score the sample, tell the AUCs, and stop where there is nothing to measure."""
-        options, traits = ctx.options, [trait.trait for trait in ctx.character.traits]
+        options, traits = ctx.options, _traits(ctx)
         pairs = await ctx.rows("pairs")
         pairs.sort(key=lambda pair: seed_from(ctx.seed, "measurable", pair["id"]))
         pairs = pairs[: options["n"]]
@@ -123,6 +130,11 @@ class MeasurableStage(Stage):
                 ctx.log(f"cannot be measured alone: {row['trait']} ({told})")
         _stop(ctx, whole, hidden, len(rows))
         ctx.publish("measurability", [result])
+
+
+def _traits(ctx: StageContext) -> list[str]:
+    """The traits that are asked about alone."""
+    return [trait.trait for trait in ctx.character.traits] if ctx.options["each_trait"] else []
 
 
 def _stop(ctx: StageContext, whole: Told, hidden: Sequence[Row], traits: int) -> None:

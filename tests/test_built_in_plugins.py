@@ -97,7 +97,7 @@ def using(kind: str, name: str, whole: Registry) -> str:
         return text.replace("[pirate]", f"[{name}]")
     if kind == "scale":
         return text.replace("[smoke]", f"[{name}]")
-    if kind == "stage" and f"- {name}" not in text and f"uses: {name}" not in text:
+    if kind == "stage" and not re.search(rf"(- |uses: ){name}\b", text):
         return text.replace("  - evaluate ", f"  - {name}\n  - evaluate ")
     return text.replace("engine: auto", f"engine: {name}") if kind == "engine" else text
 

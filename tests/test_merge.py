@@ -116,7 +116,7 @@ def test_the_linear_merge_is_pefts_own_and_its_error_is_that_of_the_cross_terms(
     assert gap.all == pytest.approx((off / whole) ** 0.5, rel=1e-3) and gap.all > 0.1
 
 
-def test_a_taken_adapter_samples_as_peft_does_and_goes_on_training(
+def test_a_taken_adapter_samples_as_peft_does_and_taking_it_twice_leaves_one(
     unlike: list[Path], tmp_path: Path, demo_engine: RunningEngine, service: tinker.ServiceClient
 ) -> None:
     folder, _ = merge(unlike, tmp_path / "merged")
@@ -162,7 +162,7 @@ def test_an_adapter_that_continues_another_is_not_merged_with_it() -> None:
     with pytest.raises(StageFailed, match="sft continues another checkpoint"):
         _check_origins(rows)
     _check_origins([rows[0], {**rows[1], "start": "base"}])
-    with pytest.raises(StageFailed, match="different base models: a, b"):
+    with pytest.raises(StageFailed, match="different base models cannot be merged: a, b"):
         _check_origins([rows[0], {**rows[1], "base_model": "b"}])
 
 
