@@ -24,10 +24,10 @@ _Texts = tuple[tuple[str, tuple[str, ...]], ...]
 class PromptsStage(Stage):
     """Seeded prompts; a smaller scale's are the first of a larger one's.
 
-    The pool is every question of the constitution, every general prompt that ships here, every question that an
-    earlier stage has written for the constitution, and the lines of files, as `sources` says, without repetitions, in the order of a seeded hash of each prompt's text. So a prompt's place depends
-    neither on how many are wanted nor on the character's questions: two characters share the general prompts, and
-    with them a student's plain answers.
+    The pool is every question of the constitution and every general prompt that ships here, every question that an
+    earlier stage has written for the constitution, or the lines of files, as `sources` says; without repetitions, in
+    the order of a seeded hash of each prompt's text. So a prompt's place depends neither on how many are wanted nor on
+    the character's questions: two characters share the general prompts, and with them a student's plain answers.
     """
 
     name: ClassVar[str] = "prompts"
@@ -59,9 +59,7 @@ class PromptsStage(Stage):
     def problems(self, ctx: StageContext) -> list[str]:
         """A pool that is too small, with both numbers; or questions that nobody writes."""
         if _EXPANDED in ctx.options["sources"] and not ctx.has("questions"):
-            return [
-                "prompts.sources names 'expanded', and no earlier stage writes questions: put expand before prompts"
-            ]
+            return ["prompts.sources names 'expanded', and no earlier stage writes questions: put expand before it"]
         try:
             wanted, held = _wanted(ctx), len(_distinct(_texts(ctx, _foreseen(ctx))))
         except StageFailed as error:

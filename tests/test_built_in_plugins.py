@@ -52,7 +52,8 @@ def names_of(registry: Registry) -> set[tuple[str, str]]:
 
 def test_what_is_built_in(whole: Registry) -> None:
     assert set(whole.stages) == {
-        "expand", "prompts", "teacher", "student", "pairs", "dpo", "reflection", "interaction", "sft", "evaluate", "export",
+        "expand", "prompts", "teacher", "student", "pairs", "dpo", "reflection", "interaction", "sft", "evaluate",
+        "export",
     }  # fmt: skip
     assert set(whole.engines) == {"local", "tinker"}
     assert set(whole.characters) == {path.stem for path in (SPECS / "characters").glob("*.yaml")}
