@@ -107,7 +107,10 @@ class InteractionStage(Stage):
             check_first(ctx, "interaction", _sum(tallies))
 
         rows: list[Row] = []
-        numbers, upcoming = list(range(wanted)), [_from(wanted, share, guided) for guided in (False, True)]
+        numbers, upcoming = (
+            list(range(wanted)),
+            [conversations_from(wanted, share, guided=guided) for guided in (False, True)],
+        )
         for _ in range(_ROUNDS):
             first = 0 if rows else first_of(ctx, len(numbers), ctx.scale.turns)
             held = await first_then_rest(ctx, numbers, first, converse, judge)
@@ -189,7 +192,7 @@ def _guided_of(conversations: int, share: float) -> int:
     return math.ceil(exact - Fraction(1, 2))
 
 
-def _from(first: int, share: float, guided: bool) -> Iterator[int]:
+def conversations_from(first: int, share: float, *, guided: bool) -> Iterator[int]:
     """Conversation numbers that are guided, or are not, from a first one on."""
     return (number for number in count(first) if is_guided(number, share) == guided)
 

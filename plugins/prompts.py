@@ -59,9 +59,7 @@ class PromptsStage(Stage):
     def problems(self, ctx: StageContext) -> list[str]:
         """A pool that is too small, with both numbers; or questions that nobody writes."""
         if _EXPANDED in ctx.options["sources"] and not ctx.has("questions"):
-            return [
-                "prompts.sources names 'expanded', and no earlier stage writes questions: put expand before prompts"
-            ]
+            return ["prompts.sources names 'expanded', and no earlier stage writes questions: put expand before it"]
         try:
             wanted, held = _wanted(ctx), len(_distinct(_texts(ctx, _foreseen(ctx))))
         except StageFailed as error:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from charrun.plugins.interaction import next_number, seen_by, told_by_last
+import itertools
+
+import pytest
+
+from charrun.plugins.interaction import conversations_from, is_guided, seen_by, told_by_last
 
 
 def test_the_opener_is_the_first_speakers_first_user_message() -> None:
@@ -28,5 +32,19 @@ def test_the_training_row_ends_on_the_last_speakers_turn_and_repeats_nothing() -
 
 
 def test_a_conversation_that_is_given_up_is_replaced_by_one_with_the_same_guidance() -> None:
-    upcoming = [6, 5]
-    assert [next_number(upcoming, number) for number in (0, 1, 3, 2)] == [6, 5, 7, 8]
+    free, guided = (conversations_from(5, 0.5, guided=guided) for guided in (False, True))
+    assert [next(free), next(free)] == [6, 8] and [next(guided), next(guided)] == [5, 7]
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.25, 0.3, 0.5, 0.7, 0.99, 1])
+def test_the_share_of_guided_conversations_is_exact_at_every_scale_and_spread_evenly(share: float) -> None:
+    told = [is_guided(number, share) for number in range(600)]
+    for count in range(1, 601):
+        assert abs(sum(told[:count]) - share * count) <= 0.5 + 1e-9
+    guided = [number for number, each in enumerate(told) if each]
+    apart = [later - earlier for earlier, later in itertools.pairwise(guided)]
+    assert not apart or max(apart) - min(apart) <= 1
+
+
+def test_half_of_the_conversations_are_guided_by_turns() -> None:
+    assert [is_guided(number, 0.5) for number in range(6)] == [False, True] * 3
