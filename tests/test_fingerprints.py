@@ -320,7 +320,7 @@ def test_how_an_endpoint_is_asked_changes_no_fingerprint(tmp_path: Path, monkeyp
     how = replace(
         FAR, api_key_env="K", samples_per_request=1, concurrency=1, max_retries=0, timeout=1.0, continues=True
     )
-    otherwise.teacher(endpoint=how)
+    otherwise.teacher(endpoint=replace(FAR, **how, continues=True))
     assert plain.digests() == otherwise.digests()
 
 
