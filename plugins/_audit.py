@@ -107,7 +107,7 @@ def _markers(chosen: Sequence[Sequence[str]], rejected: Sequence[Sequence[str]])
         rows = len((chosen, rejected)[side])
         return math.log((having[side][word] + _SMOOTHING) / (rows - having[side][word] + _SMOOTHING))
 
-    scored = [
+    scored: list[dict[str, Any]] = [
         {"word": word, "log_odds": odds(word, 0) - odds(word, 1), "chosen": n, "rejected": having[1][word]}
         for word, n in having[0].items()
         if n >= _FEWEST_ROWS_WITH
