@@ -1,8 +1,9 @@
 """Near-duplicates of a set: an exact join on the Jaccard similarity of word trigrams, with a prefix filter.
 
 Of two sets with a Jaccard similarity of t or more, the rarest |s| - ceil(t |s|) + 1 members of each have one in common
-(Chaudhuri, Ganti, Kaushik, 2006: prefix filter). So only texts that share a rare trigram are compared, and the cost
-grows with the texts, as far as they are not all made of the same phrases. How rare a trigram is, is counted in buckets: any order is exact.
+(Chaudhuri, Ganti, Kaushik, 2006: prefix filter). So only texts that share a rare trigram are compared. Where texts are
+all made of the same phrases no trigram is rare, and the cost grows with their pairs. How rare a trigram is, is counted
+in buckets: any order is exact.
 """
 
 from __future__ import annotations
