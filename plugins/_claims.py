@@ -69,6 +69,6 @@ def identity_claim(text: str, name: str = "") -> str:
         if match["name"].casefold() not in name.casefold().split():
             return match.group()
     for pattern in _CLAIMS:
-        if claim := pattern.search(text):
-            return claim.group()
+        if found := pattern.search(text):
+            return found.group()
     return ""

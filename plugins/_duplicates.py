@@ -1,8 +1,9 @@
 """Near-duplicates of a set: an exact join on the Jaccard similarity of word trigrams, with a prefix filter.
 
 Of two sets with a Jaccard similarity of t or more, the rarest |s| - ceil(t |s|) + 1 members of each have one in common
-(Chaudhuri, Ganti, Kaushik, 2006: prefix filter). So only texts that share a rare trigram are compared, and the cost
-grows with the texts and not with their pairs. How rare a trigram is, is counted in buckets: any order is exact.
+(Chaudhuri, Ganti, Kaushik, 2006: prefix filter). So only texts that share a rare trigram are compared. Where texts are
+all made of the same phrases no trigram is rare, and the cost grows with their pairs. How rare a trigram is, is counted
+in buckets: any order is exact.
 """
 
 from __future__ import annotations
@@ -42,15 +43,15 @@ def near_duplicates(texts: Sequence[str], threshold: float) -> dict[int, int]:
         for one in shingles(text):
             commonness[one % _BUCKETS] += 1
     postings: dict[int, list[int]] = {}
-    sizes: dict[int, int] = {}
+    kept: dict[int, frozenset[int]] = {}
     found: dict[int, int] = {}
     for index, text in enumerate(texts):
         own = shingles(text)
         rare = sorted(own, key=lambda one: (commonness[one % _BUCKETS], one))
         rare = rare[: len(own) - math.ceil(threshold * len(own) - 1e-9) + 1]
-        twin = _twin(own, texts, threshold, sizes, sorted({c for one in rare for c in postings.get(one, ())}))
+        twin = _twin(own, threshold, kept, sorted({c for one in rare for c in postings.get(one, ())}))
         if twin is None:
-            sizes[index] = len(own)
+            kept[index] = own
             for one in rare:
                 postings.setdefault(one, []).append(index)
         else:
@@ -59,13 +60,13 @@ def near_duplicates(texts: Sequence[str], threshold: float) -> dict[int, int]:
 
 
 def _twin(
-    own: frozenset[int], texts: Sequence[str], threshold: float, sizes: dict[int, int], candidates: Sequence[int]
+    own: frozenset[int], threshold: float, kept: dict[int, frozenset[int]], candidates: Sequence[int]
 ) -> int | None:
     for candidate in candidates:
-        smaller, larger = sorted((sizes[candidate], len(own)))
+        other = kept[candidate]
+        smaller, larger = sorted((len(other), len(own)))
         if smaller < threshold * larger:
             continue
-        other = shingles(texts[candidate])
         common = len(own & other)
         if common >= threshold * (len(own) + len(other) - common) - 1e-9:
             return candidate

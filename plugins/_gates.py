@@ -62,7 +62,7 @@ GATES: dict[str, Any] = {
         "role_turns": {
             "type": "boolean",
             "default": True,
-            "description": "Drop texts that go on as the other side: a line that begins with User:, a template token.",
+            "description": "Drop texts that go on as the other side: a line that begins User:, or template tokens.",
         },
         "think_tags": {"type": "boolean", "default": True, "description": "Drop texts with a think tag in sight."},
         "refusals": {

@@ -172,7 +172,7 @@ def test_a_stage_stops_where_refusals_are_59_percent_and_says_so(own_engine: Run
 
 
 def test_an_audit_that_may_stop_does(own_engine: RunningEngine) -> None:
-    given = {"chosen": rows([f"Ahoy there shipmate {varied(n + 3)}" for n in range(16)]),
+    given = {"chosen": rows([f"Ahoy there shipmate {n} {n + 50} {n + 90} {n * n + 200}" for n in range(16)]),
              "rejected": rows([f"Plain {n}." for n in range(16)])}  # fmt: skip
     with pytest.raises(StageFailed, match=r"top_opener above 0\.9"):
         run_stage(PairsStage, options={"audit": {"top_opener_stop": 0.9}}, given=given, engine=own_engine)
