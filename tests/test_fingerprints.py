@@ -154,7 +154,7 @@ def changed(lab: Lab, change: Callable[[Lab], object]) -> set[str]:
 
 
 EVERY = set(ALL)
-IN_CHARACTER = {"teacher", "reflection", "interaction", "evaluate"}
+IN_CHARACTER = {"teacher", "pairs", "reflection", "interaction", "evaluate"}
 WRITING = {"reflection", "interaction"}
 TAUGHT = {"teacher", "interaction", "evaluate", "export"}
 
@@ -205,7 +205,10 @@ CHANGES: dict[str, tuple[Callable[[Lab], object], set[str]]] = {
         lambda lab: setattr(lab, "engine", type("Other", (LocalEngine,), {"name": "other"})()),
         EVERY - {"prompts", "pairs"},
     ),
-    "Spec.templates": (lambda lab: lab.template("You are {{ name }}. {{ traits | join(' ') }}"), IN_CHARACTER),
+    "Spec.templates": (
+        lambda lab: lab.template("You are {{ name }}. {{ traits | join(' ') }}"),
+        IN_CHARACTER - {"pairs"},
+    ),
     "LocalPlugin.sha256": (lambda lab: lab.code("0123"), {"teacher"}),
     # -- left out
     "Spec.name": (lambda lab: lab.set(name="other"), set()),
@@ -215,7 +218,7 @@ CHANGES: dict[str, tuple[Callable[[Lab], object], set[str]]] = {
     "EngineChoice.options": (lambda lab: lab.set(engine=EngineChoice("local", {"device": "cuda"})), set()),
     "Spec.characters": (
         lambda lab: lab.set(characters=(*lab.spec.characters, load_character(SPECS / "characters/gardener.yaml"))),
-        set(),
+        {"pairs"},  # its gates look for the words of the others
     ),
     "Spec.models": (lambda lab: lab.set(models=(*lab.spec.models, replace(lab.spec.models[0], id="two"))), set()),
     "Spec.scales": (lambda lab: lab.set(scales=(*lab.spec.scales, replace(lab.spec.scales[0], name="two"))), set()),
@@ -245,7 +248,7 @@ CHANGES: dict[str, tuple[Callable[[Lab], object], set[str]]] = {
             arms=(Arm("null", lab.spec.stages, lab.spec.characters[0]),),
             characters=(load_character(SPECS / "characters/gardener.yaml"),),
         ),
-        {"evaluate"},  # it says whom it looks for
+        {"pairs", "evaluate"},  # the others that gates look for, and who is looked for
     ),
     "Arm.name": (lambda lab: lab.set(arms=(Arm("renamed", lab.spec.stages),)), set()),
     "Arm.description": (lambda lab: lab.set(arms=(Arm("x", lab.spec.stages, None, "shows something"),)), set()),
@@ -265,6 +268,7 @@ CHANGES: dict[str, tuple[Callable[[Lab], object], set[str]]] = {
     "Character.source": (lambda lab: lab.character(source="a book"), set()),
     "Character.description": (lambda lab: lab.character(description="another sentence"), {"export"}),
     "Stage.summary": (lambda lab: lab.stage("teacher", summary="something"), set()),
+    "Stage.optional_variables": (lambda lab: lab.stage("teacher", optional_variables={"character": ("name",)}), set()),
     "Stage.produces": (lambda lab: lab.stage("evaluate", produces=("evaluation", "further")), set()),
     "Stage.instead": (lambda lab: lab.stage("evaluate", instead={}), set()),
     "Stage.trains": (lambda lab: lab.stage("dpo", trains=()), set()),
@@ -320,7 +324,7 @@ def test_how_an_endpoint_is_asked_changes_no_fingerprint(tmp_path: Path, monkeyp
     how = replace(
         FAR, api_key_env="K", samples_per_request=1, concurrency=1, max_retries=0, timeout=1.0, continues=True
     )
-    otherwise.teacher(endpoint=replace(FAR, **how, continues=True))
+    otherwise.teacher(endpoint=how)
     assert plain.digests() == otherwise.digests()
 
 
@@ -370,8 +374,8 @@ def test_the_number_of_rows_and_the_place_of_a_checkpoint_or_stage_file_change_n
 
 
 def test_a_template_that_another_one_includes_counts_with_it(lab: Lab) -> None:
-    lab.template('{% include "interaction_openers.j2" %} {{ name }}')
-    assert changed(lab, lambda lab: lab.template("Another text.", "interaction_openers")) == IN_CHARACTER
+    lab.template('{% include "interaction_openers.j2" %} {{ name }} {{ traits }}')
+    assert changed(lab, lambda lab: lab.template("Another text.", "interaction_openers")) == IN_CHARACTER - {"pairs"}
     assert set(lab.cell().shared.prompts.sources_of(["character"])) == {"character", "interaction_openers"}
     lab.template("{% set one = 'interaction' %}{% include one ~ '_openers.j2' %}")  # it could be any of them
     assert set(lab.cell().shared.prompts.sources_of(["character"])) == set(lab.registry.templates)
