@@ -14,13 +14,12 @@ from imported_modules import imported_by
 from plugin_folders import distribution
 from shell_at_work import ShellAtWork
 
+from charrun.plugin_manager import load_registry
+
 SHELLS = ("bash", "zsh", "fish")
 BREAKS = " \t\n\"'><=;|&(:"
 COMMAND = "import sys\nsys.exit('imported')\n"
-STAGES = [
-    "prompts", "teacher", "student", "pairs", "dpo", "reflection", "interaction", "sft", "evaluate", "export",
-    "robustness", "second_turn", "prefill_attack", "off_switch", "scaffolds",
-]  # fmt: skip
+STAGES = list(load_registry(third_party=False).stages)
 
 
 @pytest.fixture

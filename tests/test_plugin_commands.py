@@ -52,7 +52,7 @@ def test_plugins_are_listed_without_importing_them(site: Path) -> None:
     distribution(site, "charrun-gallery", GALLERY, entry="gallery", group=COMMANDS, attribute="gallery")
     outcome = at(site, "plugins")
     assert outcome.code == 0 and "IMPORTED" not in outcome.text and fits(outcome.out)
-    assert "charrun 0.1.0 has built in: characters, scales, prompts" in outcome.out
+    assert "charrun 0.1.0 has built in: characters, scales, expand, prompts" in outcome.out
     assert "owl      plugin   charrun-owl 2.1" in outcome.out
     assert "gallery  command  charrun-gallery 1.0  charrun_gallery:gallery" in outcome.out
     rows = json.loads(at(site, "plugins", "--json").out)

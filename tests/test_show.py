@@ -61,7 +61,7 @@ def test_paths_of_a_base_are_shown_relative_to_the_spec(tmp_path: Path, monkeypa
     (tmp_path / "lib" / "me.yaml").write_text(character.replace("id: grump", "id: me"), encoding="utf-8")
     base = "extends: builtin:pirate-smoke\ncharacters: [./me.yaml]\ntemplates: {character: mine.j2}\n"
     (tmp_path / "lib" / "base.yaml").write_text(base, encoding="utf-8")
-    (tmp_path / "lib" / "mine.j2").write_text("You are {{ name }}.", encoding="utf-8")
+    (tmp_path / "lib" / "mine.j2").write_text("You are {{ name }}. {{ traits }}", encoding="utf-8")
     (tmp_path / "x.yaml").write_text("extends: lib/base.yaml\n", encoding="utf-8")
     text = shown("x.yaml")
     assert "characters: [./lib/me.yaml]\n" in text and "templates: {character: ./lib/mine.j2}\n" in text
