@@ -35,7 +35,7 @@ def test_a_text_ends_where_the_first_of_the_stops_begins() -> None:
 
 
 def test_a_run_that_is_not_there_is_told_without_a_traceback(tmp_path: Path) -> None:
-    with pytest.raises(CharrunError, match="nothing"):
+    with pytest.raises(CharrunError, match="there are no runs"):
         Asker("nothing", None, None, False, tmp_path)
 
 

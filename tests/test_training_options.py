@@ -150,7 +150,7 @@ def test_rows_that_are_too_long_are_dropped_counted_and_made_up_for(demo_engine:
         engine=given(demo_engine),
     )
     assert len(outcome.rows["pairs"]) == 12
-    assert any("3 too long" in line for line in outcome.log)
+    assert any("3 chosen too long" in line for line in outcome.log)
 
 
 @pytest.mark.slow
