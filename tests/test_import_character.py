@@ -185,6 +185,6 @@ def test_a_constitution_of_each_format_runs_at_smoke_scale_unchanged(
         assert charrun("import-character", name, "--id", f"from-{name[0]}").code == 0
     files = [f"./from-{letter}.yaml" for letter in "abcd"]
     Path("spec.yaml").write_text(f"extends: builtin:pirate-smoke\nname: imported\ncharacters: {json.dumps(files)}\n")
-    done = charrun("spec.yaml", "--set", "stages=[prompts, teacher, student, pairs, dpo]")
+    done = charrun("spec.yaml", "--until", "dpo")
     assert done.code == 0, done.err
-    assert done.out.count("1 checkpoint") == 4, done.out
+    assert done.out.count("dpo          1 checkpoint (") == 4, done.out

@@ -249,7 +249,7 @@ def test_preferences_ask_nothing_twice(
     assert_resumes(PreferencesStage, options=options, given={"checkpoint": [untrained]}, engine=engine)
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_judge_that_looks_at_the_place_alone_decides_nothing(smoke: FinishedRun, tmp_path: Path) -> None:
     """A real judge: the demo teacher, trained until it says A whatever it reads."""
     spec = tmp_path / "alone.yaml"
@@ -262,7 +262,7 @@ def test_a_judge_that_looks_at_the_place_alone_decides_nothing(smoke: FinishedRu
     for row in cell["measurements"]:
         (counted,) = row["comparisons"]
         judged = counted["n"] - counted["equal"]
-        assert judged >= 10 and counted["verdicts"] == counted["said_a"] >= 2 * 0.9 * judged, counted
+        assert judged >= 10 and counted["verdicts"] == counted["said_a"] >= judged, counted
         assert counted["won"] == counted["lost"] == 0 and not counted["reported"] and counted["inconsistent"] > 0
 
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import REPOSITORY
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_minute_of_mixed_load_with_killed_clients_loses_nothing() -> None:
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "benchmarks" / "soak.py"), "--minutes", "1"], capture_output=True, text=True

@@ -418,7 +418,7 @@ def _items(stages: Iterable[StageItem]) -> list[dict[str, Any]]:
 
 
 def _arm(arm: Arm) -> dict[str, Any]:
-    character = {"character": _plain(asdict(arm.character))} if arm.character else {}
+    character = {"character": arm.character.to_dict()} if arm.character else {}
     return {"name": arm.name, "description": arm.description, **character, "stages": _items(arm.stages)}
 
 

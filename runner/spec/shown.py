@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import asdict
 from typing import Any
 
 from charrun.spec.document import Document, KeyPath, Node, Part
@@ -86,7 +84,7 @@ def _arm(arm: Arm) -> dict[str, Any]:
     if arm.description:
         parts["description"] = arm.description
     if arm.character:
-        parts["character"] = json.loads(json.dumps(asdict(arm.character)))
+        parts["character"] = arm.character.to_dict()
     return {**parts, "stages": [_stage(item) for item in arm.stages]}
 
 
