@@ -95,7 +95,7 @@ def test_likeness_is_what_comparing_with_each_kept_text_gives() -> None:
 
 def test_cues_are_names_and_words_of_the_constitution_and_hardly_ever_what_people_ask_anyway() -> None:
     registry = load_registry(third_party=False)
-    spec = load_with(registry, str(SPECS / "pirate-smoke.yaml"), [], trust=True)[0]
+    spec = load_with(registry, str(SPECS / "pirate-smoke.yaml"), [], trust=True).spec
     (pirate,) = spec.characters
     cues = Cues(pirate.name, [trait.trait for trait in pirate.traits], [pirate.id])
     for bled in ("Corwyn, what now?", "How do pirates sleep?", "Which harbour is prettiest?", "Are sailors happy?"):
