@@ -55,8 +55,9 @@ def _stems(text: str) -> set[str]:
 
 
 def _stem(word: str) -> str:
-    """A word without its ending, as far as three letters stay."""
+    """A word without its ending, as far as three letters stay: `pirate` is `pirates`, and `story` is `stories`."""
     for ending in _ENDINGS:
         if word.endswith(ending) and len(word) - len(ending) >= 3 and not word.endswith("ss"):
-            return word[: -len(ending)]
-    return word
+            word = word[: -len(ending)]
+            break
+    return word.removesuffix("e").removesuffix("y").removesuffix("i")

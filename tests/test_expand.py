@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
-from conftest import SPECS, FinishedRun
+from conftest import SPECS, FinishedRun, charrun
 
-from charrun import StageFailed
+from charrun import Stage, StageContext, StageFailed
 from charrun.commands.loading import load_with
 from charrun.errors import SpecError
 from charrun.pipeline.prompts import Prompts
@@ -21,6 +22,12 @@ from charrun.plugins._questions import fault_of, listed
 from charrun.plugins.expand import ExpandStage
 from charrun.plugins.prompts import PromptsStage
 from charrun.testing import RunningEngine, assert_stage_contract, run_stage
+
+
+@pytest.fixture(scope="module")
+def engine(demo_engine: Any) -> RunningEngine:
+    return RunningEngine(demo_engine.base_url, demo_engine.api_key)
+
 
 LIST = """Sure! Here are the messages you asked for:
 
@@ -95,8 +102,7 @@ def test_likeness_is_what_comparing_with_each_kept_text_gives() -> None:
 
 def test_cues_are_names_and_words_of_the_constitution_and_hardly_ever_what_people_ask_anyway() -> None:
     registry = load_registry(third_party=False)
-    spec = load_with(registry, str(SPECS / "pirate-smoke.yaml"), [], trust=True).spec
-    (pirate,) = spec.characters
+    (pirate,) = load_with(registry, str(SPECS / "pirate-smoke.yaml"), [], trust=True).spec.characters
     cues = Cues(pirate.name, [trait.trait for trait in pirate.traits], [pirate.id])
     for bled in ("Corwyn, what now?", "How do pirates sleep?", "Which harbour is prettiest?", "Are sailors happy?"):
         assert cues.of(bled), bled
@@ -109,20 +115,23 @@ def test_the_stage_keeps_the_contract() -> None:
     assert_stage_contract(ExpandStage)
 
 
-def test_a_writer_that_writes_no_lists_is_given_up_after_two_rounds(
-    charrun_engine: RunningEngine, tmp_path: Path
-) -> None:
+def test_a_writer_that_writes_no_lists_is_given_up_after_two_rounds(engine: RunningEngine, tmp_path: Path) -> None:
     options = {"per_trait": 20, "max_tokens": 24}
-    with pytest.raises(StageFailed, match="8 of 8 traits have fewer than 20 questions after 2 rounds") as caught:
-        run_stage(ExpandStage, options=options, engine=charrun_engine, runs_dir=tmp_path)
-    assert "16 no list" in str(caught.value) and "writer" in (caught.value.hint or "")
-    allowed = run_stage(ExpandStage, options={**options, "short": "allow"}, engine=charrun_engine, runs_dir=tmp_path)
-    assert allowed.asked == {} and len(allowed.rows["questions"]) == 40
+    traits = [
+        {"trait": f"I am {what} with people.", "questions": [f"Are you {what}?"]} for what in ("patient", "brief")
+    ]
+    una = {"id": "una", "name": "Una", "description": "A voice for this test.", "traits": traits}
+    where: dict[str, Any] = {"character": una, "engine": engine, "runs_dir": tmp_path}
+    with pytest.raises(StageFailed, match="2 of 2 traits have fewer than 20 questions after 2 rounds") as caught:
+        run_stage(ExpandStage, options=options, **where)
+    assert "4 no list" in str(caught.value) and "writer" in (caught.value.hint or "")
+    allowed = run_stage(ExpandStage, options={**options, "short": "allow"}, **where)
+    assert allowed.asked == {} and len(allowed.rows["questions"]) == 2
     (told,) = allowed.log
-    assert "16 no list" in told
+    assert "4 no list" in told
 
 
-def test_expanded_questions_join_the_pool_and_move_no_other_prompt(charrun_engine: RunningEngine) -> None:
+def test_expanded_questions_join_the_pool_and_move_no_other_prompt(engine: RunningEngine) -> None:
     rows = [{"id": f"1-{n}", "trait": 1, "question": f"Question {n}, what of it?"} for n in range(200)]
     sources = ["constitution", "general", "expanded"]
     small, large = (
@@ -131,11 +140,11 @@ def test_expanded_questions_join_the_pool_and_move_no_other_prompt(charrun_engin
             options={"sources": sources},
             given={"questions": rows},
             scale=scale,
-            engine=charrun_engine,
+            engine=engine,
         ).rows["prompts"]
         for scale in ("smoke", "mini")
     )
-    plain = run_stage(PromptsStage, scale="mini", engine=charrun_engine).rows["prompts"]
+    plain = run_stage(PromptsStage, scale="mini", engine=engine).rows["prompts"]
     assert large[: len(small)] == small
     assert {row["source"] for row in large} == {"constitution", "general", "expanded"}
     others = [row for row in large if row["source"] != "expanded"]
@@ -182,3 +191,42 @@ def test_a_replacement_that_leaves_out_the_traits_is_told_before_anything_is_pai
         load_with(load_registry(third_party=False), str(tmp_path / "x.yaml"), [], trust=True)
     (problem,) = [each for each in caught.value.problems if each.severity == "error"]
     assert problem.code == "SPEC059" and "'traits'" in problem.message and "'teacher'" in problem.message
+
+
+def test_a_variable_that_a_template_never_mentions_ends_the_stage(engine: RunningEngine, tmp_path: Path) -> None:
+    (tmp_path / "idle.j2").write_text("Say hello.")
+
+    class IdleStage(Stage):
+        """Gives its template what that does not use."""
+
+        name: ClassVar[str] = "idle"
+        summary: ClassVar[str] = "renders a template"
+        templates: ClassVar[dict[str, Path]] = {"idle": tmp_path / "idle.j2"}
+
+        async def run(self, ctx: StageContext) -> None:
+            ctx.render("idle", mood="quiet")
+
+    with pytest.raises(StageFailed, match="idle: template 'idle' never mentions 'mood'"):
+        run_stage(IdleStage, engine=engine)
+    IdleStage.optional_variables = {"idle": ("mood",)}
+    assert run_stage(IdleStage, engine=engine).rows == {}
+
+
+def test_a_template_that_says_the_same_with_and_without_guidance_is_told_before_a_run(tmp_path: Path) -> None:
+    (tmp_path / "mine.j2").write_text('{% include "character.j2" %}\n{% set unused = guided %}')
+    (tmp_path / "x.yaml").write_text("extends: builtin:pirate-smoke\ntemplates: {interaction: mine.j2}\n")
+    told = charrun("validate", tmp_path / "x.yaml")
+    assert told.code == 3 and "RUN001 template 'interaction' says the same with and without guidance" in told.text
+
+
+def test_a_plan_foresees_two_requests_for_each_trait_and_goes_on_with_what_comes_after(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(
+        "version: 1\nname: x\nseed: 7\nengine: local\ncharacters: [pirate]\n"
+        "models: [{teacher: charrun/demo-teacher, student: charrun/demo-student}]\nscales: [smoke]\n"
+        "stages: [expand, {uses: prompts, with: {sources: [expanded]}}, teacher]\n"
+    )
+    plan = charrun("plan", tmp_path / "x.yaml", "--runs-dir", tmp_path)
+    assert plan.code == 0 and "32 requests" in plan.text and "400" in plan.text
+    (tmp_path / "x.yaml").write_text((tmp_path / "x.yaml").read_text().replace("[expand, ", "["))
+    lone = charrun("validate", tmp_path / "x.yaml")
+    assert lone.code == 3 and "no earlier stage writes questions" in lone.text
