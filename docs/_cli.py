@@ -214,6 +214,7 @@ def masked(text: str) -> str:
     text = re.sub(r"/[\w./+-]*/[\w./+-]*", "PATH", text)
     text = re.sub(r"\bjust now\b|\bnow(?=  |$)|\b\d+ (min|h|d)( ago)?\b", "AGE", text, flags=re.MULTILINE)
     text = re.sub(r"\b(?=[a-z]*\d)[0-9a-f]{6,}\b", "0", text)
+    text = re.sub(r"took \S+( s)? in \w+", "took 0 in STAGE", text)  # the slowest stage differs by machine
     text = re.sub(r"[-+]?\d([\d,.:]*\d)?(e-?\d+)?( s\b|[kMG]\b)?|\bsame\b", "0", text)
     lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
     groups = groupby(lines, lambda line: bool(_beside(line)))

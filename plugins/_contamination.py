@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from charrun import Row
-from charrun.plugins._statistics import wilson
+from charrun.statistics import wilson
 
 if TYPE_CHECKING:
     from charrun import StageContext

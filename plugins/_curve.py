@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from charrun import Row, digest, seed_from, specs, user
 from charrun.plugins._scoring import LogRatio
-from charrun.plugins._statistics import Z95, wilson
+from charrun.statistics import Z95, wilson
 
 if TYPE_CHECKING:
     from charrun import RoleSampler, StageContext

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from charrun import Message, Row, SpecError, StageFailed, digest, seed_from, specs, system, user
 from charrun.plugins._answers import OPTIONS_SCHEMA
 from charrun.plugins._contamination import TrainingTexts, contamination, contamination_line, plain, training_rows
-from charrun.plugins._statistics import auc, best_threshold
+from charrun.statistics import auc, best_threshold
 
 if TYPE_CHECKING:
     from charrun import Answer, Character, RoleSampler, StageContext

@@ -10,8 +10,8 @@ import numpy as np
 
 from charrun import Row
 from charrun.plugins._bradley_terry import Floats, Ints, bootstrap, interval, strengths
-from charrun.plugins._correlation import spearman, spearman_interval
 from charrun.plugins._tournament import Comparison
+from charrun.statistics import spearman, spearman_interval
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from charrun.plugins._evaluation import (
     scorer_of,
     tell_overlap,
 )
-from charrun.plugins._statistics import effective_n, mcnemar, paired_difference, wilson
+from charrun.statistics import effective_n, paired_difference, wilson
 
 if TYPE_CHECKING:
     from charrun import Answer, StageContext
@@ -124,11 +124,8 @@ def rate(hits: Sequence[bool], questions: Sequence[str], **labels: str) -> Row:
 
 def difference(first: Sequence[bool], second: Sequence[bool], **labels: str) -> Row:
     """second - first on the same questions: with a 95% interval and McNemar's exact p."""
-    gained = sum(b and not a for a, b in zip(first, second, strict=True))
-    lost = sum(a and not b for a, b in zip(first, second, strict=True))
-    n = len(first)
-    low, high = paired_difference(gained, lost, n)
-    return {**labels, "value": (gained - lost) / n, "low": low, "high": high, "p": mcnemar(gained, lost), "n": n}
+    found = paired_difference(list(zip(first, second, strict=True)))
+    return {**labels, "value": found.value, "low": found.low, "high": found.high, "p": found.p, "n": found.n}
 
 
 def table(name: str, title: str, found: Measured, rows: Sequence[Row], differences: Sequence[Row], note: str) -> Row:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from charrun import Row, TrainedRow
 from charrun.plugins._monitor import Verdict
 from charrun.plugins._scoring import LogRatio
-from charrun.plugins._statistics import auc, wilson
 from charrun.plugins._training import forward_logprobs
+from charrun.statistics import auc, wilson
 
 if TYPE_CHECKING:
     from charrun import Adapter, StageContext

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from charrun import StageFailed
 from charrun.plugins._gates import Fault, Gates
-from charrun.plugins._statistics import wilson
 from charrun.plugins.characters import charrun_register_characters
+from charrun.statistics import wilson
 
 if TYPE_CHECKING:
     from charrun import Character, StageContext

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from charrun.plugins._statistics import wilson
+from charrun.statistics import wilson
 
 Letter = Literal["A", "B"]
 Outcome = Literal["won", "lost", "inconsistent", "unparsed", "equal"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from charrun import Estimate, Row, Stage, hookimpl
 from charrun.plugins import _evaluation as evaluation
 from charrun.plugins._contamination import training_rows
-from charrun.plugins._statistics import wilson
+from charrun.statistics import wilson
 
 if TYPE_CHECKING:
     from charrun import Answer, StageContext

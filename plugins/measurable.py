@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from charrun import Estimate, Row, Stage, StageFailed, hookimpl, seed_from, system, user
-from charrun.plugins._statistics import auc, auc_interval
+from charrun.statistics import auc, auc_interval
 
 if TYPE_CHECKING:
     from charrun import RoleSampler, StageContext

@@ -23,9 +23,9 @@ from run_copies import (
     write_events,
 )
 
-from charrun.plugins._statistics import wilson
 from charrun.report.compare_spec import changes
 from charrun.report.intervals import Share, difference
+from charrun.statistics import wilson
 from charrun.store.runs import find_run
 
 A, B = "pirate-smoke/1", "pirate-smoke/2"

@@ -147,8 +147,8 @@ MINI = (SPECS / "pirate-mini.yaml").read_text(encoding="utf-8")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("  - reflection ", "  - reflectoin "), 'Value is not accepted. Valid values: "dpo", "evaluate"'),
-        (("uses: dpo", "uses: dpoo"), 'Value is not accepted. Valid values: "dpo", "evaluate"'),
+        (("  - reflection ", "  - reflectoin "), 'Value is not accepted. Valid values: "capability", "coherence"'),
+        (("uses: dpo", "uses: dpoo"), 'Value is not accepted. Valid values: "capability", "coherence"'),
         (("uses: dpo", "id: dpo"), 'Missing property "uses".'),
         (("beta: 0.1", "beta: much"), "Expected a number."),
         (("beta: 0.1", "beta: -1"), "Value is below the exclusive minimum of 0."),

@@ -14,9 +14,9 @@ from charrun.plugins._compliance import complies, problem_of
 from charrun.plugins._contamination import TrainingTexts, contamination, contamination_line
 from charrun.plugins._lines import parse_lines
 from charrun.plugins._rates import difference, rate
-from charrun.plugins._statistics import effective_n, mcnemar, paired_difference, wilson
 from charrun.plugins.scaffolds import parse_scaffolds
 from charrun.report.measurements import measurement_lines
+from charrun.statistics import effective_n, mcnemar, paired_difference, wilson
 
 CELL = "pirate-qwen3-30b-a3b-smoke"
 STAGES = ("robustness", "second_turn", "prefill_attack", "off_switch", "scaffolds")
@@ -94,9 +94,9 @@ def test_an_interval_of_a_paired_difference_covers_it_95_times_of_100() -> None:
 
     rng, covered = random.Random(0), 0
     for _ in range(400):
-        pairs = rng.choices(("gained", "lost", ""), (0.25, 0.1, 0.65), k=40)
-        low, high = paired_difference(pairs.count("gained"), pairs.count("lost"), 40)
-        covered += low <= 0.15 <= high
+        outcomes = [(False, True), (True, False), (True, True), (False, False)]
+        found = paired_difference(rng.choices(outcomes, (0.25, 0.1, 0.35, 0.3), k=40))
+        covered += found.low <= 0.15 <= found.high
     assert 370 <= covered <= 395
 
 

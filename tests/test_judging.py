@@ -13,12 +13,12 @@ import pytest
 from conftest import REPOSITORY, SPECS, FinishedRun, charrun
 
 from charrun.plugins._judging import shipped
-from charrun.plugins._statistics import wilson
 from charrun.plugins._verdicts import Tally, outcome, parse_choice, parse_verdict, self_labels
 from charrun.plugins.capability import CapabilityStage
 from charrun.plugins.coherence import CoherenceStage
 from charrun.plugins.judge import JudgeStage
 from charrun.plugins.preferences import PreferencesStage
+from charrun.statistics import wilson
 from charrun.testing import RunningEngine, assert_resumes, assert_stage_contract, run_stage
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from conftest import FinishedRun
 from conftest import RunningEngine as DemoEngine
 
 from charrun import StageFailed
-from charrun.plugins._statistics import auc_interval
 from charrun.plugins.measurable import MeasurableStage
+from charrun.statistics import auc_interval
 from charrun.testing import RunningEngine, assert_stage_contract, run_stage
 
 FEW = {

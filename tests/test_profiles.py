@@ -12,11 +12,11 @@ import pytest
 from scipy import stats
 
 from charrun.plugins._bradley_terry import bootstrap, interval, strengths
-from charrun.plugins._correlation import spearman, spearman_interval
 from charrun.plugins._judging import shipped
 from charrun.plugins._profile import changes, profiles
 from charrun.plugins._tournament import Comparison, schedule
 from charrun.report.profiles import profile_lines
+from charrun.statistics import spearman, spearman_interval
 
 
 def pairs_of(true: np.ndarray, m: int, seed: int) -> np.ndarray:

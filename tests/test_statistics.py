@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from charrun.plugins._statistics import auc, best_threshold, wilson
+from charrun.statistics import auc, best_threshold, wilson
 
 
 def test_auc_is_the_share_of_won_comparisons_with_ties_counted_half() -> None:

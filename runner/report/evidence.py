@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from charrun.report.intervals import Share
-from charrun.report.paired import METHOD, PairedDifference, paired_difference, wilson
+from charrun.statistics import PAIRED_METHOD, PairedDifference, paired_difference, wilson
 from charrun.store.cells import CellView, Coordinates, coordinates
 from charrun.store.runs import Run
 
@@ -67,7 +67,7 @@ class Evidence:
 
     run: str
     groups: tuple[Group, ...]
-    method: str = METHOD
+    method: str = PAIRED_METHOD
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON; keys are stable."""
@@ -154,4 +154,5 @@ def _by_seed(hits: Mapping[_Key, bool]) -> dict[str, float]:
 
 def _difference(a: Mapping[_Key, bool] | None, b: Mapping[_Key, bool]) -> PairedDifference | None:
     """b - a over the prompts that both answered under the same seed."""
-    return paired_difference([(a[key], b[key]) for key in b if key in a]) if a else None
+    pairs = [(a[key], b[key]) for key in b if key in a] if a else []
+    return paired_difference(pairs) if pairs else None

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from charrun.report.columns import table
 from charrun.report.evidence import Evidence, Group, Rate
-from charrun.report.paired import PairedDifference
 from charrun.report.text import safe
+from charrun.statistics import PairedDifference
 
 _HEADING = ("arm", "model", "in character", "95% interval", "by seed", "difference", "95% interval", "n")
 

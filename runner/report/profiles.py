@@ -6,14 +6,13 @@ base model, and `profile_again` of the base model measured a second time.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
 from charrun.report.text import safe
+from charrun.statistics import spearman, spearman_interval
 
-_Z95 = 1.959963984540054
 _PROFILES = ("profile", "profile_before", "profile_again")
 
 
@@ -53,23 +52,8 @@ def _has_profiles(row: Any) -> bool:
 
 
 def _told(a: Sequence[float], b: Sequence[float]) -> str:
-    value, n = _spearman(a, b), len(a)
+    value = spearman(a, b)
     if abs(value) >= 1:
         return f"{value:.2f}"
-    # Bonett and Wright (2000): Fisher's z of a rank correlation has the variance (1 + r^2 / 2) / (n - 3).
-    half = _Z95 * math.sqrt((1 + value**2 / 2) / (n - 3))
-    low, high = (math.tanh(math.atanh(value) + side) for side in (-half, half))
+    low, high = spearman_interval(value, len(a))
     return f"{value:.2f} ({low:.2f} to {high:.2f})"
-
-
-def _spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    import numpy as np
-
-    def ranks(values: Sequence[float]) -> Any:
-        _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-        return (np.cumsum(counts) - (counts - 1) / 2)[place]
-
-    one, other = ranks(a), ranks(b)
-    if one.std() == 0 or other.std() == 0:
-        return 0.0
-    return max(-1.0, min(1.0, round(float(np.corrcoef(one, other)[0, 1]), 12)))

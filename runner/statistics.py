@@ -1,13 +1,15 @@
-"""The statistics of the evaluations: AUC, a threshold, intervals for rates and for differences of paired rates."""
+"""Statistics of rates, of differences between them over the same prompts, and of scores; for reports and stages."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 Z95 = 1.959963984540054
+PAIRED_METHOD = "Newcombe's hybrid score interval for paired samples (1998, method 10), and McNemar's exact test"
 
 
 def auc(positives: Sequence[float], negatives: Sequence[float]) -> float:
@@ -93,12 +95,94 @@ def mcnemar(gained: int, lost: int) -> float:
     return float(min(1.0, 2 * tail / 2**n))
 
 
-def paired_difference(gained: int, lost: int, n: int, z: float = Z95) -> tuple[float, float]:
-    """95% interval of a difference of paired rates: Wald's with half a pair more in each cell.
+@dataclass(frozen=True)
+class PairedDifference:
+    """b - a over the same prompts.
 
-    Agresti and Min (2005), "Simple improved confidence intervals for comparing matched proportions".
+    Attributes:
+        value: Difference of the rates, between -1 and 1.
+        low: Lower end of its 95% interval.
+        high: Upper end.
+        n: Pairs.
+        gained: Pairs in which b alone hit.
+        lost: Pairs in which a alone hit.
+        p: McNemar's exact two-sided p of no difference.
     """
-    more, less, of = gained + 0.5, lost + 0.5, n + 2
-    value = (more - less) / of
-    half = z * math.sqrt(more + less - (more - less) ** 2 / of) / of
-    return max(-1.0, value - half), min(1.0, value + half)
+
+    value: float
+    low: float
+    high: float
+    n: int
+    gained: int
+    lost: int
+    p: float
+
+
+def paired_difference(pairs: Sequence[tuple[bool, bool]]) -> PairedDifference:
+    """b - a with Newcombe's hybrid score interval for paired samples (Newcombe, 1998, method 10).
+
+    It is that of independent samples, made narrower or wider by how far the two outcomes go together.
+
+    Args:
+        pairs: Whether a and b hit, of each prompt; at least one.
+    """
+    n = len(pairs)
+    both = sum(a and b for a, b in pairs)
+    lost = sum(a and not b for a, b in pairs)
+    gained = sum(b and not a for a, b in pairs)
+    p_a, p_b = (both + lost) / n, (both + gained) / n
+    (low_a, high_a), (low_b, high_b) = wilson(both + lost, n), wilson(both + gained, n)
+    phi = _phi(both, lost, gained, n - both - lost - gained)
+    value = p_b - p_a
+    low = value - _hypotenuse(p_b - low_b, high_a - p_a, phi)
+    high = value + _hypotenuse(high_b - p_b, p_a - low_a, phi)
+    return PairedDifference(value, max(-1.0, low), min(1.0, high), n, gained, lost, mcnemar(gained, lost))
+
+
+def _phi(both: int, lost: int, gained: int, neither: int) -> float:
+    """Correlation of the two outcomes, with Newcombe's correction of a positive one for continuity."""
+    product = (both + lost) * (gained + neither) * (both + gained) * (lost + neither)
+    if not product:
+        return 0.0
+    excess = both * neither - lost * gained
+    n = both + lost + gained + neither
+    return (max(excess - n / 2, 0.0) if excess > 0 else excess) / math.sqrt(product)
+
+
+def _hypotenuse(one: float, other: float, phi: float) -> float:
+    return math.sqrt(max(0.0, one * one - 2 * phi * one * other + other * other))
+
+
+def ranks(values: Sequence[float]) -> list[float]:
+    """Ranks from 1; equal values share the mean of theirs."""
+    order = sorted(range(len(values)), key=lambda i: values[i])
+    found = [0.0] * len(values)
+    start = 0
+    while start < len(order):
+        end = start
+        while end + 1 < len(order) and values[order[end + 1]] == values[order[start]]:
+            end += 1
+        for i in order[start : end + 1]:
+            found[i] = (start + end) / 2 + 1
+        start = end + 1
+    return found
+
+
+def spearman(a: Sequence[float], b: Sequence[float]) -> float:
+    """Spearman's rank correlation; 0 where one side is all equal."""
+    one, other = ranks(a), ranks(b)
+    centre = (len(a) + 1) / 2
+    top = sum((x - centre) * (y - centre) for x, y in zip(one, other, strict=True))
+    bottom = math.sqrt(sum((x - centre) ** 2 for x in one) * sum((y - centre) ** 2 for y in other))
+    return max(-1.0, min(1.0, top / bottom)) if bottom else 0.0
+
+
+def spearman_interval(correlation: float, n: int, z: float = Z95) -> tuple[float, float]:
+    """Interval of a rank correlation over n things, by Fisher's z with variance (1 + r^2 / 2) / (n - 3).
+
+    Bonett and Wright (2000), "Sample size requirements for estimating Pearson, Kendall and Spearman correlations".
+    """
+    if n < 4 or abs(correlation) >= 1:
+        return (correlation, correlation) if n >= 4 else (-1.0, 1.0)
+    half = z * math.sqrt((1 + correlation**2 / 2) / (n - 3))
+    return math.tanh(math.atanh(correlation) - half), math.tanh(math.atanh(correlation) + half)
