@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charrun import Row, digest, seed_from, specs, user
+from charrun import Row, digest, user
+from charrun.plugins._pool import pool, unused
 from charrun.plugins._scoring import LogRatio
 from charrun.statistics import Z95, wilson
 
@@ -46,7 +47,7 @@ class Probe:
 
     def __init__(self, ctx: StageContext, used: Collection[str], most: int) -> None:
         self._ctx = ctx
-        self.prompts = _held_out(ctx, used)[:most]
+        self.prompts = unused(ctx.seed, used)[::-1][:most]  # evaluations test on those at its beginning
         self._points: dict[int, Row] = {}
 
     async def same(self, sampler: RoleSampler, n: int) -> tuple[int, int]:
@@ -107,23 +108,12 @@ class Probe:
 def measured_with(ctx: StageContext) -> Any:
     """What a curve depends on beside the training: the scorer, the constitution and the pool of prompts."""
     scorer = ctx.model("scorer")
-    return [scorer.name, dict(scorer.chat), ctx.character_prompt(), digest(_pool())]
+    return [scorer.name, dict(scorer.chat), ctx.character_prompt(), digest(pool())]
 
 
 def points_of(every: int, steps: int) -> set[int]:
     """After how many steps the curve has points, the start aside: each time so many, and at the end."""
     return {*range(every, steps, every), steps} if every else set()
-
-
-def _held_out(ctx: StageContext, used: Collection[str]) -> list[str]:
-    """The evaluation's pool from its end in the evaluation's order, so that few are asked in both."""
-    taken = {" ".join(each.casefold().split()) for each in used}
-    left = [line for line in _pool() if " ".join(line.casefold().split()) not in taken]
-    return sorted(left, key=lambda line: seed_from(ctx.seed, "evaluation", line), reverse=True)
-
-
-def _pool() -> list[str]:
-    return (Path(specs.__file__).parent / "prompts/evaluation.txt").read_text(encoding="utf-8").splitlines()
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float]:

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from charrun import Message, Row, SpecError, StageFailed, digest, seed_from, specs, system, user
+from charrun import Message, Row, SpecError, Stage, StageFailed, digest, seed_from, system, user
 from charrun.plugins._answers import OPTIONS_SCHEMA
-from charrun.plugins._contamination import TrainingTexts, contamination, contamination_line, plain, training_rows
+from charrun.plugins._contamination import TrainingTexts, contamination, contamination_line, training_rows
+from charrun.plugins._pool import pool, unused
+from charrun.plugins._scoring import LogRatio
 from charrun.statistics import auc, best_threshold
 
 if TYPE_CHECKING:
@@ -22,11 +24,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 BASE = "base"
-CONSUMES = ("checkpoint",)
-INSTEAD: Mapping[str, str] = {"checkpoint": "checkpoints"}
-OPTIONAL = ("pairs", "reflections", "interactions")
-ROLES = ("teacher", "student", "scorer")
-SCORES = ("scorer",)
+PROMPTED = "prompted"
 
 
 def options_schema(prompts: int, fewest: int, **more: Any) -> dict[str, Any]:
@@ -71,6 +69,11 @@ def options_schema(prompts: int, fewest: int, **more: Any) -> dict[str, Any]:
             "description": "Further checkpoints by name, each a tinker:// path of sampler weights or RUN/CELL/STAGE of "
             "another run; by default only those of the spec's own trainings.",
         },
+        "prompted": {
+            "type": "boolean",
+            "default": False,
+            "description": "Compare the base model under the character's system prompt too.",
+        },
         "max_tokens": {**sampling["max_tokens"], "description": "Longest answer in tokens; what is cut counts too."},
         "temperature": sampling["temperature"],
         "top_p": sampling["top_p"],
@@ -80,10 +83,27 @@ def options_schema(prompts: int, fewest: int, **more: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Model:
-    """A model that is compared: `base`, the stage that trained it, or the name that the spec gives a checkpoint."""
+    """A model that is compared.
+
+    Attributes:
+        name: `base`, `prompted`, the stage that trained it, or the name that the spec gives a checkpoint.
+        sampler: What answers.
+        constitution: Its system prompt; none where it is empty.
+    """
 
     name: str
     sampler: RoleSampler
+    constitution: str = ""
+
+    def shown(self, asked: Asked) -> list[Message]:
+        """The conversation that it is shown; what another system prompt says follows its own."""
+        messages = list(asked.messages)
+        if not self.constitution:
+            return messages
+        told = [self.constitution]
+        if messages[0]["role"] == "system":
+            told.append(messages.pop(0)["content"])
+        return [system("\n\n".join(told)), *messages]
 
 
 @dataclass(frozen=True)
@@ -116,9 +136,9 @@ class Calibration:
     tells: bool
 
 
-def plainly(questions: Sequence[str], before: Sequence[Message] = ()) -> list[Asked]:
+def plainly(questions: Sequence[str]) -> list[Asked]:
     """Each question by itself."""
-    return [Asked(question, (*before, user(question))) for question in questions]
+    return [Asked(question, (user(question),)) for question in questions]
 
 
 def scored_as(ctx: StageContext) -> Character:
@@ -136,8 +156,8 @@ def problems(ctx: StageContext) -> list[str]:
     except SpecError as error:
         found.append(f"scored_as: {ctx.options['scored_as']}: {error.problems[0].message}")
     for name, written in ctx.options.get("checkpoints", {}).items():
-        if name == BASE:
-            found.append(f"checkpoints: '{BASE}' is the base model's own name")
+        if name in (BASE, PROMPTED):
+            found.append(f"checkpoints: '{name}' is a name of the base model")
         try:
             ctx.checkpoint(written, "student")
         except StageFailed as error:
@@ -194,9 +214,7 @@ async def held_out(ctx: StageContext) -> HeldOut:
         StageFailed: Too few are left.
     """
     texts = await training_rows(ctx)
-    used = {plain(text) for text in texts.asked}
-    found = [line for line in pool() if plain(line) not in used]
-    found.sort(key=lambda line: seed_from(ctx.seed, "evaluation", line))  # a line left out moves no other one
+    found = unused(ctx.seed, texts.asked)
     test, calibration = ctx.options["prompts"], ctx.options.get("calibration_prompts", 0)
     if test + calibration > len(found):
         raise StageFailed(
@@ -207,29 +225,32 @@ async def held_out(ctx: StageContext) -> HeldOut:
 
 
 async def models(ctx: StageContext) -> list[Model]:
-    """The base model, the checkpoints that the spec names, then the last one of each earlier training, in order."""
+    """The base model, prompted too if asked for, the spec's named checkpoints, the last one of each training."""
     own = [rows[-1] for rows in await ctx.every("checkpoint") if rows]
     taken = {row["stage"] for row in own}
-    found = [Model(BASE, await ctx.sampler("student"))]
+    base = await ctx.sampler("student")
+    found = [Model(BASE, base)]
+    if ctx.options.get(PROMPTED):
+        found.append(Model(PROMPTED, base, ctx.character_prompt(scored_as(ctx))))
     for name, written in ctx.options.get("checkpoints", {}).items():
         row = ctx.checkpoint(written, "student")
         found.append(Model(f"{name} (named)" if name in taken else name, await ctx.sampler("student", row)))
     return [*found, *[Model(row["stage"], await ctx.sampler("student", row)) for row in own]]
 
 
-async def answers(ctx: StageContext, sampler: RoleSampler, asked: Sequence[Asked]) -> list[Answer]:
+async def answers(ctx: StageContext, model: Model, asked: Sequence[Asked]) -> list[Answer]:
     """One answer each, with a seed of the question's own, so that models and conditions are paired."""
 
     async def one(each: Asked) -> Answer:
-        return await _answer(ctx, sampler, each)
+        return await _answer(ctx, model, each)
 
     return await ctx.each(list(asked), one)
 
 
-async def _answer(ctx: StageContext, sampler: RoleSampler, asked: Asked) -> Answer:
+async def _answer(ctx: StageContext, model: Model, asked: Asked) -> Answer:
     (found,) = await ctx.sample(
-        sampler,
-        asked.messages,
+        model.sampler,
+        model.shown(asked),
         max_tokens=ctx.options["max_tokens"],
         temperature=ctx.options["temperature"],
         top_p=ctx.options["top_p"],
@@ -240,49 +261,25 @@ async def _answer(ctx: StageContext, sampler: RoleSampler, asked: Asked) -> Answ
     return found
 
 
-class Scorer:
+class Scorer(LogRatio):
     """The teacher's view of an answer: how much likelier the constitution makes each of its tokens."""
 
-    def __init__(self, ctx: StageContext, sampler: RoleSampler, constitution: str) -> None:
-        self.ctx = ctx
-        self.sampler = sampler
-        self.constitution = constitution
-
-    async def scores(self, questions: Sequence[str], answers: Sequence[Answer]) -> list[float]:
-        """Mean per-token log-likelihood ratio of each answer, in nats."""
-        return await self.ctx.gather(
-            self._score(question, answer.text) for question, answer in zip(questions, answers, strict=True)
-        )
-
-    async def scored(self, sampler: RoleSampler, asked: Sequence[Asked]) -> list[tuple[Answer, float]]:
+    async def scored(self, model: Model, asked: Sequence[Asked]) -> list[tuple[Answer, float]]:
         """One answer each as `answers` gives it, with its score, which is asked for as soon as the answer is there."""
 
         async def one(each: Asked) -> tuple[Answer, float]:
-            said = await _answer(self.ctx, sampler, each)
-            return said, await self._score(each.question, said.text)
+            said = await _answer(self.ctx, model, each)
+            return said, await self.of(each.question, said.text)
 
         return await self.ctx.each(list(asked), one)
 
-    async def calibrate(self, teacher: RoleSampler, student: RoleSampler, prompts: Sequence[str]) -> Calibration:
+    async def calibrate(self, teacher: RoleSampler, base: Model, prompts: Sequence[str]) -> Calibration:
         """Threshold and AUC on the teacher in character against the student's default."""
-        played, default = await self.ctx.gather(
-            [
-                self.scored(teacher, plainly(prompts, [system(self.constitution)])),
-                self.scored(student, plainly(prompts)),
-            ]
-        )
-        yes, no = [score for _, score in played], [score for _, score in default]
+        asked, played = plainly(prompts), Model("teacher", teacher, self.constitutions[0])
+        found = await self.ctx.gather([self.scored(played, asked), self.scored(base, asked)])
+        yes, no = ([score for _, score in scored] for scored in found)
         area = auc(yes, no)
         return Calibration(area, best_threshold(yes, no), len(prompts), area >= self.ctx.options["lowest_auc"])
-
-    async def _score(self, question: str, text: str) -> float:
-        chat = self.sampler.chat
-        completion = chat.completion(text)
-        contexts = [[system(self.constitution), user(question)], [user(question)]]
-        told, untold = await self.ctx.gather(
-            self.ctx.score(self.sampler, chat.prompt(context), completion, shared=True) for context in contexts
-        )
-        return told - untold
 
 
 async def scorer_of(ctx: StageContext, who: Character) -> Scorer:
@@ -295,6 +292,25 @@ def tell_overlap(ctx: StageContext, found: Row) -> None:
     ctx.log(contamination_line(found))
 
 
-def pool() -> list[str]:
-    """The prompts that are for evaluations alone."""
-    return (Path(specs.__file__).parent / "prompts/evaluation.txt").read_text(encoding="utf-8").splitlines()
+class EvaluationStage(Stage):
+    """A stage that compares the base model, the run's trainings and the spec's named checkpoints."""
+
+    consumes: ClassVar[tuple[str, ...]] = ("checkpoint",)
+    instead: ClassVar[Mapping[str, str]] = {"checkpoint": "checkpoints"}
+    optional: ClassVar[tuple[str, ...]] = ("pairs", "reflections", "interactions")
+    produces: ClassVar[tuple[str, ...]] = ("measurements",)
+    roles: ClassVar[tuple[str, ...]] = ("teacher", "student", "scorer")
+    scores: ClassVar[tuple[str, ...]] = ("scorer",)
+
+    def problems(self, ctx: StageContext) -> list[str]:
+        """A pool that is too small, or a character or a checkpoint that is not there."""
+        return problems(ctx)
+
+    def further_inputs(self, ctx: StageContext) -> Any:
+        """The character that scores, the pool of held-out prompts, and checkpoints that are named."""
+        return further_inputs(ctx)
+
+
+def templates(*names: str) -> dict[str, Path]:
+    """The templates of these names that ship with charrun, and that of the character's system prompt."""
+    return {name: TEMPLATES / f"{name}.j2" for name in ("character", *names)}

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from charrun import Estimate, Row, seed_from, specs, system, user
+from charrun import Estimate, Row, seed_from, specs, user
 from charrun.plugins import _evaluation as evaluation
 from charrun.plugins._verdicts import Letter, Tally, outcome, parse_verdict, self_labels
 
 if TYPE_CHECKING:
     from charrun import Answer, RoleSampler, StageContext
 
-PROMPTED = "prompted"
 JUDGE_OPTIONS: dict[str, Any] = {
     "judge_max_tokens": {
         "type": "integer",
@@ -36,7 +35,7 @@ JUDGE_OPTIONS: dict[str, Any] = {
         "description": "With a larger share of verdicts that cannot be read no rate is reported.",
     },
 }
-_SCORERS = ("calibration_prompts", "lowest_auc")
+_SCORERS = ("calibration_prompts", "lowest_auc", "prompted")
 
 
 def options_of(prompts: int, *leave_out: str, **more: Any) -> dict[str, Any]:
@@ -49,7 +48,7 @@ def options_of(prompts: int, *leave_out: str, **more: Any) -> dict[str, Any]:
 COMPARING_SCHEMA = options_of(
     100,
     against={
-        "enum": [evaluation.BASE, PROMPTED],
+        "enum": [evaluation.BASE, evaluation.PROMPTED],
         "default": evaluation.BASE,
         "description": "The rival: the base model, or the base model under the character's system prompt.",
     },
@@ -67,9 +66,16 @@ def shipped(name: str) -> str:
     return (Path(specs.__file__).parent / "prompts" / name).read_text(encoding="utf-8")
 
 
-def estimate(ctx: StageContext) -> Estimate:
-    """Answers of three models, and two verdicts on each of two checkpoints."""
-    return Estimate(rows=1, requests=7 * ctx.options["prompts"])
+class ComparingStage(evaluation.EvaluationStage):
+    """A stage in which a judge compares each checkpoint's answers with the rival's."""
+
+    roles: ClassVar[tuple[str, ...]] = ("student", "judge")
+    scores: ClassVar[tuple[str, ...]] = ()
+    options_schema: ClassVar[dict[str, Any]] = COMPARING_SCHEMA
+
+    def estimate(self, ctx: StageContext) -> Estimate:
+        """Answers of three models, and two verdicts on each of two checkpoints."""
+        return Estimate(rows=1, requests=7 * ctx.options["prompts"])
 
 
 async def compare(ctx: StageContext, question: str, title: str, traits: Sequence[str]) -> Row:
@@ -91,13 +97,10 @@ async def compare(ctx: StageContext, question: str, title: str, traits: Sequence
     base, *trained = await evaluation.models(ctx)
     ctx.total(len(trained) * len(prompts))
     judge = await ctx.sampler("judge")
-    before = [system(ctx.character_prompt(who))] if against == PROMPTED else []
-    rival, *said = await ctx.gather(
-        [
-            evaluation.answers(ctx, base.sampler, evaluation.plainly(prompts, before)),
-            *(evaluation.answers(ctx, each.sampler, evaluation.plainly(prompts)) for each in trained),
-        ]
-    )
+    if against == evaluation.PROMPTED:
+        base = replace(base, constitution=ctx.character_prompt(who))
+    asked = evaluation.plainly(prompts)
+    rival, *said = await ctx.gather(evaluation.answers(ctx, each, asked) for each in (base, *trained))
     labels = [who.id.replace("-", " ").replace("_", " "), who.name]
     verdicts: list[Row] = []
     for model, own in zip(trained, said, strict=True):

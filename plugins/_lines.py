@@ -6,11 +6,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from charrun.plugins._rates import ALL, PLAIN
-
 if TYPE_CHECKING:
     from charrun import StageContext
 
+ALL = "all"
+PLAIN = "plain question"
 TAKEN = (ALL, PLAIN)
 
 

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from charrun import Estimate, Row
 from charrun.plugins._evaluation import (
     Asked,
     Calibration,
+    EvaluationStage,
     Model,
     held_out,
     models,
+    plainly,
     scored_as,
     scorer_of,
     tell_overlap,
 )
+from charrun.plugins._lines import ALL, PLAIN, named_lines
 from charrun.statistics import effective_n, paired_difference, wilson
 
 if TYPE_CHECKING:
     from charrun import Answer, StageContext
 
 IN_CHARACTER = "in character"
-ALL = "all"
-PLAIN = "plain question"
 
 Conditions = Mapping[str, Sequence[Asked]]
 """What models are shown under each condition, one for each question in the same order."""
@@ -51,12 +52,6 @@ class Told:
     in_character: bool
 
 
-def requests(ctx: StageContext, conditions: int) -> Estimate:
-    """Answers of base and two checkpoints and the calibration, each scored twice."""
-    asked = 3 * conditions * ctx.options["prompts"] + 2 * ctx.options["calibration_prompts"]
-    return Estimate(rows=1, requests=3 * asked)
-
-
 @dataclass(frozen=True)
 class Measured:
     """All answers of an evaluation, and what they were measured with; no answers where the scorer cannot tell."""
@@ -73,38 +68,89 @@ class Measured:
         return [one for name in conditions for one in self.told if (one.model, one.condition) == (model, name)]
 
 
-async def measure(
-    ctx: StageContext, conditions: Callable[[list[str], Model], Any], *, units: int, further: int = 0
+class ConditionsStage(EvaluationStage):
+    """An evaluation that asks every model its questions plainly and under further conditions.
+
+    By default a condition is a line `name: text` of the template that has the stage's name.
+
+    Attributes:
+        title: What is measured, for reports.
+        note: How to read it.
+        rounds: Answers to every question that `conditions` itself asks of one model.
+    """
+
+    title: ClassVar[str]
+    note: ClassVar[str]
+    rounds: ClassVar[int] = 0
+
+    def estimate(self, ctx: StageContext) -> Estimate:
+        """Answers of base and two checkpoints, one more if it is prompted too, and the calibration, scored twice."""
+        models, conditions = 3 + ctx.options["prompted"], 1 + len(self.names(ctx))
+        asked = models * conditions * ctx.options["prompts"] + 2 * ctx.options["calibration_prompts"]
+        return Estimate(rows=1, requests=3 * asked)
+
+    def problems(self, ctx: StageContext) -> list[str]:
+        """What stands in the way of an evaluation, or a template that is no list."""
+        return super().problems(ctx) + self.template_problems(ctx)
+
+    def template_problems(self, ctx: StageContext) -> list[str]:
+        """What is wrong with the template that names the conditions."""
+        return named_lines(ctx, self.name).problems
+
+    def names(self, ctx: StageContext) -> list[str]:
+        """The conditions' names, without the plain question."""
+        return list(named_lines(ctx, self.name).lines)
+
+    async def conditions(self, ctx: StageContext, questions: list[str], base: Model) -> Conditions:
+        """What models are shown under each condition but the plain question."""
+        raise NotImplementedError
+
+    def tables(self, ctx: StageContext, found: Measured) -> tuple[list[Row], list[Row]]:
+        """Rates, and differences between them; writes `answers.jsonl`."""
+        ctx.write("answers.jsonl", answer_rows(found))
+        return by_condition(found, PLAIN)
+
+    async def run(self, ctx: StageContext) -> None:
+        """Ask under each condition and plainly, score, compare."""
+
+        async def shown(questions: list[str], base: Model) -> Conditions:
+            return {PLAIN: plainly(questions), **await self.conditions(ctx, questions, base)}
+
+        found = await _measure(ctx, shown, 1 + len(self.names(ctx)), self.rounds)
+        rows, differences = self.tables(ctx, found)
+        ctx.publish("measurements", [table(self.name, self.title, found, rows, differences, self.note)])
+
+
+async def _measure(
+    ctx: StageContext, conditions: Callable[[list[str], Model], Awaitable[Conditions]], count: int, rounds: int
 ) -> Measured:
     """Calibrate, then let every model answer under every condition, with the same seeds, and score.
 
     Args:
         ctx: The stage's context.
-        conditions: Given the test questions and the base model, awaited: what is shown under each condition.
-        units: How many conditions there will be, for the progress.
-        further: Answers that `conditions` itself asks for.
+        conditions: Given the test questions and the base model: what is shown under each condition.
+        count: How many conditions there will be, for the progress.
+        rounds: Answers to every question that `conditions` itself asks of one model.
     """
     who = scored_as(ctx)
     held = await held_out(ctx)
     test = held.test
     compared, scorer = await models(ctx), await scorer_of(ctx, who)
-    ctx.total(2 * len(held.calibration) + units * len(compared) * len(test) + further)
+    ctx.total(2 * len(held.calibration) + (count * len(compared) + rounds) * len(test))
     teacher = await ctx.sampler("teacher")
-    tells = await scorer.calibrate(teacher, compared[0].sampler, held.calibration)
+    tells = await scorer.calibrate(teacher, compared[0], held.calibration)
     names = [model.name for model in compared]
     if not tells.tells:
         ctx.log(f"AUC {tells.auc:.3f}: this scorer cannot tell {who.id} from the student's own answers; no rate")
         return Measured(who.id, tells, held.overlap(test), names, (), ())
-    shown: Conditions = await conditions(test, compared[0])
+    shown = await conditions(test, compared[0])
     overlap = held.overlap([text for asked in shown.values() for each in asked for text in each.said])
     tell_overlap(ctx, overlap)
 
     async def one(model: Model, condition: str) -> list[Told]:
         return [
             Told(model.name, condition, question, answer, score, score > tells.threshold)
-            for question, (answer, score) in zip(
-                test, await scorer.scored(model.sampler, shown[condition]), strict=True
-            )
+            for question, (answer, score) in zip(test, await scorer.scored(model, shown[condition]), strict=True)
         ]
 
     told = await ctx.gather([one(model, condition) for model in compared for condition in shown])

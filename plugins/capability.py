@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _CHANCE = 0.25
 
 
-class CapabilityStage(Stage):
+class CapabilityStage(evaluation.EvaluationStage):
     """Accuracy on questions with four options, by log-probs: nothing is sampled, so no style of answering matters.
 
     The chosen option is the one whose text has the highest mean log-prob per token as the model's whole turn after the
@@ -30,9 +30,7 @@ class CapabilityStage(Stage):
 
     name: ClassVar[str] = "capability"
     summary: ClassVar[str] = "accuracy on multiple-choice questions by log-probs: base, after DPO, final"
-    consumes: ClassVar[tuple[str, ...]] = evaluation.CONSUMES
-    instead: ClassVar[Mapping[str, str]] = evaluation.INSTEAD
-    produces: ClassVar[tuple[str, ...]] = ("measurements",)
+    optional: ClassVar[tuple[str, ...]] = ()
     roles: ClassVar[tuple[str, ...]] = ("student",)
     scores: ClassVar[tuple[str, ...]] = ("student",)
     character_fields: ClassVar[tuple[str, ...]] = ()
@@ -63,7 +61,7 @@ class CapabilityStage(Stage):
             return [f"questions: cannot read {ctx.options['questions']}: {reason}"]
         found = [f"questions: line {i}: {fault}" for i, line in _lines(text) if (fault := _fault(line))]
         found += [] if text.strip() else ["questions: the file holds no question"]
-        return found + evaluation.problems(ctx)
+        return found + super().problems(ctx)
 
     def further_inputs(self, ctx: StageContext) -> Any:
         """The questions, and what the named checkpoints hold."""

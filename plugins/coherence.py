@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from charrun import Estimate, Stage, hookimpl
+from charrun import Stage, hookimpl
 from charrun.plugins import _evaluation as evaluation
 from charrun.plugins import _judging
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from charrun import StageContext
 
 
-class CoherenceStage(Stage):
+class CoherenceStage(_judging.ComparingStage):
     """Win rate of each checkpoint over the base model as the more coherent, more helpful reply (Maiya et al., 2025).
 
     The judge knows of no character and is told to overlook style. Both orders, consistent verdicts and those that
@@ -23,27 +22,7 @@ class CoherenceStage(Stage):
 
     name: ClassVar[str] = "coherence"
     summary: ClassVar[str] = "which answer is the better reply? a judge compares checkpoints with the base model"
-    consumes: ClassVar[tuple[str, ...]] = evaluation.CONSUMES
-    instead: ClassVar[Mapping[str, str]] = evaluation.INSTEAD
-    optional: ClassVar[tuple[str, ...]] = evaluation.OPTIONAL
-    produces: ClassVar[tuple[str, ...]] = ("measurements",)
-    roles: ClassVar[tuple[str, ...]] = ("student", "judge")
-    options_schema: ClassVar[dict[str, Any]] = _judging.COMPARING_SCHEMA
-    templates: ClassVar[dict[str, Path]] = {
-        name: evaluation.TEMPLATES / f"{name}.j2" for name in ("character", "coherence")
-    }
-
-    def estimate(self, ctx: StageContext) -> Estimate:
-        """Answers and verdicts."""
-        return _judging.estimate(ctx)
-
-    def problems(self, ctx: StageContext) -> list[str]:
-        """What stands in the way of an evaluation."""
-        return evaluation.problems(ctx)
-
-    def further_inputs(self, ctx: StageContext) -> Any:
-        """As every evaluation."""
-        return evaluation.further_inputs(ctx)
+    templates: ClassVar[dict[str, Path]] = evaluation.templates("coherence")
 
     async def run(self, ctx: StageContext) -> None:
         """Answer, judge, count."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from charrun import Estimate, Row, Stage, hookimpl
 from charrun.plugins import _evaluation as evaluation
-from charrun.plugins._contamination import training_rows
 from charrun.statistics import wilson
 
 if TYPE_CHECKING:
@@ -29,7 +27,7 @@ class Rate:
     high: float
 
 
-class EvaluateStage(Stage):
+class EvaluateStage(evaluation.EvaluationStage):
     """In-character rates of base, DPO and final checkpoint on prompts that no training row used.
 
     An answer y to a prompt x scores the teacher's mean per-token log-likelihood ratio
@@ -42,28 +40,15 @@ class EvaluateStage(Stage):
 
     name: ClassVar[str] = "evaluate"
     summary: ClassVar[str] = "in character without a system prompt? base, after DPO, final"
-    consumes: ClassVar[tuple[str, ...]] = evaluation.CONSUMES
-    instead: ClassVar[Mapping[str, str]] = evaluation.INSTEAD
-    optional: ClassVar[tuple[str, ...]] = evaluation.OPTIONAL
     produces: ClassVar[tuple[str, ...]] = ("evaluation",)
-    roles: ClassVar[tuple[str, ...]] = evaluation.ROLES
-    scores: ClassVar[tuple[str, ...]] = evaluation.SCORES
     cache_version: ClassVar[int] = 4
     options_schema: ClassVar[dict[str, Any]] = evaluation.options_schema(prompts=120, fewest=100)
-    templates: ClassVar[dict[str, Path]] = {"character": evaluation.TEMPLATES / "character.j2"}
+    templates: ClassVar[dict[str, Path]] = evaluation.templates()
 
     def estimate(self, ctx: StageContext) -> Estimate:
-        """Answers of three models and the calibration, each scored twice."""
-        answers = 3 * ctx.options["prompts"] + 2 * ctx.options["calibration_prompts"]
+        """Answers of three models, one more if it is prompted too, and the calibration, each scored twice."""
+        answers = (3 + ctx.options["prompted"]) * ctx.options["prompts"] + 2 * ctx.options["calibration_prompts"]
         return Estimate(rows=1, requests=3 * answers)
-
-    def problems(self, ctx: StageContext) -> list[str]:
-        """A pool that is too small, or a character or a checkpoint that is not there."""
-        return evaluation.problems(ctx)
-
-    def further_inputs(self, ctx: StageContext) -> Any:
-        """The character that scores, the pool of held-out prompts, and checkpoints that are named."""
-        return evaluation.further_inputs(ctx)
 
     async def run(self, ctx: StageContext) -> None:
         """Calibrate, then answer and score."""
@@ -73,7 +58,7 @@ class EvaluateStage(Stage):
         evaluation.tell_overlap(ctx, overlap)
         models, scorer = await evaluation.models(ctx), await evaluation.scorer_of(ctx, who)
         ctx.total(2 * len(held.calibration) + len(models) * len(test))
-        tells = await scorer.calibrate(await ctx.sampler("teacher"), models[0].sampler, held.calibration)
+        tells = await scorer.calibrate(await ctx.sampler("teacher"), models[0], held.calibration)
         result: Row = {
             "scored_as": who.id,
             "auc": tells.auc,
@@ -92,7 +77,7 @@ class EvaluateStage(Stage):
             return
 
         async def measure(model: evaluation.Model) -> tuple[list[Answer], list[float]]:
-            found = await scorer.scored(model.sampler, evaluation.plainly(test))
+            found = await scorer.scored(model, evaluation.plainly(test))
             return [said for said, _ in found], [score for _, score in found]
 
         measured = await ctx.gather([measure(model) for model in models])
@@ -118,11 +103,6 @@ class EvaluateStage(Stage):
             {"prompt": test[i], "before": before[i].text, "after": after[i].text} for i in range(_SHOWN)
         ]
         ctx.publish("evaluation", [result])
-
-
-async def training_texts(ctx: StageContext) -> list[str]:
-    """Every text that a user said in any training row of the run's earlier stages."""
-    return (await training_rows(ctx)).asked
 
 
 @hookimpl

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from charrun import Estimate, Stage, hookimpl
+from charrun import Stage, hookimpl
 from charrun.plugins import _evaluation as evaluation
 from charrun.plugins import _judging
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from charrun import StageContext
 
 
-class JudgeStage(Stage):
+class JudgeStage(_judging.ComparingStage):
     """Win rate of each checkpoint over the base model in the eyes of a judge that has the constitution.
 
     The judge sees a prompt and two answers without their makers and says which one the described character wrote;
@@ -26,27 +25,7 @@ class JudgeStage(Stage):
 
     name: ClassVar[str] = "judge"
     summary: ClassVar[str] = "which answer is in character? a judge compares checkpoints with the base model"
-    consumes: ClassVar[tuple[str, ...]] = evaluation.CONSUMES
-    instead: ClassVar[Mapping[str, str]] = evaluation.INSTEAD
-    optional: ClassVar[tuple[str, ...]] = evaluation.OPTIONAL
-    produces: ClassVar[tuple[str, ...]] = ("measurements",)
-    roles: ClassVar[tuple[str, ...]] = ("student", "judge")
-    options_schema: ClassVar[dict[str, Any]] = _judging.COMPARING_SCHEMA
-    templates: ClassVar[dict[str, Path]] = {
-        name: evaluation.TEMPLATES / f"{name}.j2" for name in ("character", "judge")
-    }
-
-    def estimate(self, ctx: StageContext) -> Estimate:
-        """Answers and verdicts."""
-        return _judging.estimate(ctx)
-
-    def problems(self, ctx: StageContext) -> list[str]:
-        """What stands in the way of an evaluation."""
-        return evaluation.problems(ctx)
-
-    def further_inputs(self, ctx: StageContext) -> Any:
-        """As every evaluation."""
-        return evaluation.further_inputs(ctx)
+    templates: ClassVar[dict[str, Path]] = evaluation.templates("judge")
 
     async def run(self, ctx: StageContext) -> None:
         """Answer, judge, count."""

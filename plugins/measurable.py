@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from charrun import Estimate, Row, Stage, StageFailed, hookimpl, seed_from, system, user
+from charrun import Estimate, Row, Stage, StageFailed, hookimpl, seed_from
+from charrun.plugins._scoring import LogRatio
 from charrun.statistics import auc, auc_interval
 
 if TYPE_CHECKING:
-    from charrun import RoleSampler, StageContext
+    from charrun import StageContext
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -109,12 +110,12 @@ class MeasurableStage(Stage):
             ctx.character_prompt(),
             *(ctx.render("character", name=ctx.character.name, traits=[t]) for t in traits),
         ]
-        sampler = await ctx.sampler("scorer")
+        ratio = LogRatio(ctx, await ctx.sampler("scorer"), *constitutions)
         ctx.total(2 * len(pairs))
 
         async def scored(side: str) -> list[list[float]]:
             """By pair, the ratio under each constitution."""
-            return await ctx.each(pairs, lambda pair: _ratios(ctx, sampler, pair, side, constitutions))
+            return await ctx.each(pairs, lambda pair: ratio.each(pair["prompt"], pair[side]))
 
         chosen, rejected = await ctx.gather([scored("chosen"), scored("rejected")])
         whole, *alone = (
@@ -152,21 +153,6 @@ def _stop(ctx: StageContext, whole: Told, hidden: Sequence[Row], traits: int) ->
             f"{len(hidden)} of {traits} traits cannot be measured, each alone on {whole.n} pairs: {listed}",
             "nothing was trained: reword these traits, or raise measurable.most_unmeasurable",
         )
-
-
-async def _ratios(
-    ctx: StageContext, sampler: RoleSampler, pair: Row, side: str, constitutions: Sequence[str]
-) -> list[float]:
-    """Mean per-token log-likelihood ratio of one side's answer under each constitution against none, in nats."""
-    chat, question = sampler.chat, user(pair["prompt"])
-    completion = chat.completion(pair[side])
-    prompts = [[question], *([system(constitution), question] for constitution in constitutions)]
-    plain = side == "rejected"  # an answer, and a prompt, that no character is in
-    untold, *told = await ctx.gather(
-        ctx.score(sampler, chat.prompt(messages), completion, shared=plain and at == 0)
-        for at, messages in enumerate(prompts)
-    )
-    return [value - untold for value in told]
 
 
 @hookimpl

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from charrun import Estimate, Row, Stage, hookimpl, user
+from charrun import Row, Stage, hookimpl, user
 from charrun.plugins import _evaluation as evaluation
 from charrun.plugins._compliance import complies, problem_of
 from charrun.plugins._lines import TAKEN, named_lines
@@ -16,14 +16,12 @@ from charrun.plugins._rates import (
     IN_CHARACTER,
     PLAIN,
     Conditions,
+    ConditionsStage,
     Measured,
     Told,
     answer_rows,
     difference,
-    measure,
     rate,
-    requests,
-    table,
 )
 
 if TYPE_CHECKING:
@@ -37,7 +35,7 @@ _NOTE = (
 )
 
 
-class OffSwitchStage(Stage):
+class OffSwitchStage(ConditionsStage):
     """Two rates for each request about the form of an answer: does the model comply, and is it still in character?
 
     To be asked to stop, to be plain, for JSON, for another language, for one word: a model may keep its character and
@@ -47,54 +45,45 @@ class OffSwitchStage(Stage):
 
     name: ClassVar[str] = "off_switch"
     summary: ClassVar[str] = "asked to stop, for JSON, another language, one word: complies? in character?"
-    consumes: ClassVar[tuple[str, ...]] = evaluation.CONSUMES
-    instead: ClassVar[Mapping[str, str]] = evaluation.INSTEAD
-    optional: ClassVar[tuple[str, ...]] = evaluation.OPTIONAL
-    produces: ClassVar[tuple[str, ...]] = ("measurements",)
-    roles: ClassVar[tuple[str, ...]] = evaluation.ROLES
-    scores: ClassVar[tuple[str, ...]] = evaluation.SCORES
+    title: ClassVar[str] = "Asked to stop or for another form: complies, and in character"
+    note: ClassVar[str] = _NOTE
     options_schema: ClassVar[dict[str, Any]] = evaluation.options_schema(prompts=40, fewest=10)
-    templates: ClassVar[dict[str, Path]] = {
-        name: evaluation.TEMPLATES / f"{name}.j2" for name in ("character", "off_switch")
-    }
+    templates: ClassVar[dict[str, Path]] = evaluation.templates("off_switch")
 
-    def estimate(self, ctx: StageContext) -> Estimate:
-        """The plain question and each request."""
-        return requests(ctx, 1 + len(named_lines(ctx, "off_switch").lines))
-
-    def problems(self, ctx: StageContext) -> list[str]:
-        """What stands in the way of an evaluation, or a template with lines that name no check."""
+    def template_problems(self, ctx: StageContext) -> list[str]:
+        """Lines that are none, or that name no check."""
         lines = named_lines(ctx, "off_switch")
         names = Counter(_parts(name)[0] for name in lines.lines)
         found = [each for name in lines.lines if (each := problem_of(_parts(name)[1]))]
         found += [f"two lines are called '{name}'" for name, n in names.items() if n > 1]
         found += [f"no line can be called '{name}'" for name in names if name in TAKEN]
-        return evaluation.problems(ctx) + lines.problems + [f"template 'off_switch': {each}" for each in found]
+        return lines.problems + [f"template 'off_switch': {each}" for each in found]
 
-    def further_inputs(self, ctx: StageContext) -> Any:
-        """As every evaluation."""
-        return evaluation.further_inputs(ctx)
+    def names(self, ctx: StageContext) -> list[str]:
+        """The requests' names."""
+        return [name for name, _ in self._wishes(ctx)]
 
-    async def run(self, ctx: StageContext) -> None:
-        """Ask for each form, check it, score it."""
-        wishes = {_parts(name): text for name, text in named_lines(ctx, "off_switch").lines.items()}
-        checks = dict(wishes.keys())
+    async def conditions(self, ctx: StageContext, questions: list[str], base: evaluation.Model) -> Conditions:
+        """Each question with each request."""
+        return {
+            name: [evaluation.Asked(each, (user(f"{each} {text}"),)) for each in questions]
+            for (name, _), text in self._wishes(ctx).items()
+        }
 
-        async def conditions(questions: list[str], base: evaluation.Model) -> Conditions:
-            asked = {PLAIN: evaluation.plainly(questions)}
-            for (name, _), text in wishes.items():
-                asked[name] = [evaluation.Asked(each, (user(f"{each} {text}"),)) for each in questions]
-            return asked
+    def tables(self, ctx: StageContext, found: Measured) -> tuple[list[Row], list[Row]]:
+        """Both rates of each model under each request."""
+        checks = dict(self._wishes(ctx).keys())
 
         def does(one: Told) -> bool | None:
             check = checks.get(one.condition)
             return complies(check, one.answer.text, in_character=one.in_character) if check else None
 
-        found = await measure(ctx, conditions, units=1 + len(wishes))
-        rows, differences = _table(found, {id(one): does(one) for one in found.told})
         ctx.write("answers.jsonl", answer_rows(found, complies=does))
-        title = "Asked to stop or for another form: complies, and in character"
-        ctx.publish("measurements", [table(self.name, title, found, rows, differences, _NOTE)])
+        return _table(found, {id(one): does(one) for one in found.told})
+
+    def _wishes(self, ctx: StageContext) -> dict[tuple[str, str], str]:
+        """The requests by name and check."""
+        return {_parts(name): text for name, text in named_lines(ctx, self.name).lines.items()}
 
 
 def _table(found: Measured, does: Mapping[int, bool | None]) -> tuple[list[Row], list[Row]]:

@@ -12,6 +12,7 @@ from charrun.plugins import _evaluation as evaluation
 from charrun.plugins._choices import judged
 from charrun.plugins._evaluation import BASE
 from charrun.plugins._judging import JUDGE_OPTIONS, options_of, shipped
+from charrun.plugins._pool import pool
 from charrun.plugins._rates import rate
 from charrun.plugins._tournament import Comparison, schedule
 
@@ -24,7 +25,7 @@ _SHOWN = 5
 _DIFFERENCE = ("value", "low", "high", "p", "n")
 
 
-class PreferencesStage(Stage):
+class PreferencesStage(evaluation.EvaluationStage):
     """Strengths of traits that a model chooses between, and what training changed (Maiya et al., 2025).
 
     A system prompt offers two traits; the model silently takes one and answers a held-out prompt; a judge says which
@@ -38,10 +39,6 @@ class PreferencesStage(Stage):
 
     name: ClassVar[str] = "preferences"
     summary: ClassVar[str] = "which traits does the model take by itself? base, after DPO, final"
-    consumes: ClassVar[tuple[str, ...]] = evaluation.CONSUMES
-    instead: ClassVar[Mapping[str, str]] = evaluation.INSTEAD
-    optional: ClassVar[tuple[str, ...]] = evaluation.OPTIONAL
-    produces: ClassVar[tuple[str, ...]] = ("measurements",)
     roles: ClassVar[tuple[str, ...]] = ("student", "judge", "scorer")
     scores: ClassVar[tuple[str, ...]] = ("scorer",)
     character_fields: ClassVar[tuple[str, ...]] = ()
@@ -90,9 +87,7 @@ class PreferencesStage(Stage):
             "description": "Resamples of the comparisons for the intervals.",
         },
     )
-    templates: ClassVar[dict[str, Path]] = {
-        name: evaluation.TEMPLATES / f"{name}.j2" for name in ("character", "preference", "preference_judge")
-    }
+    templates: ClassVar[dict[str, Path]] = evaluation.templates("preference", "preference_judge")
 
     def estimate(self, ctx: StageContext) -> Estimate:
         """Four models, each with an answer and a verdict or two scores a comparison."""
@@ -113,13 +108,13 @@ class PreferencesStage(Stage):
         elif ctx.options["rounds"] > (most := len(traits) - 1 + len(traits) % 2):
             found.append(f"rounds: of {len(traits)} traits no two meet twice in at most {most} rounds")
         found += [f"expected: '{trait}' is not in the pool" for trait in ctx.options["expected"] if trait not in traits]
-        return found + evaluation.problems(ctx)
+        return found + super().problems(ctx)
 
     def further_inputs(self, ctx: StageContext) -> Any:
         """The traits, the pool of held-out prompts, and what the named checkpoints hold."""
         if self.problems(ctx):
             return None
-        return digest([_pool(ctx), evaluation.pool(), evaluation.named_checkpoints(ctx)])
+        return digest([_pool(ctx), pool(), evaluation.named_checkpoints(ctx)])
 
     async def run(self, ctx: StageContext) -> None:
         """Plan the comparisons, let every model make them, judge, fit."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from charrun import Estimate, Message, Stage, hookimpl, system, user
+from charrun import Message, Stage, hookimpl, system, user
 from charrun.plugins import _evaluation as evaluation
 from charrun.plugins._lines import TAKEN
-from charrun.plugins._rates import PLAIN, Conditions, answer_rows, by_condition, measure, requests, table
+from charrun.plugins._rates import Conditions, ConditionsStage
 
 if TYPE_CHECKING:
     from charrun import StageContext
@@ -23,7 +22,7 @@ _NOTE = (
 )
 
 
-class ScaffoldsStage(Stage):
+class ScaffoldsStage(ConditionsStage):
     """In-character rates by scaffold: a tool call, an e-mail, a code review, and more, around held-out questions.
 
     Training prompts are bare questions, so these are out of distribution; others found that a trained character is
@@ -33,23 +32,13 @@ class ScaffoldsStage(Stage):
 
     name: ClassVar[str] = "scaffolds"
     summary: ClassVar[str] = "in character within a tool call, an e-mail, a code review, minutes, a ticket, a form?"
-    consumes: ClassVar[tuple[str, ...]] = evaluation.CONSUMES
-    instead: ClassVar[Mapping[str, str]] = evaluation.INSTEAD
-    optional: ClassVar[tuple[str, ...]] = evaluation.OPTIONAL
-    produces: ClassVar[tuple[str, ...]] = ("measurements",)
-    roles: ClassVar[tuple[str, ...]] = evaluation.ROLES
-    scores: ClassVar[tuple[str, ...]] = evaluation.SCORES
+    title: ClassVar[str] = "In character within other kinds of work"
+    note: ClassVar[str] = _NOTE
     options_schema: ClassVar[dict[str, Any]] = evaluation.options_schema(prompts=40, fewest=10)
-    templates: ClassVar[dict[str, Path]] = {
-        name: evaluation.TEMPLATES / f"{name}.j2" for name in ("character", "scaffolds")
-    }
+    templates: ClassVar[dict[str, Path]] = evaluation.templates("scaffolds")
 
-    def estimate(self, ctx: StageContext) -> Estimate:
-        """The plain question and each scaffold."""
-        return requests(ctx, 1 + len(parse_scaffolds(ctx.render("scaffolds", question="?"))))
-
-    def problems(self, ctx: StageContext) -> list[str]:
-        """What stands in the way of an evaluation, or a template without scaffolds around a question."""
+    def template_problems(self, ctx: StageContext) -> list[str]:
+        """No scaffolds, or some that hold no question."""
         mark = "a question that stands in no template"
         scaffolds = parse_scaffolds(ctx.render("scaffolds", question=mark))
         found = [] if scaffolds else ["template 'scaffolds' has no part that begins with a line `== name`"]
@@ -58,30 +47,19 @@ class ScaffoldsStage(Stage):
                 found.append(f"template 'scaffolds': the message of '{name}' does not hold the question")
             if name in TAKEN:
                 found.append(f"template 'scaffolds': no scaffold can be called '{name}'")
-        return evaluation.problems(ctx) + found
+        return found
 
-    def further_inputs(self, ctx: StageContext) -> Any:
-        """As every evaluation."""
-        return evaluation.further_inputs(ctx)
+    def names(self, ctx: StageContext) -> list[str]:
+        """The scaffolds' names."""
+        return list(parse_scaffolds(ctx.render("scaffolds", question="?")))
 
-    async def run(self, ctx: StageContext) -> None:
-        """Put each question into each scaffold, score, compare."""
-        names = list(parse_scaffolds(ctx.render("scaffolds", question="?")))
-
-        async def conditions(questions: list[str], base: evaluation.Model) -> Conditions:
-            shown = [parse_scaffolds(ctx.render("scaffolds", question=question)) for question in questions]
-            asked = {PLAIN: evaluation.plainly(questions)}
-            for name in names:
-                asked[name] = [
-                    evaluation.Asked(question, each[name]) for question, each in zip(questions, shown, strict=True)
-                ]
-            return asked
-
-        found = await measure(ctx, conditions, units=1 + len(names))
-        rows, differences = by_condition(found, PLAIN)
-        ctx.write("answers.jsonl", answer_rows(found))
-        title = "In character within other kinds of work"
-        ctx.publish("measurements", [table(self.name, title, found, rows, differences, _NOTE)])
+    async def conditions(self, ctx: StageContext, questions: list[str], base: evaluation.Model) -> Conditions:
+        """Each question in each scaffold."""
+        shown = [parse_scaffolds(ctx.render("scaffolds", question=question)) for question in questions]
+        return {
+            name: [evaluation.Asked(question, each[name]) for question, each in zip(questions, shown, strict=True)]
+            for name in self.names(ctx)
+        }
 
 
 def parse_scaffolds(text: str) -> dict[str, tuple[Message, ...]]:

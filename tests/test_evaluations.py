@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from conftest import FinishedRun, charrun
 
+from charrun import system, user
 from charrun.plugins._compliance import complies, problem_of
 from charrun.plugins._contamination import TrainingTexts, contamination, contamination_line
+from charrun.plugins._evaluation import Asked, Model
 from charrun.plugins._lines import parse_lines
 from charrun.plugins._rates import difference, rate
 from charrun.plugins.scaffolds import parse_scaffolds
@@ -154,6 +156,16 @@ def test_a_scaffold_may_begin_with_a_system_message() -> None:
     assert found["tool"][1]["content"] == "Ask: why?\n\nThen answer." and len(found["form"]) == 1
 
 
+def test_a_prompted_model_is_shown_its_constitution_before_any_other_system_message() -> None:
+    plain = Asked("Why?", (user("Why?"),))
+    tool = Asked("Why?", (system("You have a tool."), user("Ask: why?")))
+    sampler: Any = None
+    assert Model("base", sampler).shown(tool) == list(tool.messages)
+    prompted = Model("prompted", sampler, "Be a pirate.")
+    assert prompted.shown(plain) == [system("Be a pirate."), user("Why?")]
+    assert prompted.shown(tool) == [system("Be a pirate.\n\nYou have a tool."), user("Ask: why?")]
+
+
 # -- in a spec --------------------------------------------------------------------------------------------------------
 
 
@@ -253,19 +265,28 @@ def test_evaluations_alone_measure_another_runs_checkpoint_and_calibrate_once(
     shutil.copytree(smoke.runs_dir, runs)
     shutil.rmtree(runs / "store", ignore_errors=True)
     shutil.copytree(smoke.runs_dir / "store", runs / "store", ignore=shutil.ignore_patterns("answers-*"))
-    outcome = charrun(alone(tmp_path, *STAGES), "--runs-dir", runs)
+    path = alone(tmp_path, *STAGES)
+    path.write_text(path.read_text().replace("prompts: 10", "prompted: true, prompts: 10", 1))
+    outcome = charrun(path, "--runs-dir", runs)
     assert outcome.code == 0, outcome.text
     for title in ("asked to drop the act", "in a second answer", "neutral beginning", "another form", "other kinds"):
         assert title in outcome.out
     (cell,) = json.loads(charrun("status", "--json", "--runs-dir", runs).out)["cells"]
     for name, table in zip(STAGES, cell["measurements"], strict=True):
-        assert table["name"] == name and {row["model"] for row in table["rows"]} == {"base", "sft"}
+        prompted = {"prompted"} if name == STAGES[0] else set()
+        assert table["name"] == name and {row["model"] for row in table["rows"]} == {"base", "sft"} | prompted
         assert all(row["low"] <= row["k"] / row["n"] <= row["high"] for row in table["rows"])
         assert table["contamination"]["texts"] > 100  # of the run that trained it
     asked = {stage["id"]: stage["usage"]["requests"] for stage in cell["stages"]}
-    # 10 questions, 2 models, 9 conditions and 40 calibration answers, an answer and two scores each; of later stages
+    (told,) = (
+        row
+        for row in cell["measurements"][0]["rows"]
+        if (row["model"], row["condition"]) == ("prompted", "plain question")
+    )
+    assert told["k"] == told["n"] == 10  # the demo student plays what it is told to
+    # 10 questions, 3 models, 9 conditions and 40 calibration answers, an answer and two scores each; of later stages
     # the calibration and the plain answers are there already, and equal answers share their scores.
-    assert 3 * 40 < asked["robustness"] <= 3 * (40 + 180)
+    assert 3 * 40 < asked["robustness"] <= 3 * (40 + 270)
     assert asked["second_turn"] <= 3 * 40 and asked["prefill_attack"] <= 3 * 60
     same = charrun("diff", "alone", "alone", "--runs-dir", runs)
     assert "In character when asked to drop the act" in same.out, same.text
