@@ -47,9 +47,6 @@ def page() -> str:
                 default = f"`{json.dumps(schema['default'])}`" if "default" in schema else "-"
                 mark = "" if is_identifying(option.split(".")[0], stage.options_schema) else " Not in the fingerprint."
                 parts.append(f"| `{option}` | {value_words(schema)} | {default} | {schema['description']}{mark} |\n")
-                for inner, said in schema.get("properties", {}).items():
-                    value, default = value_words(said), json.dumps(said["default"])
-                    parts.append(f"| `{option}.{inner}` | {value} | `{default}` | {said['description']} |\n")
             parts.append("\n")
         if stage.templates:
             parts.append(f"Templates: {_listed(tuple(stage.templates))}.\n\n")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from charrun import Estimate, Message, Row, Stage, StageFailed, assistant, hookimpl, system, user
 from charrun.plugins._answers import OPTIONS_SCHEMA, WRITER, writer_of
 from charrun.plugins._gates import GATES, Fault, Gates
-from charrun.plugins._tally import FIRST, Tally, check_first, first_of, first_then_rest, gates_of
+from charrun.plugins._tally import FIRST, Tally, check_first, gates_of
 
 if TYPE_CHECKING:
     from charrun import RoleSampler, StageContext
@@ -27,10 +27,10 @@ class InteractionStage(Stage):
 
     A fixed opener, not counted, is A's first user message; then A and B take turns. A share of the conversations is
     guided, the others are free; the guidance is in the system prompt only while generating, and guided ones have
-    openers of their own beside those of all. The training row is told by
-    the last speaker: its own messages are the assistant's, the other's are the user's, under a short system note
-    without traits. A turn that a gate drops is sampled again under the next index, in its place; a conversation that
-    has no sound turn to go on with is given up, and another one with the same guidance takes its place.
+    openers of their own beside those of all. The training row is told by the last speaker: its own messages are the
+    assistant's, the other's are the user's, under a short system note without traits. A turn that a gate drops is
+    sampled again under the next index, in its place; a conversation that has no sound turn to go on with is given up,
+    and another one with the same guidance takes its place. The first rows that are judged are first turns.
     """
 
     name: ClassVar[str] = "interaction"
@@ -87,9 +87,12 @@ class InteractionStage(Stage):
         ctx.total(wanted * ctx.scale.turns)
         gates, tallies = gates_of(ctx), dict[int, Tally]()
 
-        async def converse(number: int) -> Row | None:
+        def opened(number: int) -> tuple[bool, str]:
             guided = is_guided(number, share)
-            opener = ctx.rng("opener", number).choice(openers[guided])
+            return guided, ctx.rng("opener", number).choice(openers[guided])
+
+        async def converse(number: int) -> Row | None:
+            guided, opener = opened(number)
             turns = await self._talk(
                 ctx, sampler, number, prompts[guided], opener, gates, tallies.setdefault(number, Tally())
             )
@@ -103,8 +106,17 @@ class InteractionStage(Stage):
                 "messages": told_by_last(note, opener, turns),
             }
 
-        def judge(_: object) -> None:
-            check_first(ctx, "interaction", _sum(tallies))
+        first = ctx.options["first"]["rows"]
+        if 0 < first < wanted * ctx.scale.turns:
+            early = Tally()
+
+            async def begin(number: int) -> None:
+                guided, opener = opened(number)
+                view = [system(prompts[guided]), user(opener)]
+                await self._speak(ctx, sampler, view, _item(number, 0), gates, early)
+
+            await ctx.gather(begin(number) for number in range(min(first, wanted)))
+            check_first(ctx, "interaction", early)
 
         rows: list[Row] = []
         numbers, upcoming = (
@@ -112,8 +124,7 @@ class InteractionStage(Stage):
             [conversations_from(wanted, share, guided=guided) for guided in (False, True)],
         )
         for _ in range(_ROUNDS):
-            first = 0 if rows else first_of(ctx, len(numbers), ctx.scale.turns)
-            held = await first_then_rest(ctx, numbers, first, converse, judge)
+            held = await ctx.gather([converse(number) for number in numbers])
             rows += [row for row in held if row]
             failed = [number for number, row in zip(numbers, held, strict=True) if not row]
             numbers = [next(upcoming[is_guided(number, share)]) for number in failed]
@@ -138,7 +149,7 @@ class InteractionStage(Stage):
         turns: list[str] = []
         for turn in range(ctx.scale.turns):
             view = [system(prompt), *seen_by(turn % 2, opener, turns)]
-            said = await self._speak(ctx, sampler, view, f"conversation-{number}/turn-{turn}", gates, tally)
+            said = await self._speak(ctx, sampler, view, _item(number, turn), gates, tally)
             if said is None:
                 ctx.advance(-turn)
                 return None
@@ -168,6 +179,10 @@ class InteractionStage(Stage):
             if tally.count(fault, answer.text, item):
                 return answer.text
         return None
+
+
+def _item(number: int, turn: int) -> str:
+    return f"conversation-{number}/turn-{turn}"
 
 
 def _sum(tallies: dict[int, Tally]) -> Tally:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from charrun import Estimate, Row, Stage, StageFailed, assistant, hookimpl, user
 from charrun.plugins._answers import own_fault
 from charrun.plugins._audit import AUDIT, audited
-from charrun.plugins._duplicates import near_duplicates
 from charrun.plugins._gates import GATES, Fault, Gates
 from charrun.plugins._tally import Tally, gates_of
 from charrun.plugins._training import MAX_LENGTH
@@ -138,6 +137,8 @@ def distinct(rows: Sequence[Row], field: str, gates: Gates, tally: Tally, side: 
     threshold = gates.options["near_duplicate"]
     if gates.idle or not threshold:
         return list(rows)
+    from charrun.plugins._duplicates import near_duplicates  # imports numpy
+
     twins = near_duplicates([row[field] for row in rows], threshold)
     for index, twin in twins.items():
         tally.judged -= 1  # it was counted as sound

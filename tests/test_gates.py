@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from conftest import RunningEngine as DemoEngine
 
 from charrun import StageFailed
 from charrun.plugins._audit import audit
-from charrun.plugins._duplicates import near_duplicates, shingles
+from charrun.plugins._duplicates import bands_of, near_duplicates, shingles
 from charrun.plugins._gates import GATES, Gates
 from charrun.plugins.pairs import PairsStage, pair
 from charrun.plugins.teacher import TeacherStage
@@ -124,6 +125,28 @@ def test_near_duplicates_are_those_that_all_pairs_would_find() -> None:
         assert (i in found) == bool(alike) and (not alike or found[i] == alike[0])
         kept += [] if alike else [i]
     assert texts.index("Yes!") in found and texts.index("No.") not in found
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.6, 0.8, 1.0])
+def test_texts_of_the_same_phrases_are_told_apart_as_all_pairs_would(threshold: float) -> None:
+    rng = random.Random(1)
+    phrases = [varied(5 + n % 7)[: 30 + n] for n in range(40)]
+    texts = [" ".join(rng.choices(phrases, k=rng.randint(8, 14))) for _ in range(400)]
+    texts += [f"{text} and so on" for text in texts[:50]] + texts[50:70]
+    sets = [shingles(text) for text in texts]
+    expected: dict[int, int] = {}
+    for i, own in enumerate(sets):
+        alike = (k for k in range(i) if k not in expected and len(own & sets[k]) >= threshold * len(own | sets[k]))
+        if (twin := next(alike, None)) is not None:
+            expected[i] = twin
+    assert near_duplicates(texts, threshold) == expected and expected
+    assert near_duplicates(texts[:1], threshold) == {}
+
+
+def test_a_pair_at_the_threshold_is_missed_less_than_once_in_a_million() -> None:
+    for threshold in (0.05, 0.2, 0.5, 0.8, 0.95, 1.0):
+        hashes, bands = bands_of(threshold)
+        assert (1 - threshold**hashes) ** bands <= 1e-6 and hashes * bands <= 640
 
 
 def rows(answers: list[str]) -> list[dict[str, Any]]:
