@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SPECS, FinishedRun, charrun
+from run_copies import copy_of
 
 from charrun.store.ledger import LEDGER, read_ledger
 
@@ -103,14 +104,15 @@ def test_the_report_fills_in_what_was_generated_how_fast_and_at_what_cost(smoke:
     assert "In character (pirate)" in parts["Observations"] and parts["Observations"].count("| holds |") == 5
 
 
-def test_a_finished_run_answers_from_its_store_without_an_engine(smoke: FinishedRun) -> None:
-    log = smoke.folder / "engine.log"
+def test_a_finished_run_answers_from_its_store_without_an_engine(smoke: FinishedRun, tmp_path: Path) -> None:
+    runs = copy_of(smoke, tmp_path)
+    log = runs / "pirate-smoke" / "1" / "engine.log"
     before = log.stat().st_mtime_ns
-    again = charrun(SPECS / "pirate-smoke.yaml", "--runs-dir", smoke.runs_dir)
+    again = charrun(SPECS / "pirate-smoke.yaml", "--runs-dir", runs)
     assert again.code == 0
     assert again.out.count("already done") == 10
     assert log.stat().st_mtime_ns == before
-    assert not (smoke.runs_dir / "pirate-smoke" / "2").exists()
+    assert not (runs / "pirate-smoke" / "2").exists()
 
 
 def test_rows_are_plain_json_lines_of_one_schema(smoke: FinishedRun) -> None:
@@ -119,11 +121,12 @@ def test_rows_are_plain_json_lines_of_one_schema(smoke: FinishedRun) -> None:
         assert len({tuple(sorted(row)) for row in rows}) <= 1, path
 
 
-def test_a_damaged_artifact_is_made_again_from_the_recorded_samples(smoke: FinishedRun) -> None:
-    (path,) = smoke.stage_folder("pairs").glob("pairs-*.jsonl")
+def test_a_damaged_artifact_is_made_again_from_the_recorded_samples(smoke: FinishedRun, tmp_path: Path) -> None:
+    runs = copy_of(smoke, tmp_path)
+    (path,) = (runs / smoke.stage_folder("pairs").relative_to(smoke.runs_dir)).glob("pairs-*.jsonl")
     whole = path.read_text()
     path.write_text(whole.replace('"prompt":"', '"prompt":"x', 1))
-    again = charrun(SPECS / "pirate-smoke.yaml", "--runs-dir", smoke.runs_dir)
+    again = charrun(SPECS / "pirate-smoke.yaml", "--runs-dir", runs)
     assert again.code == 0, again.text
     assert "damaged" in again.out
     assert path.read_text() == whole

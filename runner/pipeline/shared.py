@@ -31,7 +31,7 @@ from charrun.service.service import Service
 from charrun.spec import Character, load_character
 from charrun.spec.prices import FREE, Rates, own_rates, price_book, rates_of
 from charrun.store.canonical import folder_digest
-from charrun.store.ledger import LEDGER, LEDGER_NOTE, Heard, Ledger
+from charrun.store.ledger import LEDGER, LEDGER_LINES, LEDGER_NOTE, Heard, Ledger
 from charrun.store.lock import FolderLock
 from charrun.store.run import LOCK, RunFolder
 
@@ -96,6 +96,7 @@ class Shared:
             limit, caps = None, {}
         self._broke: BudgetReached | None = None
         self._asides: set[asyncio.Task[None]] = set()
+        self._lines = 0  # of the ledger, as the last event told
         self.spending = Spending(self._ledger, self.rates, limit, caps, self.break_off, self.go_on)
 
     def turn(self, folder: Path) -> asyncio.Lock:
@@ -287,6 +288,8 @@ class Shared:
     def record(self, event: str, stage: StageRun | None = None, **fields: Any) -> None:
         """Append an event to the run's journal."""
         place = {"cell": stage.cell.name, "stage": stage.item.id} if stage else {}
+        if self.spending.lines > self._lines:
+            fields[LEDGER_LINES] = self._lines = self.spending.lines
         try:
             self.folder.record(event, **place, **fields)
         except OSError as error:

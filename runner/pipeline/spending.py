@@ -73,6 +73,11 @@ class Spending:
         return self._ledger
 
     @property
+    def lines(self) -> int:
+        """How many lines of the ledger are known; 0 while it is not open."""
+        return self._ledger.totals.lines if self._ledger else 0
+
+    @property
     def limited(self) -> bool:
         """Whether there is any limit."""
         return self._limit is not None or bool(self._caps)

@@ -4,7 +4,8 @@ Contract:
 1. A request is in the ledger before it is sent.
 2. An answered request counts what it used and an unanswered one the most that it can have used.
 3. Processes of one run see each other's requests before they send their own.
-4. A damaged ledger line is named and what is whole of its request counts.
+4. A damaged ledger line is named and what is whole of its request counts; so is the loss of whole lines that an event
+   of the journal knew of.
 
 The ledger tells what this run paid for. A ticket tells what its work has used, whichever run paid.
 """
@@ -26,6 +27,8 @@ from charrun.store.lines import GrowingFile, cut_torn_line, sealed, unsealed
 from charrun.usage import Usage
 
 LEDGER = "ledger.jsonl"
+LEDGER_LINES = "ledger_lines"
+"""Under which events tell how many whole lines the ledger had."""
 _BLOCK = 1 << 20
 _LOOKS, _LOOK_SECONDS = 5, 0.002
 LEDGER_NOTE = "ledger"
@@ -50,6 +53,7 @@ class Totals:
         times: Of answered requests, by place, the seconds until the answer and those that they waited to be sent.
         open: Of requests without an end, by their number: where, and the most that they can use.
         damaged: Numbers of lines that can't be used.
+        lines: How many whole lines were taken.
         processes: By the name of each process that entered them, what those of its requests used that have an end, by
             place; sessions at the engine carry that name.
     """
@@ -59,15 +63,15 @@ class Totals:
     open: dict[str, tuple[Place, Usage]] = field(default_factory=dict)
     damaged: list[int] = field(default_factory=list)
     processes: dict[str, dict[Place, Usage]] = field(default_factory=dict)
-    _lines: int = 0
+    lines: int = 0
     _ended: set[str] = field(default_factory=set)
 
     def take(self, line: bytes) -> tuple[Place, Usage] | None:
         """Add a whole line; returns where it changes what is counted, and by how much."""
-        self._lines += 1
+        self.lines += 1
         value = unsealed(line)
         if value is None:
-            self.damaged.append(self._lines)
+            self.damaged.append(self.lines)
             return None
         number = str(value["id"])
         own = self.processes.setdefault(process_of(number), {})

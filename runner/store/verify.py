@@ -18,7 +18,7 @@ from charrun.store.checked import Checked
 from charrun.store.files import file_digest, read_json
 from charrun.store.items import ANSWERS
 from charrun.store.journal import Event, Journal, folders_in, read_journal
-from charrun.store.ledger import LEDGER
+from charrun.store.ledger import LEDGER, LEDGER_LINES
 from charrun.store.replay import RUNNING, STOPPED
 from charrun.store.run import JOURNAL, LOCK, SNAPSHOT, SPEC, spec_digest
 from charrun.store.runs import Run, read_run
@@ -54,13 +54,13 @@ def verify_own(run: Run, *, ledger: bool = True) -> Checked:
 
     Args:
         run: The run.
-        ledger: Whether its ledger too, which tells of damage itself when it is opened.
+        ledger: Whether the lines of its ledger too, which tells of damage itself when it is opened.
 
     Raises:
         OSError: A file is there and can't be read.
     """
     found = Checked()
-    folder = run.folder
+    folder, book = run.folder, run.folder / LEDGER
     events = _verify_journal(folder / JOURNAL, found, run.status == RUNNING)
     told = [event["spec"] for event in events if event.get("spec")]
     spec = found.whole(folder / SPEC, "written anew when the same spec is run; charrun resume cannot go on without it")
@@ -68,22 +68,19 @@ def verify_own(run: Run, *, ledger: bool = True) -> Checked:
         found.add(folder / SPEC, "is not the spec that the run was begun with", "running the spec begins another run")
     is_sound = not found.damage
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        if (path.name in (SPEC, JOURNAL) and path.parent == folder) or (path == folder / LEDGER and not ledger):
+        if (path.name in (SPEC, JOURNAL) and path.parent == folder) or path == book:
             continue
         if path == folder / LOCK:
             found.whole(path, "written anew by the next run")
         elif path.parent == folder and (path.name == SNAPSHOT or path.match("cell-*.json")):
             found.whole(path, _REBUILT)
-        elif path == folder / LEDGER:
-            then = "counted no more; an end without its beginning still counts what was used"
-            for _ in found.lines(path, then, written=run.status == RUNNING):
-                pass
         elif path.parent == folder / _PLUGINS and path.suffix == ".py":
             found.covered.append(path)
             if not (file_digest(path) or "").startswith(path.stem.rpartition("-")[2]):
                 found.add(path, "is damaged", "written anew when the same spec is run; charrun resume refuses it")
         else:
             found.uncovered.append(path)
+    _verify_ledger(book, events, found, ledger, run.status == RUNNING)
     if is_sound:
         _compare_snapshots(run, events, found)
     return found
@@ -105,6 +102,24 @@ def _verify_journal(path: Path, found: Checked, is_running: bool) -> list[Event]
             found.add(path, f"has event {event['seq']} where {event['seq'] - missing} should be", then, number)
             shift += missing
     return [event for _, event in sound]
+
+
+def _verify_ledger(path: Path, events: list[Event], found: Checked, each: bool, is_running: bool) -> None:
+    """The ledger's lines, and that there are as many as events tell of."""
+    then = "counted no more; an end without its beginning still counts what was used"
+    if each and path.exists():
+        for _ in found.lines(path, then, written=is_running):
+            pass
+    told = max((event[LEDGER_LINES] for event in events if LEDGER_LINES in event), default=0)
+    if not path.exists():
+        if told:
+            found.add(path, "is missing", f"what its {told:,} lines counted is counted no more")
+        return
+    with path.open("rb") as file:
+        lines = sum(line.endswith(b"\n") for line in file)
+    if lines < told:
+        lost = "what the missing ones counted is counted no more: `charrun cost RUN --reconcile` asks the service"
+        found.add(path, f"has {lines:,} lines where the journal tells of {told:,}", lost)
 
 
 def _compare_snapshots(run: Run, events: list[Event], found: Checked) -> None:
