@@ -105,7 +105,9 @@ def _methods(described: type) -> str:
 
 
 def _public(described: type) -> Iterator[tuple[str, Any]]:
-    return ((name, found) for name, found in vars(described).items() if not name.startswith("_"))
+    """What a class offers, and what it has from charrun's own base classes, those first."""
+    for base in reversed([base for base in described.__mro__ if base.__module__.startswith("charrun")]):
+        yield from ((name, found) for name, found in vars(base).items() if not name.startswith("_"))
 
 
 def _function(function: Callable[..., Any]) -> str:

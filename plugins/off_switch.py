@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from charrun import Row, Stage, hookimpl, user
 from charrun.plugins import _evaluation as evaluation
 from charrun.plugins._compliance import complies, problem_of
-from charrun.plugins._lines import TAKEN, named_lines
+from charrun.plugins._lines import PLAIN, TAKEN, named_lines
 from charrun.plugins._rates import (
     IN_CHARACTER,
-    PLAIN,
     Conditions,
     ConditionsStage,
     Measured,

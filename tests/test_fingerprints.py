@@ -24,20 +24,8 @@ from charrun.pipeline.run import plan_cells
 from charrun.plugin_manager import Registry
 from charrun.plugins.engine_local import LocalEngine
 from charrun.spec import load_character
-from charrun.spec.model import (
-    Arm,
-    CellSpec,
-    Character,
-    EngineChoice,
-    Exclusion,
-    LocalPlugin,
-    ModelEntry,
-    ModelRef,
-    Scale,
-    Spec,
-    StageItem,
-    Trait,
-)
+from charrun.spec.model import Arm, CellSpec, Exclusion, Spec
+from charrun.spec.parts import Character, EngineChoice, LocalPlugin, ModelEntry, ModelRef, Scale, StageItem, Trait
 from charrun.stage import IDENTITY, Stage
 from charrun.store.canonical import digest
 from charrun.testing.contract import contract_problems

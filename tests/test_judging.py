@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from conftest import REPOSITORY, SPECS, FinishedRun, charrun
 
 from charrun.plugins._judging import shipped
@@ -249,11 +250,11 @@ def test_preferences_ask_nothing_twice(
     assert_resumes(PreferencesStage, options=options, given={"checkpoint": [untrained]}, engine=engine)
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_a_judge_that_looks_at_the_place_alone_decides_nothing(smoke: FinishedRun, tmp_path: Path) -> None:
     """A real judge: the demo teacher, trained until it says A whatever it reads."""
     spec = tmp_path / "alone.yaml"
-    spec.write_text(ALONE.format(judge=says_a(tmp_path / "judge")))
+    spec.write_text(ALONE.format(judge=says_a(tmp_path / "judge", smoke)))
     runs = tmp_path / "runs"
     shutil.copytree(smoke.runs_dir, runs)
     outcome = charrun(spec, "--runs-dir", runs)
@@ -262,12 +263,13 @@ def test_a_judge_that_looks_at_the_place_alone_decides_nothing(smoke: FinishedRu
     for row in cell["measurements"]:
         (counted,) = row["comparisons"]
         judged = counted["n"] - counted["equal"]
-        assert judged >= 10 and counted["verdicts"] == counted["said_a"] >= judged, counted
+        assert judged >= 10 and counted["verdicts"] == counted["said_a"] >= 2 * 0.9 * judged, counted
         assert counted["won"] == counted["lost"] == 0 and not counted["reported"] and counted["inconsistent"] > 0
 
 
-def says_a(folder: Path) -> Path:
-    """A model whose every reply is a verdict for A."""
+def says_a(folder: Path, smoke: FinishedRun) -> Path:
+    """A model whose every reply is a verdict for A: trained on what a judge is shown of the run's own pairs."""
+    import jinja2
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -277,20 +279,20 @@ def says_a(folder: Path) -> Path:
     source = local_folder("charrun/demo-teacher")
     assert source is not None
     tokenizer, net = load_tokenizer(source), AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
-    chat, words = Chat(tokenizer), shipped("evaluation.txt").splitlines()
-    templates = [(REPOSITORY / "plugins" / "templates" / f"{name}.j2").read_text() for name in ("judge", "coherence")]
-    optimizer, rng = torch.optim.AdamW(net.parameters(), lr=1e-3), random.Random(0)
+    chat, rng = Chat(tokenizer), random.Random(0)
+    texts = [REPOSITORY / "plugins" / "templates" / f"{name}.j2" for name in ("judge", "coherence")]
+    templates = [jinja2.Template(text.read_text(), trim_blocks=True, lstrip_blocks=True) for text in texts]
+    traits = [trait["trait"] for trait in yaml.safe_load((SPECS / "characters/pirate.yaml").read_text())["traits"]]
+    prompts = shipped("evaluation.txt").splitlines()
+    answers = [row[side] for row in smoke.rows("pairs", "pairs") for side in ("chosen", "rejected")]
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
     reply = chat.completion("Verdict: A")
     for step in range(60):
-        text = templates[step % 2].split("The message:")[1].split("{{")[0] + " ".join(
-            rng.sample(words, rng.randint(3, 12))
-        )
-        tokens = torch.tensor([chat.prompt([user(text + templates[step % 2][-300:])]) + reply])
-        loss = net(
-            input_ids=tokens,
-            labels=torch.where(torch.arange(tokens.shape[1]) < tokens.shape[1] - len(reply), -100, tokens),
-        ).loss
-        loss.backward()
+        shown = {"prompt": rng.choice(prompts), "answer_a": rng.choice(answers), "answer_b": rng.choice(answers)}
+        asked = chat.prompt([user(templates[step % 2].render(traits=traits, **shown))])
+        tokens = torch.tensor([[*asked, *reply]])
+        labels = torch.where(torch.arange(tokens.shape[1]) < len(asked), -100, tokens)
+        net(input_ids=tokens, labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     net.save_pretrained(folder)

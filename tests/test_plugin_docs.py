@@ -72,9 +72,13 @@ def test_every_attribute_of_a_contract_is_told(contract: type) -> None:
             assert f"def {name}(self" in PAGE, name
 
 
+def offered(described: type) -> dict[str, object]:
+    return {name: found for base in described.__mro__[:-1] for name, found in vars(base).items()}
+
+
 def test_everything_that_the_context_offers_has_its_signature() -> None:
     section = PAGE.split("### StageContext\n")[1].split("\n## ")[0]
-    for name, found in vars(StageContext).items():
+    for name, found in offered(StageContext).items():
         if name.startswith("_"):
             continue
         if isinstance(found, property):

@@ -13,17 +13,14 @@ if TYPE_CHECKING:
     from charrun.spec.facts import Retired, retired_models
     from charrun.spec.layers import PluginFile, SpecDocument, read_spec
     from charrun.spec.library import Library, load_character
-    from charrun.spec.model import (
-        Arm,
-        CellSpec,
+    from charrun.spec.model import Arm, CellSpec, Exclusion, Spec
+    from charrun.spec.parts import (
         Character,
         EngineChoice,
-        Exclusion,
         LocalPlugin,
         ModelEntry,
         ModelRef,
         Scale,
-        Spec,
         StageInfo,
         StageItem,
         StandIns,
@@ -55,14 +52,16 @@ _HOMES = {
     "charrun.spec.model": (
         "Arm",
         "CellSpec",
+        "Exclusion",
+        "Spec",
+    ),
+    "charrun.spec.parts": (
         "Character",
         "EngineChoice",
-        "Exclusion",
         "LocalPlugin",
         "ModelEntry",
         "ModelRef",
         "Scale",
-        "Spec",
         "StageInfo",
         "StageItem",
         "StandIns",

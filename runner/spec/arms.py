@@ -12,7 +12,8 @@ from charrun.spec.document import Document, KeyPath, Node, plain
 from charrun.spec.draft import Draft
 from charrun.spec.library import Library, character_at, is_path, load_character
 from charrun.spec.merge import Merger
-from charrun.spec.model import Arm, Character, StageInfo, StageItem
+from charrun.spec.model import Arm
+from charrun.spec.parts import Character, StageInfo, StageItem
 from charrun.spec.places import specs_folder
 from charrun.spec.presets import Preset
 from charrun.spec.schema import shipped_schema

@@ -9,7 +9,7 @@ from typing import Any
 from charrun.endpoint import Endpoint
 from charrun.spec.document import KeyPath
 from charrun.spec.draft import Draft
-from charrun.spec.model import StageInfo, StageItem
+from charrun.spec.parts import StageInfo, StageItem
 from charrun.spec.words import shown
 
 _SCORER, _STUDENT, _TEACHER = "scorer", "student", "teacher"

@@ -11,7 +11,7 @@ from charrun.errors import SpecError
 from charrun.spec.document import KeyPath
 from charrun.spec.draft import Draft
 from charrun.spec.kind_words import other_kind
-from charrun.spec.model import Character, Scale, Trait
+from charrun.spec.parts import Character, Scale, Trait
 from charrun.spec.schema import shipped_schema
 from charrun.spec.words import as_slug, shown, suggest
 from charrun.spec.yaml import read_yaml

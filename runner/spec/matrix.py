@@ -10,7 +10,8 @@ from typing import Any
 
 from charrun.spec.document import KeyPath
 from charrun.spec.draft import Draft
-from charrun.spec.model import Arm, Character, Exclusion, ModelEntry, Scale, Spec
+from charrun.spec.model import Arm, Exclusion, Spec
+from charrun.spec.parts import Character, ModelEntry, Scale
 from charrun.spec.words import shown, suggest
 
 _MANY = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from charrun.spec.document import KeyPath
 from charrun.spec.draft import Draft
-from charrun.spec.model import StageInfo
+from charrun.spec.parts import StageInfo
 from charrun.spec.schema import Finding
 from charrun.spec.words import listed, plainly
 

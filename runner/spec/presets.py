@@ -9,7 +9,7 @@ from typing import Any
 from charrun.errors import SpecError
 from charrun.spec.draft import Draft
 from charrun.spec.library import is_path
-from charrun.spec.model import StageInfo
+from charrun.spec.parts import StageInfo
 from charrun.spec.places import specs_folder
 from charrun.spec.schema import options_of, shipped_schema
 from charrun.spec.words import shown, suggest

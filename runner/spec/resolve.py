@@ -18,7 +18,8 @@ from charrun.spec.layers import PluginFile, SpecDocument, read_spec
 from charrun.spec.library import Library, resolve_characters, resolve_scales
 from charrun.spec.matrix import Axes, check_names, resolve_exclude, resolve_seeds
 from charrun.spec.misplaced import explain_misplaced
-from charrun.spec.model import EngineChoice, LocalPlugin, Spec, StageInfo
+from charrun.spec.model import Spec
+from charrun.spec.parts import EngineChoice, LocalPlugin, StageInfo
 from charrun.spec.presets import resolve_preset
 from charrun.spec.roles import check_prices, resolve_models, resolve_stand_ins
 from charrun.spec.schema import options_of, shipped_schema

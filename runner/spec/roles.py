@@ -12,7 +12,7 @@ from charrun.spec.document import KeyPath
 from charrun.spec.draft import Draft
 from charrun.spec.elsewhere import endpoint_of
 from charrun.spec.facts import retired_models, thinks
-from charrun.spec.model import ModelEntry, ModelRef, StandIns
+from charrun.spec.parts import ModelEntry, ModelRef, StandIns
 from charrun.spec.words import nearest, shown, slug, suggest
 
 _ID = "id"

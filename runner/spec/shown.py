@@ -8,7 +8,8 @@ from typing import Any
 from charrun.spec.document import Document, KeyPath, Node, Part
 from charrun.spec.layers import SpecDocument
 from charrun.spec.library import is_path
-from charrun.spec.model import Arm, Spec, StageItem
+from charrun.spec.model import Arm, Spec
+from charrun.spec.parts import StageItem
 from charrun.spec.places import relative
 from charrun.spec.roles import is_folder_name
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from charrun.spec.document import KeyPath
 from charrun.spec.draft import Draft
-from charrun.spec.model import StageInfo, StageItem
+from charrun.spec.parts import StageInfo, StageItem
 from charrun.spec.schema import options_of, with_defaults
 from charrun.spec.words import listed, nearest, shown, suggest
 

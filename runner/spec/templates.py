@@ -8,7 +8,7 @@ from pathlib import Path
 from charrun.errors import SpecError
 from charrun.spec.document import KeyPath, Mark, Source
 from charrun.spec.draft import Draft
-from charrun.spec.model import StageInfo, StageItem
+from charrun.spec.parts import StageInfo, StageItem
 from charrun.spec.template_variables import Broken, mentions, variables_of
 from charrun.spec.words import shown, suggest
 from charrun.spec.yaml import read_text

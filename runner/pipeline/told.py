@@ -1,0 +1,208 @@
+"""What a stage is told before anything is asked of a model: what the spec says, and what earlier stages made."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Container, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from charrun.errors import StageFailed
+from charrun.pipeline.results import StageResult
+from charrun.spec import Character, ModelRef, Scale
+from charrun.store.canonical import seed_from
+
+if TYPE_CHECKING:
+    from charrun.pipeline.stage_run import StageRun
+    from charrun.stage import Row
+
+
+class Told:
+    """The part of a stage's context that is known without an engine."""
+
+    def __init__(self, run: StageRun) -> None:
+        self._run = run
+
+    # -- what the spec says ---------------------------------------------------------------------------------------
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The stage's options, checked and with defaults."""
+        return self._run.options
+
+    @property
+    def character(self) -> Character:
+        """The cell's character: who is trained."""
+        return self._run.cell.character
+
+    @property
+    def looked_for(self) -> Character:
+        """Whom evaluations look for: the cell's character, but where an arm trains another, such as a null control."""
+        return self._run.cell.looked_for
+
+    @property
+    def characters(self) -> Sequence[Character]:
+        """The spec's characters, the cell's own among them; a stage whose rows rest on others says so in
+        `further_inputs`."""
+        return self._run.cell.shared.spec.characters
+
+    @property
+    def scale(self) -> Scale:
+        """The cell's scale."""
+        return self._run.cell.scale
+
+    @property
+    def seed(self) -> int:
+        """The cell's seed."""
+        return self._run.cell.seed
+
+    @property
+    def extra(self) -> int:
+        """Rows that later stages have asked for beyond the scale's number."""
+        return self._run.extra
+
+    @property
+    def folder(self) -> Path:
+        """The stage's folder in the store."""
+        return self._run.folder
+
+    @property
+    def exact(self) -> bool:
+        """Whether the engine repeats a forward pass to rounding, so that strict tolerances hold."""
+        return self._run.cell.shared.exact
+
+    @property
+    def dry(self) -> bool:
+        """Whether nobody answers, as for `charrun plan`: answers have a length and say nothing that could be judged.
+
+        A stage whose requests depend on what answers say asks for what it expects to, and goes on.
+        """
+        return self._run.cell.shared.dry
+
+    def model(self, role: str) -> ModelRef:
+        """The model of a role."""
+        self._declared(role, "roles", self._run.stage.roles)
+        return self._run.cell.model(role)
+
+    def find_character(self, id: str) -> Character:
+        """Another character by its id, as a spec would name it; a path is relative as those that `path` takes."""
+        return self._run.cell.shared.find_character(id, self._folder_of(id))
+
+    @property
+    def stand_ins(self) -> Mapping[str, str]:
+        """Named model to the model that stands in for it, where the run uses stand-ins."""
+        return self._run.cell.shared.stand_ins
+
+    def finished(self) -> list[StageResult]:
+        """The cell's earlier stages, with rows and token counts.
+
+        Raises:
+            StageFailed: The stage does not say `awaits_all`: which of them have ended would be chance.
+        """
+        if not self._run.stage.awaits_all:
+            what = f"{self._run.item.id} asks which stages have ended, and does not await them"
+            raise StageFailed(what, "a defect of the stage: leave awaits_all as it is")
+        return [run.result for run in self._run.earlier if run.result]
+
+    def path(self, written: str) -> Path:
+        """A file that an option names, relative to the file that says so; to the working directory from `--set`."""
+        return self._folder_of(written) / os.path.expanduser(written)
+
+    def _folder_of(self, written: str) -> Path:
+        return self._run.item.folder_of(written) or self._run.cell.shared.spec.path.parent
+
+    def rng(self, *label: Any) -> random.Random:
+        """A random generator that depends on the cell's seed and the label alone."""
+        return random.Random(seed_from(self.seed, *label))
+
+    def render(self, template: str, /, **variables: Any) -> str:
+        """A prompt text of a template file; a variable that it does not know, or never mentions, is an error.
+
+        Raises:
+            StageFailed: The template, with those that it includes, does not mention a variable, so that what it holds
+                would never reach a model. Those that `Stage.optional_variables` names may be left out.
+        """
+        self._declared(template, "templates", self._run.stage.templates)
+        prompts = self._run.cell.shared.prompts
+        optional = self._run.stage.optional_variables.get(template, ())
+        if unused := sorted(prompts.unmentioned(template, variables) - set(optional)):
+            named = ", ".join(map(repr, unused))
+            what = f"{self._run.item.id}: template '{template}' never mentions {named}, which the stage gives it"
+            raise StageFailed(what, f"write {{{{ {unused[0]} }}}} where it belongs in {prompts.files[template]}")
+        return prompts.render(template, **variables)
+
+    def character_prompt(self, character: Character | None = None, template: str = "character", **more: Any) -> str:
+        """The system prompt that gives a model the character."""
+        who = character or self.character
+        return self.render(template, name=who.name, traits=[t.trait for t in who.traits], **more)
+
+    # -- upstream -------------------------------------------------------------------------------------------------
+
+    async def rows(self, kind: str) -> list[Row]:
+        """Rows of the nearest earlier producer of a kind (or of the one that `needs` names)."""
+        return await self._producer(kind).rows(kind)
+
+    async def every(self, kind: str) -> list[list[Row]]:
+        """Rows of a kind from each earlier producer, in stage order; empty where there is none."""
+        self._consumed(kind)
+        return [await run.rows(kind) for run in self._run.producers(kind)]
+
+    def producers(self, kind: str) -> list[str]:
+        """Ids of the stage items that `every` reads, in order; also known before a run."""
+        self._consumed(kind)
+        return [run.item.id for run in self._run.producers(kind)]
+
+    def has(self, kind: str) -> bool:
+        """Whether an earlier stage produces a kind."""
+        return bool(self._run.producers(kind))
+
+    async def extend(self, kind: str, n: int) -> list[Row]:
+        """Ask the producer of a kind for n more rows; returns all of its rows.
+
+        Raises:
+            StageFailed: The producer cannot make more.
+        """
+        return await self._producer(kind).rows(kind, more=n)
+
+    def _producer(self, kind: str) -> StageRun:
+        self._consumed(kind)
+        return self._run.producer(kind)
+
+    def _consumed(self, kind: str) -> None:
+        self._declared(kind, "consumes or optional", (*self._run.stage.consumes, *self._run.stage.optional))
+
+    def _declared(self, name: str, field: str, declared: Container[str]) -> None:
+        """What a stage uses without declaring it would not be in its fingerprint, and stale rows would be found."""
+        if name not in declared:
+            what = f"{self._run.item.id} uses '{name}' without naming it under {field}"
+            raise StageFailed(what, "a defect of the stage: nothing would notice when that changes")
+
+    def checkpoint(self, written: str, role: str) -> Row:
+        """A checkpoint that an option names: the path of sampler weights, or `RUN/CELL/STAGE` of another run.
+
+        No engine is started, so `problems` may ask. Its `fingerprint` belongs into `further_inputs`.
+
+        Args:
+            written: As the spec has it.
+            role: Whose base model it must have been trained from, where that is known.
+
+        Raises:
+            StageFailed: There is none, the engine is known not to hold it any more, or its base model is another one.
+        """
+        row, wanted = self._run.cell.shared.named.find(written).row, self.model(role).name
+        if row["base_model"] not in ("", wanted):
+            raise of_another_model(written, row["base_model"], role, wanted)
+        return dict(row)
+
+    def rows_behind(self, written: str, kind: str) -> list[list[Row]]:
+        """Rows of a kind from each stage that a named checkpoint of another run rests on; none for a path."""
+        return self._run.cell.shared.named.find(written).rows(kind)
+
+
+def of_another_model(checkpoint: str, base_model: str, role: str, wanted: str) -> StageFailed:
+    """A checkpoint that belongs to another base model than the role's."""
+    return StageFailed(
+        f"the checkpoint {checkpoint} was trained from '{base_model}', and the {role} is '{wanted}'",
+        "name a checkpoint of this model, or the other model in the spec",
+    )
