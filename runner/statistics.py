@@ -67,6 +67,28 @@ def wilson(successes: float, n: float, z: float = Z95) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def worth(rate: float, low: float, high: float) -> float:
+    """How many independent answers have a Wilson interval as wide as this one, to a thousandth of an answer.
+
+    Args:
+        rate: The rate.
+        low: Lower end of its 95% interval.
+        high: Upper end.
+    """
+
+    def width(n: float) -> float:
+        found = wilson(rate * n, n)
+        return found[1] - found[0]
+
+    least, most = 0.0, 1.0
+    while width(most) > high - low and most < 1e12:
+        least, most = most, 2 * most
+    while most - least > 1e-3 * max(1.0, least * 1e-6):
+        middle = (least + most) / 2
+        least, most = (middle, most) if width(middle) > high - low else (least, middle)
+    return (least + most) / 2
+
+
 def effective_n(hits: Sequence[bool], clusters: Sequence[Hashable]) -> float:
     """How many independent answers some answers are worth, where several belong to one question.
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from conftest import FinishedRun
+from conftest import FinishedRun, charrun
 
+from charrun.plugins._rates import rate
 from charrun.report.evidence import evidence_of
+from charrun.report.evidence_tables import pooled_tables
 from charrun.report.intervals import Share, difference
-from charrun.statistics import mcnemar, paired_difference, wilson
+from charrun.statistics import mcnemar, paired_difference, wilson, worth
 from charrun.store.runs import find_run
 
 
@@ -54,3 +59,50 @@ def test_a_run_without_arms_is_compared_with_its_base_model(smoke: FinishedRun) 
     ]
     base, *trained = group.rates
     assert base.against is None and all(rate.against and rate.against.n == 120 for rate in trained)
+
+
+# -- other measurements over arms and seeds ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 5), (3, 10), (50, 100), (99, 100), (1000, 1000), (2500, 10_000)])
+def test_an_interval_is_worth_the_answers_that_it_was_made_of(k: int, n: int) -> None:
+    assert worth(k / n, *wilson(k, n)) == pytest.approx(n, rel=1e-3)
+
+
+def cell(arm: str, seed: int, tables: list[dict[str, Any]], **folders: str) -> Any:
+    """A cell as a run's folder shows it."""
+    stages = tuple(SimpleNamespace(id=id, folder=SimpleNamespace(name=name)) for id, name in folders.items())
+    view = SimpleNamespace(name=f"{arm}-{seed}", stages=stages, every=lambda kind: tables)
+    return SimpleNamespace(arm=arm, seed=seed), view
+
+
+def held(tells: bool = True, **hits: list[bool]) -> dict[str, Any]:
+    """A table; of each model two answers to each question."""
+    rows = [rate(each, [str(i // 2) for i in range(len(each))], model=model) for model, each in hits.items()]
+    return {"name": "held", "title": "Held", "labels": ["model"], "rows": rows, "tells": tells}
+
+
+def test_a_measurement_is_pooled_over_seeds_with_the_worth_of_its_answers() -> None:
+    alike, apart = [True, True, False, False] * 10, [True, False] * 20
+    members = [
+        cell("full", 7, [held(base=apart, sft=alike)], sft="a"),
+        cell("full", 8, [held(base=apart, sft=alike)], sft="b"),
+        cell("dpo-only", 7, [held(base=apart, dpo=[True] * 40)], dpo="c"),
+        cell("dpo-only", 8, [held(tells=False)], dpo="d"),
+    ]
+    (table,) = pooled_tables(members, "full")
+    base, sft, again, dpo = table.rates
+    assert (sft.share.hits, sft.share.n, dict(sft.by_seed)) == (40, 80, {"7": 0.5, "8": 0.5})
+    # Two answers to a question that are alike are worth one, less a degree of freedom for each seed's 20 questions.
+    assert (sft.share.low, sft.share.high) == pytest.approx(wilson(19, 38), abs=1e-3)
+    assert (base.share.low, base.share.high) == pytest.approx(wilson(40, 80), abs=1e-3)
+    assert (again.arm, again.repeats, base.repeats) == ("dpo-only", "full", "")
+    assert dpo.repeats == "" and dpo.against is not None and dpo.against.value == pytest.approx(0.5)  # finals compared
+    assert base.against is None and table.untold == ("dpo-only-8",)
+
+
+def test_a_run_tells_which_measurements_it_has(smoke: FinishedRun) -> None:
+    outcome = charrun("evidence", "--runs-dir", smoke.runs_dir, "--measurement", "robustness")
+    assert outcome.code == 2 and "has none of that name" in outcome.err, outcome.text
+    (group,) = json.loads(charrun("evidence", "--runs-dir", smoke.runs_dir, "--json").out)["groups"]
+    assert group["measurements"] == [] and [rate["repeats"] for rate in group["rates"]] == ["", "", ""]

@@ -17,9 +17,12 @@ from charrun.errors import UsageProblem
 @click.option(
     "--against", metavar="ARM", default="", help="The arm that others are compared with; the first if left out."
 )
+@click.option(
+    "--measurement", "measured", metavar="NAME", multiple=True, help="Show this other measurement; may be repeated."
+)
 @runs_dir_option
 @json_option
-def evidence(run: str, against: str, runs_dir: Path, as_json: bool) -> None:
+def evidence(run: str, against: str, measured: tuple[str, ...], runs_dir: Path, as_json: bool) -> None:
     """Show the rates of a run's arms and seeds, and how they differ.
 
     RUN is a name and number such as pirate-mini/2, a name for its latest run, or a run's folder; the latest of all if
@@ -38,7 +41,13 @@ def evidence(run: str, against: str, runs_dir: Path, as_json: bool) -> None:
             f"--against {against}: {found.id} has no such arm", f"its arms: {', '.join(sorted(arms)) or '-'}"
         )
     told = evidence_of(found, against)
+    names = {table.name for group in told.groups for table in group.measurements}
+    for name in measured:
+        if name not in names:
+            raise UsageProblem(
+                f"--measurement {name}: {found.id} has none of that name", f"it has: {', '.join(sorted(names)) or '-'}"
+            )
     if as_json:
         click.echo(json.dumps(told.to_dict(), indent=2, ensure_ascii=False))
     else:
-        click.echo("\n".join(evidence_lines(told, screen_width())))
+        click.echo("\n".join(evidence_lines(told, screen_width(), measured)))

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from charrun.report.evidence_tables import PooledTable, Shared, pooled_tables
 from charrun.report.intervals import Share
 from charrun.statistics import PAIRED_METHOD, PairedDifference, paired_difference, wilson
 from charrun.store.cells import CellView, Coordinates, coordinates
@@ -29,6 +30,7 @@ class Rate:
         model: The model, as the evaluation names it.
         share: The rate with its 95% Wilson interval.
         by_seed: Rate of each seed.
+        repeats: The earlier arm that shares this model; empty for an arm's final model, and where there is none.
         against: Difference to the same model of the arm that is compared with; to the base model within an arm where
             there is no other arm; None for what is compared with itself.
     """
@@ -37,6 +39,7 @@ class Rate:
     model: str
     share: Share
     by_seed: Mapping[str, float]
+    repeats: str
     against: PairedDifference | None
 
 
@@ -50,6 +53,7 @@ class Group:
         scale: The scale.
         rates: By arm and model, in their order.
         against: What the differences are to.
+        measurements: What other evaluations measured.
         notes: What stands in the way of reading them.
     """
 
@@ -58,6 +62,7 @@ class Group:
     scale: str
     rates: tuple[Rate, ...]
     against: str
+    measurements: tuple[PooledTable, ...]
     notes: tuple[str, ...]
 
 
@@ -92,18 +97,20 @@ def evidence_of(run: Run, against: str = "") -> Evidence:
 def _group(key: tuple[str, str, str], members: Sequence[tuple[Coordinates, CellView]], against: str) -> Group:
     hits: dict[tuple[str, str], dict[_Key, bool]] = {}
     last: dict[str, str] = {}
-    notes = []
+    notes, empty = [], []
     for place, cell in members:
         found = list(_answers(cell))
         if not found:
-            notes.append(f"{cell.name} has no rates")
+            empty.append(cell.name)
         for row in found:
             hits.setdefault((place.arm, str(row["model"])), {})[place.seed, str(row["prompt"])] = bool(
                 row["in_character"]
             )
             last[place.arm] = str(row["model"])
+    if empty:
+        notes.append(f"no rates of {len(empty)} of {len(members)} cells: {', '.join(empty)}")
     first = against or next((place.arm for place, _ in members), "")
-    rates = []
+    rates, shared = [], Shared(members)
     for (arm, model), found_hits in hits.items():
         # Final checkpoints are compared with final ones, whatever stage they come from.
         other = (first, last.get(first, "") if model == last[arm] else model) if arm != first else (arm, BASE)
@@ -113,11 +120,17 @@ def _group(key: tuple[str, str, str], members: Sequence[tuple[Coordinates, CellV
                 model,
                 _share(found_hits),
                 _by_seed(found_hits),
+                _repeats(shared, hits, arm, model) if model != last[arm] else "",
                 None if model == BASE else _difference(hits.get(other), found_hits),
             )
         )
     told = f"the same model of {first}, and of {first} itself the base model" if first else "the base model"
-    return Group(*key, tuple(rates), told, tuple(notes))
+    return Group(*key, tuple(rates), told, pooled_tables(members, first), tuple(notes))
+
+
+def _repeats(shared: Shared, hits: Mapping[tuple[str, str], Any], arm: str, model: str) -> str:
+    first = shared.first(arm, model)
+    return first if first != arm and (first, model) in hits else ""
 
 
 def _answers(cell: CellView) -> Iterator[dict[str, Any]]:
