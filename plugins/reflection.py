@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -59,7 +60,7 @@ class ReflectionStage(Stage):
         gates, tally = gates_of(ctx), Tally()
         tallies: dict[int, Tally] = {}
 
-        async def ask(kind: int, count: int) -> list[Answer]:
+        async def ask(kind: int, count: int, arrived: Callable[[int], None] | None = None) -> list[Answer]:
             return await ctx.sample(
                 sampler,
                 [before, user(prompts[kind])],
@@ -67,6 +68,7 @@ class ReflectionStage(Stage):
                 max_tokens=ctx.options["max_tokens"],
                 temperature=ctx.options["temperature"],
                 top_p=ctx.options["top_p"],
+                arrived=arrived,
             )
 
         first = first_of(ctx, wanted)
@@ -79,9 +81,10 @@ class ReflectionStage(Stage):
             check_first(ctx, "reflection", early)
 
         async def reflect(kind: int) -> list[Row]:
-            share, asked = shares[kind], shares[kind]
+            share, asked, seen = shares[kind], shares[kind], 0
             for _ in range(_ROUNDS):
-                answers = await ask(kind, asked)
+                ctx.advance(-seen)  # those that are known count at once
+                seen, answers = asked, await ask(kind, asked, ctx.advance)
                 own, rows = Tally(), list[Row]()
                 for answer in answers:
                     fault = gates.fault(answer.text, complete=answer.complete, prompt=prompts[kind])
@@ -91,7 +94,7 @@ class ReflectionStage(Stage):
                 sound = distinct(rows, "text", gates, own)[:share]
                 if len(sound) == share:
                     tallies[kind] = own
-                    ctx.advance(share)
+                    ctx.advance(share - asked)
                     return sound
                 asked += share - len(sound)
             raise StageFailed(

@@ -49,14 +49,10 @@ def engines(runs_dir: Path) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc to see whether the engine is gone")
-@pytest.mark.parametrize(
-    "stages", [pytest.param(("reflection",), id="one"), pytest.param(STAGES, id="each", marks=pytest.mark.slow)]
-)
-def test_ctrl_c_in_a_stage_keeps_rows_ends_the_engine_and_can_be_continued(
-    stages: tuple[str, ...], tmp_path: Path
-) -> None:
+@pytest.mark.slow
+def test_ctrl_c_in_a_stage_keeps_rows_ends_the_engine_and_can_be_continued(tmp_path: Path) -> None:
     kept = 0
-    for stage in stages:
+    for stage in STAGES:
         seen = len(journal(tmp_path))
         process = subprocess.Popen(
             [sys.executable, "-m", "charrun", str(SPECS / "pirate-smoke.yaml"), "--runs-dir", str(tmp_path)],

@@ -59,6 +59,7 @@ def test_the_services_bill_is_the_ledger_to_the_token(spec: Path, tmp_path: Path
         assert training == bill["trained"] + bill["forward"]
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_had_in_flight_is_settled_by_the_bill(spec: Path, tmp_path: Path) -> None:
     """And answers that the service bills and loses: both attempts are in the ledger."""
     place = ("--runs-dir", tmp_path / "runs")

@@ -95,6 +95,7 @@ class StageContext(Told):
         seed: int | None = None,
         shared: bool = False,
         prefill: str = "",
+        arrived: Callable[[int], None] | None = None,
     ) -> list[Answer]:
         """Sample answers to a conversation, each stored before it is returned.
 
@@ -111,6 +112,7 @@ class StageContext(Told):
                 model says without a system prompt, and for what several stages of a cell ask.
             prefill: How the assistant's turn begins; the answers are what follows, or what follows `</think>` where it
                 leaves a think block open: without that tag an answer is empty and not `closed`.
+            arrived: Told how many more answers there are, as they come, such as `advance`.
 
         Raises:
             StageFailed: The prompt leaves no room in the model's context.
@@ -124,6 +126,7 @@ class StageContext(Told):
             seed=seed,
             shared=shared,
             prefill=prefill,
+            arrived=arrived,
         )
 
     async def score(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,12 +83,13 @@ class Requests:
         seed: int | None,
         shared: bool,
         prefill: str = "",
+        arrived: Callable[[int], None] | None = None,
     ) -> list[Answer]:
         """Answers of sample indexes 0 to count - 1; see `StageContext.sample`."""
         request = self._request(sampler, messages, params, item, seed, prefill)
         answers = await self._answers(sampler, shared)
         async with answers.turns.of(request.key):
-            await self._ask_missing(answers.items, request, count)
+            await self._ask_missing(answers.items, request, count, arrived or (lambda n: None))
         found = [_answer_of(stored, index) for index, stored in enumerate(answers.items.sequences(request.key, count))]
         if len(found) < count:
             raise StageFailed(f"{self._run.item.id}: the engine returned fewer sequences than asked for")
@@ -117,15 +118,23 @@ class Requests:
         given = {"messages": json.dumps(list(messages), ensure_ascii=False), "item": item, **params, **more}
         return _Request(sampler, prompt, params, key, given, seed, messages, prefill)
 
-    async def _ask_missing(self, items: ItemStore, request: _Request, count: int) -> None:
+    async def _ask_missing(
+        self, items: ItemStore, request: _Request, count: int, arrived: Callable[[int], None]
+    ) -> None:
         client = request.sampler.client
-        if not isinstance(client, MeteredEndpoint):
-            missing = list(items.missing(request.key, count, MOST_SEQUENCES))
-            await gather([self._ask(items, request, start, n) for start, n in missing])
-            return
-        # An endpoint may give fewer answers than it was asked for, and at least one.
-        while missing := list(items.missing(request.key, count, client.most)):
-            await gather([self._ask_elsewhere(items, client, request, start, n) for start, n in missing])
+        most = client.most if isinstance(client, MeteredEndpoint) else MOST_SEQUENCES
+
+        async def ask(start: int, n: int) -> None:
+            if isinstance(client, MeteredEndpoint):
+                arrived(await self._ask_elsewhere(items, client, request, start, n))
+            else:
+                arrived(await self._ask(items, request, start, n))
+
+        missing = list(items.missing(request.key, count, most))
+        arrived(count - sum(n for _, n in missing))
+        while missing:  # an endpoint may give fewer answers than it was asked for, and at least one
+            await gather([ask(start, n) for start, n in missing])
+            missing = list(items.missing(request.key, count, most)) if isinstance(client, MeteredEndpoint) else []
 
     async def score(
         self, sampler: RoleSampler, prompt: Sequence[int], completion: Sequence[int], *, shared: bool
@@ -185,7 +194,8 @@ class Requests:
             )
         return min(max_tokens, room)
 
-    async def _ask(self, items: ItemStore, request: _Request, start: int, n: int) -> None:
+    async def _ask(self, items: ItemStore, request: _Request, start: int, n: int) -> int:
+        """How many were answered."""
         from tinker import types
 
         seed = request.seed if request.seed is not None else seed_from(request.key, start)
@@ -201,13 +211,14 @@ class Requests:
                     since,
                 )
             shared.slots.answered(request.sampler.client, n)
-        self._keep(
+        return self._keep(
             items, request, start, answered(response, request.sampler.chat, len(request.prompt), request.prefill)
         )
 
     async def _ask_elsewhere(
         self, items: ItemStore, client: MeteredEndpoint, request: _Request, start: int, n: int
-    ) -> None:
+    ) -> int:
+        """How many were answered."""
         response = await client.asked(
             request.messages,
             n,
@@ -216,9 +227,9 @@ class Requests:
             prefill=request.prefill,
             go_on=self._run.cell.shared.go_on,
         )
-        self._keep(items, request, start, answered_elsewhere(response, request.sampler.chat, request.prefill))
+        return self._keep(items, request, start, answered_elsewhere(response, request.sampler.chat, request.prefill))
 
-    def _keep(self, items: ItemStore, request: _Request, start: int, part: AnsweredPart) -> None:
+    def _keep(self, items: ItemStore, request: _Request, start: int, part: AnsweredPart) -> int:
         record: Record = {
             "key": request.key,
             "start": start,
@@ -231,6 +242,7 @@ class Requests:
         stored = len(record["sequences"]), record["prompt_tokens"], record["sampled_tokens"]
         self._run.tell(events.RowStored(*self._run.place, request.sampler.model, *stored))
         self._run.progress()
+        return len(record["sequences"])
 
 
 def weights_name(identity: Any, chat: Chat) -> str:
