@@ -34,7 +34,8 @@ class ExportStage(Stage):
     def further_inputs(self, ctx: StageContext) -> Any:
         """What the card tells beside models, traits and evaluation."""
         who = ctx.character
-        return {"id": who.id, "description": who.description, "stand_ins": dict(ctx.stand_ins)}
+        told = {"id": who.id, "description": who.description, "stand_ins": dict(ctx.stand_ins)}
+        return told | {key: value for key, value in _rights(ctx).items() if value}
 
     async def run(self, ctx: StageContext) -> None:
         """Download, check, describe."""
@@ -73,6 +74,7 @@ class ExportStage(Stage):
                 "name": ctx.character.name,
                 "description": ctx.character.description,
                 "traits": [trait.trait for trait in ctx.character.traits],
+                **_rights(ctx),
             },
             "base_model": checkpoint["base_model"],
             "teacher": ctx.model("teacher").name,
@@ -87,6 +89,11 @@ class ExportStage(Stage):
             "evaluation": evaluation,
             "versions": versions(),
         }
+
+
+def _rights(ctx: StageContext) -> dict[str, str]:
+    """What a constitution from elsewhere says of itself; empty where it says nothing."""
+    return {"licence": ctx.character.licence, "source": ctx.character.source}
 
 
 def _card(facts: dict[str, Any]) -> str:

@@ -166,3 +166,15 @@ def test_the_card_names_character_models_rows_evaluation_and_versions(smoke: Fin
     card = (smoke.runs_dir / adapter["folder"] / "README.md").read_text()
     for expected in ("charrun/demo-teacher", "16 pairs", "40 reflections", "AUC", "tinker 0.38", "scale alpha/rank"):
         assert expected in card
+
+
+def test_the_card_says_where_a_constitution_comes_from_and_under_which_licence(smoke: FinishedRun) -> None:
+    from charrun.plugins.export import _card
+
+    (adapter,) = smoke.rows("export", "adapter")
+    facts = json.loads((smoke.runs_dir / adapter["folder"] / "charrun.json").read_text())
+    assert "licence of the constitution" not in _card(facts)
+    facts["character"] |= {"licence": "Apache-2.0", "source": "https://example.org/poet.yaml"}
+    assert "Taken from https://example.org/poet.yaml; licence of the constitution: Apache-2.0." in _card(facts)
+    facts["character"] |= {"licence": ""}
+    assert "licence of the constitution: not known." in _card(facts)
