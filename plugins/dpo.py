@@ -32,7 +32,7 @@ from charrun.plugins._training import (
 if TYPE_CHECKING:
     from charrun import Adapter, Reference, RoleSampler, StageContext
 
-_REFERENCE_EXACT, _REFERENCE_HOSTED = 1e-5, 0.02
+_REFERENCE_EXACT, _REFERENCE_HOSTED = 1e-4, 0.02  # rounding alone was 1.4e-5 beside other trainings; errors are above 1
 _LN2_EXACT, _LN2_HOSTED = 1e-4, 0.01
 _MARGIN_EXACT = 1e-3
 _FEWEST_STEPS = 10

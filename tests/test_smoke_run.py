@@ -55,7 +55,7 @@ def test_the_invariants_of_step_zero_were_checked_and_held(smoke: FinishedRun) -
         ("sft", "largest sampler-trainer log-prob gap"),
     }
     assert all(check["holds"] for check in checks.values())
-    assert checks["dpo", "largest policy-reference log-prob gap"]["limit"] == 1e-5
+    assert checks["dpo", "largest policy-reference log-prob gap"]["limit"] == 1e-4
     assert checks["dpo", "DPO loss at step 0 minus ln 2"]["limit"] == 1e-4
 
 
