@@ -62,6 +62,11 @@ def main() -> None:
         print(f"### {group.character}, {group.scale}\n")
         print("\n".join(rows(group)))
         print()
+        notes = [
+            *group.notes,
+            *(f"{table.name}: no rates of {', '.join(table.untold)}" for table in group.measurements if table.untold),
+        ]
+        print("".join(f"{note}\n\n" for note in notes), end="")
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ class Probe:
         prompts = self.prompts[:n]
         answers = await self._answers(sampler, prompts, base)
         same, _ = (len(prompts), 0) if base else await self.same(sampler, n)
-        ratio = LogRatio(ctx, await ctx.sampler("scorer"))
+        ratio = LogRatio(ctx, await ctx.sampler("scorer"), shared=False)
         ratios = await ctx.gather([ratio.of(p, answer) for p, answer in zip(prompts, answers, strict=True)])
         mean, half = _interval(ratios)
         low, high = wilson(len(prompts) - same, len(prompts))

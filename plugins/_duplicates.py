@@ -23,8 +23,8 @@ _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _SIZE = 3
 _MISS = 1e-6
 _MOST_HASHES = 640
-_FAR = 6.0
-"""Standard deviations."""
+_FAR, _LEAST_VARIANCE = 6.0, 0.05
+"""Standard deviations; near 1 the share of equal hashes is skewed, so that they are taken as those at 0.95."""
 
 _Hashes = npt.NDArray[np.uint32]
 _Keys = npt.NDArray[np.uint64]
@@ -55,7 +55,8 @@ def near_duplicates(texts: Sequence[str], threshold: float) -> dict[int, int]:
     signatures = np.stack([_signature(own, rows * bands) for own in sets])
     keys = _band_keys(signatures, rows)
     met = _crowded(keys)
-    far = threshold - _FAR * math.sqrt(threshold * (1 - threshold) / signatures.shape[1])
+    spread = max(threshold * (1 - threshold), _LEAST_VARIANCE)
+    far = threshold - _FAR * math.sqrt(spread / signatures.shape[1])
     postings: dict[tuple[int, int], list[int]] = {}
     found: dict[int, int] = {}
     for index, own in enumerate(sets):

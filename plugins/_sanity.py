@@ -156,7 +156,7 @@ async def text_gaps(
 
 async def scored(ctx: StageContext, pairs: Sequence[Row]) -> tuple[list[float], list[float]]:
     """The scorer's mean per-token log-likelihood ratios of chosen and of rejected answers, in nats."""
-    ratio = LogRatio(ctx, await ctx.sampler("scorer"))
+    ratio = LogRatio(ctx, await ctx.sampler("scorer"), shared=False)
     chosen = await ctx.gather([ratio.of(pair["prompt"], pair["chosen"]) for pair in pairs])
     return chosen, await ctx.gather([ratio.of(pair["prompt"], pair["rejected"]) for pair in pairs])
 

@@ -104,15 +104,16 @@ def first_of(ctx: StageContext, wanted: int, texts_each: int = 1) -> int:
 
 
 def check_first(ctx: StageContext, stage: str, tally: Tally) -> None:
-    """Whether the first rows are fit to ask for the rest.
+    """Whether the first rows are fit to ask for the rest; of fewer than `first.rows` the interval decides.
 
     Raises:
         StageFailed: The gates drop too many of them.
     """
-    if tally.lost <= ctx.options["first"]["most_dropped"] * tally.judged:
+    low, high = wilson(tally.lost, tally.judged)
+    few = tally.judged < ctx.options["first"]["rows"]  # so few may be more by chance
+    if (low if few else tally.lost / max(1, tally.judged)) <= ctx.options["first"]["most_dropped"]:
         return
     ctx.write("gates.json", tally.report())
-    low, high = wilson(tally.lost, tally.judged)
     raise StageFailed(
         f"the gates dropped {tally.lost} of the first {tally.judged} texts (95% interval {low:.0%} to {high:.0%}) "
         f"before the rest was asked for: {tally.listed()}",

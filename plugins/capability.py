@@ -34,6 +34,7 @@ class CapabilityStage(evaluation.EvaluationStage):
     roles: ClassVar[tuple[str, ...]] = ("student",)
     scores: ClassVar[tuple[str, ...]] = ("student",)
     character_fields: ClassVar[tuple[str, ...]] = ()
+    cache_version: ClassVar[int] = 2
     options_schema: ClassVar[dict[str, Any]] = {
         "type": "object",
         "properties": {

@@ -108,15 +108,15 @@ class InteractionStage(Stage):
 
         first = ctx.options["first"]["rows"]
         if 0 < first < wanted * ctx.scale.turns:
-            early = Tally()
+            early = {number: Tally() for number in range(min(first, wanted))}
 
             async def begin(number: int) -> None:
                 guided, opener = opened(number)
                 view = [system(prompts[guided]), user(opener)]
-                await self._speak(ctx, sampler, view, _item(number, 0), gates, early)
+                await self._speak(ctx, sampler, view, _item(number, 0), gates, early[number])
 
-            await ctx.gather(begin(number) for number in range(min(first, wanted)))
-            check_first(ctx, "interaction", early)
+            await ctx.gather(begin(number) for number in early)
+            check_first(ctx, "interaction", _sum(early))
 
         rows: list[Row] = []
         numbers, upcoming = (

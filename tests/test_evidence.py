@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,8 @@ from charrun.report.evidence import evidence_of
 from charrun.report.evidence_tables import pooled_tables
 from charrun.report.intervals import Share, difference
 from charrun.statistics import mcnemar, paired_difference, wilson, worth
+from charrun.store.cells import CellView, StageView
+from charrun.store.replay import DONE
 from charrun.store.runs import find_run
 
 
@@ -71,9 +74,11 @@ def test_an_interval_is_worth_the_answers_that_it_was_made_of(k: int, n: int) ->
 
 def cell(arm: str, seed: int, tables: list[dict[str, Any]], **folders: str) -> Any:
     """A cell as a run's folder shows it."""
-    stages = tuple(SimpleNamespace(id=id, folder=SimpleNamespace(name=name)) for id, name in folders.items())
-    view = SimpleNamespace(name=f"{arm}-{seed}", stages=stages, every=lambda kind: tables)
-    return SimpleNamespace(arm=arm, seed=seed), view
+    made = [StageView(id, id, DONE, Path(name)) for id, name in folders.items()]
+    for at, table in enumerate(tables):
+        output: Any = SimpleNamespace(read=lambda table=table: [table])
+        made.append(StageView(f"held{at or ''}", "held", DONE, outputs={"measurements": output}))
+    return SimpleNamespace(arm=arm, seed=seed), CellView(f"{arm}-{seed}", tuple(made))
 
 
 def held(tells: bool = True, **hits: list[bool]) -> dict[str, Any]:
@@ -85,10 +90,11 @@ def held(tells: bool = True, **hits: list[bool]) -> dict[str, Any]:
 def test_a_measurement_is_pooled_over_seeds_with_the_worth_of_its_answers() -> None:
     alike, apart = [True, True, False, False] * 10, [True, False] * 20
     members = [
+        cell("full", 6, [held(tells=False)], sft="z"),  # whose columns are none
         cell("full", 7, [held(base=apart, sft=alike)], sft="a"),
         cell("full", 8, [held(base=apart, sft=alike)], sft="b"),
         cell("dpo-only", 7, [held(base=apart, dpo=[True] * 40)], dpo="c"),
-        cell("dpo-only", 8, [held(tells=False)], dpo="d"),
+        cell("dpo-only", 8, [held(base=apart, dpo=[True] * 40)], dpo="d"),
     ]
     (table,) = pooled_tables(members, "full")
     base, sft, again, dpo = table.rates
@@ -98,7 +104,18 @@ def test_a_measurement_is_pooled_over_seeds_with_the_worth_of_its_answers() -> N
     assert (base.share.low, base.share.high) == pytest.approx(wilson(40, 80), abs=1e-3)
     assert (again.arm, again.repeats, base.repeats) == ("dpo-only", "full", "")
     assert dpo.repeats == "" and dpo.against is not None and dpo.against.value == pytest.approx(0.5)  # finals compared
-    assert base.against is None and table.untold == ("dpo-only-8",)
+    assert base.against is None and table.untold == ("full-6",)
+
+
+def test_what_arms_measured_otherwise_is_not_taken_for_a_shared_model_nor_one_item_for_another() -> None:
+    members = [
+        cell("a", 7, [held(base=[False] * 10, other=[True] * 10, sft=[True] * 10), held(sft=[False] * 10)], sft="x"),
+        cell("b", 7, [held(base=[False] * 10, other=[False] * 10, sft=[True] * 10)], sft="y"),
+    ]
+    table, control = pooled_tables(members, "a")
+    assert (table.name, control.name) == ("held", "held1") and control.rates[0].share.hits == 0
+    shown = {(rate.arm, rate.labels[0]): rate.repeats for rate in table.rates}
+    assert shown["b", "base"] == "a" and shown["b", "other"] == "" and shown["b", "sft"] == ""
 
 
 def test_a_run_tells_which_measurements_it_has(smoke: FinishedRun) -> None:

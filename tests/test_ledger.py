@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import SPECS, FinishedRun, charrun
 
 from charrun.errors import EnvironmentProblem
 from charrun.store.ledger import LEDGER, Ledger, Place, read_ledger
@@ -106,6 +108,22 @@ def test_a_damaged_ledger_line_is_named_and_what_is_whole_of_its_request_counts(
     (tmp_path / LEDGER).write_bytes(b"".join([begun, ended.replace(b"used", b"usid"), *rest]))
     found = read_ledger(tmp_path / LEDGER)
     assert found.damaged == [2] and found.used == {THERE: used} and found.in_doubt() == {HERE: MOST}
+
+
+def test_lines_that_the_journal_tells_of_and_the_ledger_lacks_are_named(smoke: FinishedRun, tmp_path: Path) -> None:
+    runs = Path(shutil.copytree(smoke.runs_dir, tmp_path / "runs"))
+    path = runs / "pirate-smoke" / "1" / LEDGER
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-7]))
+    told = f"ledger.jsonl has {len(lines) - 7:,} lines where the journal tells of {len(lines):,}"
+    assert told in charrun("verify", "--runs-dir", runs).text
+    again = charrun(SPECS / "pirate-smoke.yaml", "--runs-dir", runs, "--only", "teacher", "--force", "teacher")
+    assert again.code == 0 and f"has {len(lines) - 7:,} lines of {len(lines):,}" in again.text, again.text
+    assert len(path.read_bytes().splitlines()) > len(lines)  # and still the loss is known
+    found = charrun("verify", "--runs-dir", runs)
+    assert f"ledger.jsonl had lost 7 lines when the run went on" in found.text, found.text
+    path.unlink()
+    assert "ledger.jsonl is missing, with its " in charrun("verify", "--runs-dir", runs).text
 
 
 def test_a_torn_last_entry_is_dropped(tmp_path: Path) -> None:

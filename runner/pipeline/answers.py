@@ -43,7 +43,7 @@ class Answers:
 
 
 class SharedAnswers:
-    """Records that every stage, cell and run under one store may find: of requests that depend on no character.
+    """Records that every stage, cell and run under one store may find: what base models say, and scores.
 
     A folder of them is open, and locked, as long as a stage of this run uses it.
 

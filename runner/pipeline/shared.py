@@ -31,9 +31,10 @@ from charrun.service.service import Service
 from charrun.spec import Character, load_character
 from charrun.spec.prices import FREE, Rates, own_rates, price_book, rates_of
 from charrun.store.canonical import folder_digest
-from charrun.store.ledger import LEDGER, LEDGER_LINES, LEDGER_NOTE, Heard, Ledger
+from charrun.store.journal import read_journal
+from charrun.store.ledger import LEDGER, LEDGER_LINES, LEDGER_LOST, LEDGER_NOTE, Heard, Ledger, lines_told
 from charrun.store.lock import FolderLock
-from charrun.store.run import LOCK, RunFolder
+from charrun.store.run import JOURNAL, LOCK, RunFolder
 
 if TYPE_CHECKING:
     from charrun.pipeline.stage_run import StageRun
@@ -315,6 +316,12 @@ class Shared:
         ledger = Ledger(self.folder.folder / LEDGER, heard)
         for line in ledger.totals.damaged:
             self.message(None, f"{ledger.path}:{line} is damaged: it is counted no more")
+        lines = ledger.totals.lines
+        told, _ = lines_told(read_journal(self.folder.folder / JOURNAL).events)
+        if lines < told:
+            text = f"{ledger.path} has {lines:,} lines of {told:,}: what the others counted is counted no more"
+            self.record("message", text=text, stage=None, **{LEDGER_LINES: lines, LEDGER_LOST: told - lines})
+            self.observers.tell(events.Message(text))
         return ledger
 
     def _rates(self, model: str) -> Rates | None:

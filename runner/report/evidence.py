@@ -53,6 +53,7 @@ class Group:
         scale: The scale.
         rates: By arm and model, in their order.
         against: What the differences are to.
+        reference: The arm that others are compared with; empty where there are no arms.
         measurements: What other evaluations measured.
         notes: What stands in the way of reading them.
     """
@@ -62,6 +63,7 @@ class Group:
     scale: str
     rates: tuple[Rate, ...]
     against: str
+    reference: str
     measurements: tuple[PooledTable, ...]
     notes: tuple[str, ...]
 
@@ -125,12 +127,12 @@ def _group(key: tuple[str, str, str], members: Sequence[tuple[Coordinates, CellV
             )
         )
     told = f"the same model of {first}, and of {first} itself the base model" if first else "the base model"
-    return Group(*key, tuple(rates), told, pooled_tables(members, first), tuple(notes))
+    return Group(*key, tuple(rates), told, first, pooled_tables(members, first), tuple(notes))
 
 
 def _repeats(shared: Shared, hits: Mapping[tuple[str, str], Any], arm: str, model: str) -> str:
     first = shared.first(arm, model)
-    return first if first != arm and (first, model) in hits else ""
+    return first if first != arm and hits.get((first, model)) == hits[arm, model] else ""
 
 
 def _answers(cell: CellView) -> Iterator[dict[str, Any]]:

@@ -52,7 +52,8 @@ def _group(group: Group, width: int) -> Iterable[str]:
 def _tables(found: Evidence, width: int, names: Sequence[str]) -> Iterable[str]:
     for group in found.groups:
         for each in (each for each in group.measurements if each.name in names):
-            yield f"{safe(each.title)}; {_title(group)}"
+            to = f": differences to the same rate of {safe(group.reference)}" if group.reference else ""
+            yield f"{safe(each.title)}; {_place(group)}{to}"
             rows = [_pooled(rate) for rate in each.rates if not rate.repeats]
             if rows:
                 heading = ("arm", *map(safe, each.heading), "rate", *_RATE)
@@ -62,7 +63,11 @@ def _tables(found: Evidence, width: int, names: Sequence[str]) -> Iterable[str]:
 
 
 def _title(group: Group) -> str:
-    return f"{safe(group.character)}, {safe(group.models)}, {safe(group.scale)}: differences to {safe(group.against)}"
+    return f"{_place(group)}: differences to {safe(group.against)}"
+
+
+def _place(group: Group) -> str:
+    return f"{safe(group.character)}, {safe(group.models)}, {safe(group.scale)}"
 
 
 def _row(rate: Rate) -> tuple[str, ...]:

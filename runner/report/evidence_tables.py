@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from charrun.pipeline.results import MEASUREMENTS
 from charrun.report.intervals import Difference, Share, difference
-from charrun.report.measurements import Labels, measurement_of
+from charrun.report.measurements import Labels, Measurement, measurement_of
 from charrun.statistics import wilson, worth
 from charrun.store.cells import CellView, Coordinates
 
@@ -41,11 +41,11 @@ class PooledTable:
     """A table over all arms and seeds.
 
     Attributes:
-        name: What it is called.
+        name: The stage item that published it, and which of its tables it is, where it published several.
         title: What was measured.
         heading: Names of the labels.
         rates: By arm, in the tables' order.
-        untold: Cells whose scorer could not tell the character, and have no rates.
+        untold: Cells whose table has no rates, since the scorer could not tell the character.
     """
 
     name: str
@@ -58,7 +58,7 @@ class PooledTable:
 @dataclass
 class _Draft:
     title: str
-    heading: Labels
+    heading: Labels = ()
     rates: dict[tuple[str, Labels], dict[str, Share]] = field(default_factory=dict)
     untold: list[str] = field(default_factory=list)
 
@@ -68,7 +68,11 @@ Members = Sequence[tuple[Coordinates, CellView]]
 
 
 class Shared:
-    """Which arms share a model: those whose stage of that name has the same folders; no stage made the base model."""
+    """Which arms may share a model: those whose stage of that name has the same folders, or that have no such stage.
+
+    The base model is made by no stage, and neither is a checkpoint that a spec names: whether those are the same, what
+    they were measured at must tell.
+    """
 
     def __init__(self, members: Members) -> None:
         self._made: dict[tuple[str, str], list[tuple[str, str]]] = {}
@@ -79,7 +83,7 @@ class Shared:
                 self._made.setdefault((place.arm, stage.id), []).append((str(place.seed), folder))
 
     def first(self, arm: str, model: str) -> str:
-        """The first arm that has the same model as this one."""
+        """The first arm that may have the same model as this one."""
         own = self._made.get((arm, model))
         return next(each for each in self._arms if self._made.get((each, model)) == own)
 
@@ -94,13 +98,14 @@ def pooled_tables(members: Members, against: str) -> tuple[PooledTable, ...]:
     drafts: dict[str, _Draft] = {}
     shared = Shared(members)
     for place, cell in members:
-        for row in cell.every(MEASUREMENTS):
-            found = measurement_of(row)
-            if found is None:
-                continue
-            draft = drafts.setdefault(found.name, _Draft(found.title, found.heading))
-            if not found.tells:
+        for name, found in _tables(cell):
+            draft = drafts.setdefault(name, _Draft(found.title))
+            if not found.rates:
                 draft.untold.append(cell.name)
+                continue
+            draft.heading = draft.heading or found.heading
+            if found.heading != draft.heading:  # the same item is another stage in this arm
+                draft = drafts.setdefault(f"{name} of {place.arm}", _Draft(found.title, found.heading))
             for labels, share in found.rates.items():
                 seed = "" if place.seed is None else str(place.seed)
                 draft.rates.setdefault((place.arm, labels), {})[seed] = share
@@ -108,6 +113,14 @@ def pooled_tables(members: Members, against: str) -> tuple[PooledTable, ...]:
         PooledTable(name, draft.title, draft.heading, tuple(_pooled(draft, against, shared)), tuple(draft.untold))
         for name, draft in drafts.items()
     )
+
+
+def _tables(cell: CellView) -> Iterator[tuple[str, Measurement]]:
+    """A cell's tables by name."""
+    for stage in cell.stages:
+        rows = (stage.outputs[MEASUREMENTS].read() or []) if MEASUREMENTS in stage.outputs else []
+        for found in filter(None, map(measurement_of, rows)):
+            yield (stage.id if len(rows) == 1 else f"{stage.id} {found.name}"), found
 
 
 def _pooled(draft: _Draft, against: str, shared: Shared) -> Iterator[Pooled]:
@@ -121,7 +134,7 @@ def _pooled(draft: _Draft, against: str, shared: Shared) -> Iterator[Pooled]:
             other = shares.get((against, _in_arm(draft.heading, labels, last.get(arm), last.get(against))))
         share = shares[arm, labels]
         by_seed = {seed: each.rate for seed, each in seeds.items()}
-        repeats = first if first != arm and (first, labels) in draft.rates else ""
+        repeats = first if first != arm and draft.rates.get((first, labels)) == seeds else ""
         yield Pooled(arm, labels, share, by_seed, repeats, difference(other, share) if other else None)
 
 

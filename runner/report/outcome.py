@@ -22,8 +22,8 @@ def evaluation_lines(row: Mapping[str, Any]) -> list[str]:
 
 
 def model_name(model: str) -> str:
-    """`base`, or `after dpo`."""
-    return model if model == "base" else f"after {model}"
+    """`base`, `base, prompted` for the one that is told who to be, or `after dpo`."""
+    return {"base": "base", "prompted": "base, prompted"}.get(model) or f"after {model}"
 
 
 def weight_lines(
@@ -51,11 +51,12 @@ def _emergence(row: Mapping[str, Any]) -> list[str]:
     if not row["tells"]:
         return [head, f"  below {row['lowest_auc']}: this scorer cannot tell this character, so no rate is given"]
     lines = [head]
+    width = max(12, *(len(model_name(rate["model"])) for rate in row["rates"]))
     for rate in row["rates"]:
         share = rate["in_character"] / rate["n"]
         interval = f"95% interval {rate['low']:.1%} to {rate['high']:.1%}"
         name = safe(model_name(rate["model"]))
-        lines.append(f"  {name:<12} {share:6.1%}  {rate['in_character']} of {rate['n']}, {interval}")
+        lines.append(f"  {name:<{width}} {share:6.1%}  {rate['in_character']} of {rate['n']}, {interval}")
     for sample in row["samples"]:
         lines += ["", f"  > {safe(sample['prompt'])}"]
         lines += [f"  before: {safe(sample['before'])}", f"  after:  {safe(sample['after'])}"]

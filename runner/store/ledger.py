@@ -4,8 +4,8 @@ Contract:
 1. A request is in the ledger before it is sent.
 2. An answered request counts what it used and an unanswered one the most that it can have used.
 3. Processes of one run see each other's requests before they send their own.
-4. A damaged ledger line is named and what is whole of its request counts; so is the loss of whole lines that an event
-   of the journal knew of.
+4. A damaged ledger line is named and what is whole of its request counts.
+5. Lines that the journal tells of and the ledger lacks are named.
 
 The ledger tells what this run paid for. A ticket tells what its work has used, whichever run paid.
 """
@@ -16,7 +16,7 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ from charrun.store.lines import GrowingFile, cut_torn_line, sealed, unsealed
 from charrun.usage import Usage
 
 LEDGER = "ledger.jsonl"
-LEDGER_LINES = "ledger_lines"
-"""Under which events tell how many whole lines the ledger had."""
+LEDGER_LINES, LEDGER_LOST = "ledger_lines", "ledger_lost"
+"""Under which events tell how many whole lines the ledger had, and how many of those told before were not there."""
 _BLOCK = 1 << 20
 _LOOKS, _LOOK_SECONDS = 5, 0.002
 LEDGER_NOTE = "ledger"
@@ -114,6 +114,16 @@ def process_of(number: str) -> str:
 
 Heard = Callable[[Place, Usage], None]
 """Told of each change of what is counted: where, and by how much."""
+
+
+def lines_told(events: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
+    """How many lines a journal's events say that there are, and how many had gone when the run went on."""
+    told = lost = 0
+    for event in events:
+        if LEDGER_LOST in event:
+            told, lost = int(event[LEDGER_LINES]), lost + int(event[LEDGER_LOST])
+        told = max(told, int(event.get(LEDGER_LINES, 0)))
+    return told, lost
 
 
 class Ledger(GrowingFile):

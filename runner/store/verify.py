@@ -18,7 +18,7 @@ from charrun.store.checked import Checked
 from charrun.store.files import file_digest, read_json
 from charrun.store.items import ANSWERS
 from charrun.store.journal import Event, Journal, folders_in, read_journal
-from charrun.store.ledger import LEDGER, LEDGER_LINES
+from charrun.store.ledger import LEDGER, lines_told
 from charrun.store.replay import RUNNING, STOPPED
 from charrun.store.run import JOURNAL, LOCK, SNAPSHOT, SPEC, spec_digest
 from charrun.store.runs import Run, read_run
@@ -54,7 +54,7 @@ def verify_own(run: Run, *, ledger: bool = True) -> Checked:
 
     Args:
         run: The run.
-        ledger: Whether the lines of its ledger too, which tells of damage itself when it is opened.
+        ledger: Whether its ledger too, which tells of damage itself when it is opened.
 
     Raises:
         OSError: A file is there and can't be read.
@@ -80,7 +80,8 @@ def verify_own(run: Run, *, ledger: bool = True) -> Checked:
                 found.add(path, "is damaged", "written anew when the same spec is run; charrun resume refuses it")
         else:
             found.uncovered.append(path)
-    _verify_ledger(book, events, found, ledger, run.status == RUNNING)
+    if ledger:
+        _verify_ledger(book, events, found, run.status == RUNNING)
     if is_sound:
         _compare_snapshots(run, events, found)
     return found
@@ -104,22 +105,22 @@ def _verify_journal(path: Path, found: Checked, is_running: bool) -> list[Event]
     return [event for _, event in sound]
 
 
-def _verify_ledger(path: Path, events: list[Event], found: Checked, each: bool, is_running: bool) -> None:
+def _verify_ledger(path: Path, events: list[Event], found: Checked, is_running: bool) -> None:
     """The ledger's lines, and that there are as many as events tell of."""
-    then = "counted no more; an end without its beginning still counts what was used"
-    if each and path.exists():
-        for _ in found.lines(path, then, written=is_running):
-            pass
-    told = max((event[LEDGER_LINES] for event in events if LEDGER_LINES in event), default=0)
+    told, lost = lines_told(events)
+    then = "what they counted is counted no more: `charrun cost RUN --reconcile` asks the service"
+    if lost:
+        found.add(path, f"had lost {lost:,} lines when the run went on", then)
     if not path.exists():
         if told:
-            found.add(path, "is missing", f"what its {told:,} lines counted is counted no more")
+            found.add(path, f"is missing, with its {told:,} lines", then)
         return
+    for _ in found.lines(path, "counted no more; an end without its beginning still counts", written=is_running):
+        pass
     with path.open("rb") as file:
         lines = sum(line.endswith(b"\n") for line in file)
     if lines < told:
-        lost = "what the missing ones counted is counted no more: `charrun cost RUN --reconcile` asks the service"
-        found.add(path, f"has {lines:,} lines where the journal tells of {told:,}", lost)
+        found.add(path, f"has {lines:,} lines where the journal tells of {told:,}", then)
 
 
 def _compare_snapshots(run: Run, events: list[Event], found: Checked) -> None:
