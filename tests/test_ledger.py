@@ -121,7 +121,7 @@ def test_lines_that_the_journal_tells_of_and_the_ledger_lacks_are_named(smoke: F
     assert again.code == 0 and f"has {len(lines) - 7:,} lines of {len(lines):,}" in again.text, again.text
     assert len(path.read_bytes().splitlines()) > len(lines)  # and still the loss is known
     found = charrun("verify", "--runs-dir", runs)
-    assert f"ledger.jsonl had lost 7 lines when the run went on" in found.text, found.text
+    assert "ledger.jsonl had lost 7 lines when the run went on" in found.text, found.text
     path.unlink()
     assert "ledger.jsonl is missing, with its " in charrun("verify", "--runs-dir", runs).text
 
