@@ -33,7 +33,8 @@ def shown(share: Share | None) -> str:
     """As `119/120 (95.4% to 99.9%)`."""
     if share is None:
         return "-"
-    return f"{share.hits}/{share.n} ({100 * share.low:.1f}% to {100 * share.high:.1f}%)"
+    low, high = (f"{100 * end:.1f}".removesuffix(".0") for end in (share.low, share.high))
+    return f"{share.hits}/{share.n} ({low}% to {high}%)"
 
 
 def rows(group: Group) -> Iterator[str]:
