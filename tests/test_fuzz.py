@@ -31,7 +31,7 @@ def fuzz(tmp_path: Path) -> Iterator[Fuzz]:
 def test_two_thousand_mutated_specs_break_no_rule(fuzz: Fuzz) -> None:
     fuzz.run(0, range(2_000))
     assert not fuzz.finds, fuzz.finds[0][1]
-    assert len(fuzz.outcomes) > 30 and fuzz.outcomes["sound"] > 30
+    assert len(fuzz.outcomes) > 30 and fuzz.outcomes["sound"] > 15
 
 
 @pytest.mark.faults

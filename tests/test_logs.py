@@ -84,6 +84,7 @@ def lines_until(process: subprocess.Popen[str], wanted: str) -> Iterator[str]:
             return
 
 
+@pytest.mark.slow
 def test_a_real_run_is_followed_told_as_running_and_after_kill_9_as_stopped(tmp_path: Path, call: Call) -> None:
     spec = SPECS / "pirate-smoke.yaml"
     start = [sys.executable, "-m", "charrun"]

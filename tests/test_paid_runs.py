@@ -192,6 +192,7 @@ def test_a_killed_run_keeps_its_budget(run: Run, tmp_path: Path, proxy: Proxy) -
     assert after["usd_high"] + after["usd_in_doubt"] <= usd
 
 
+@pytest.mark.slow
 def test_a_budget_of_the_spec_may_change_and_the_run_is_the_same(run: Run, tmp_path: Path) -> None:
     spec = tmp_path / "paid.yaml"
     spec.write_text(SPEC.replace("usd: 1", "usd: 0.0008"))

@@ -43,6 +43,7 @@ def command(service: Running, *words: str | Path, code: int = 0) -> Outcome:
     return outcome
 
 
+@pytest.mark.slow
 def test_a_probe_is_paid_once_kept_and_makes_the_plan_narrow(service: Running, spec: Path, tmp_path: Path) -> None:
     place = ("--runs-dir", tmp_path / "runs")
     before = service.bill()

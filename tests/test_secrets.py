@@ -177,6 +177,7 @@ def test_a_secret_is_hidden_in_everything_that_is_written_or_printed(project: Pa
     assert sorted(folder.name for folder in (runs / "secret").iterdir()) == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_a_key_that_an_error_body_or_a_spec_holds_is_hidden_where_it_is_told(project: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     with echoing() as place:
