@@ -68,6 +68,7 @@ def test_a_machine_in_order_has_no_problem_and_its_engine_answers(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_spec_is_checked_down_to_its_runs_checkpoints(smoke: FinishedRun, tmp_path: Path) -> None:
     shutil.copytree(smoke.runs_dir, tmp_path / "runs", ignore=shutil.ignore_patterns("items.jsonl"))
     gone = json.loads(next((tmp_path / "runs" / "store").glob("dpo-*/checkpoint-*.jsonl")).read_text())["sampler"]

@@ -124,7 +124,7 @@ def contents(results: Sequence[SampleResult]) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_request_gets_the_same_bits_alone_in_a_crowd_in_any_order_and_from_a_warm_cache(
     student: HostedModel, threads: int
 ) -> None:

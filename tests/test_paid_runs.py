@@ -217,6 +217,7 @@ def planned(spec: Path, runs: Path, *args: str, code: int = 0) -> Any:
     return json.loads(told.out) if code == 0 else told
 
 
+@pytest.mark.slow
 def test_the_bill_is_within_what_the_plan_says(whole: Whole, tmp_path: Path) -> None:
     """From stated defaults in a wide range, from earlier answers in a narrow one."""
     spec = tmp_path / "paid.yaml"

@@ -342,6 +342,7 @@ def test_files_of_a_run_are_named_and_rebuilt_or_left_out(
         assert outputs(runs_dir) == before
 
 
+@pytest.mark.slow
 def test_what_only_the_engine_can_give_is_asked_for_again(runs: Path) -> None:
     """A response, a ticket, the artifacts that were made of them, and a checkpoint that a stage still needs."""
     before = outputs(runs)
