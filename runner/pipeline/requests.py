@@ -122,7 +122,10 @@ class Requests:
         self, items: ItemStore, request: _Request, count: int, arrived: Callable[[int], None]
     ) -> None:
         client = request.sampler.client
-        most = client.most if isinstance(client, MeteredEndpoint) else MOST_SEQUENCES
+
+        def missing() -> list[tuple[int, int]]:
+            most = client.most if isinstance(client, MeteredEndpoint) else MOST_SEQUENCES
+            return list(items.missing(request.key, count, most))
 
         async def ask(start: int, n: int) -> None:
             if isinstance(client, MeteredEndpoint):
@@ -130,11 +133,11 @@ class Requests:
             else:
                 arrived(await self._ask(items, request, start, n))
 
-        missing = list(items.missing(request.key, count, most))
-        arrived(count - sum(n for _, n in missing))
-        while missing:  # an endpoint may give fewer answers than it was asked for, and at least one
-            await gather([ask(start, n) for start, n in missing])
-            missing = list(items.missing(request.key, count, most)) if isinstance(client, MeteredEndpoint) else []
+        wanted = missing()
+        arrived(count - sum(n for _, n in wanted))
+        while wanted:  # an endpoint may give fewer answers than it was asked for, and at least one
+            await gather([ask(start, n) for start, n in wanted])
+            wanted = missing() if isinstance(client, MeteredEndpoint) else []
 
     async def score(
         self, sampler: RoleSampler, prompt: Sequence[int], completion: Sequence[int], *, shared: bool
