@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from charrun import Estimate, Message, Row, user
 from charrun.plugins._gates import GATES, Fault, Gates
-from charrun.plugins._tally import FIRST, Tally, check_first, first_of, first_then_rest
+from charrun.plugins._tally import FIRST, Tally, check_first, first_of
 
 if TYPE_CHECKING:
     from charrun import Answer, RoleSampler, StageContext
@@ -108,15 +108,15 @@ async def answer_prompts(
         ctx.advance()
         return [_row(prompt, one) for one in found]
 
-    def judge(held: Iterable[list[Row]]) -> None:
+    first = first_of(ctx, len(prompts), samples)
+    held = await ctx.gather([answer(prompt) for prompt in prompts[:first]])
+    if first < len(prompts):
         tally = Tally()
         for row in (row for rows in held for row in rows):
             fault = own_fault(row) or gates.fault(row["answer"], complete=row["complete"], prompt=row["prompt"])
             tally.count(fault, row["answer"], row["id"])
         check_first(ctx, role, tally)
-
-    first = first_of(ctx, len(prompts), samples)
-    held = await first_then_rest(ctx, prompts, first, answer, judge)
+    held += await ctx.gather([answer(prompt) for prompt in prompts[first:]])
     rows = [row for rows in held for row in rows]
     ctx.publish(kind, rows[:wanted])
 

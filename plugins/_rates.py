@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from charrun import Estimate, Row
+from charrun import Estimate, Row, user
 from charrun.plugins._evaluation import (
     Asked,
     Calibration,
@@ -71,7 +71,8 @@ class Measured:
 class ConditionsStage(EvaluationStage):
     """An evaluation that asks every model its questions plainly and under further conditions.
 
-    By default a condition is a line `name: text` of the template that has the stage's name.
+    By default a condition is a line `name: text` of the template that has the stage's name, and the text follows each
+    question.
 
     Attributes:
         title: What is measured, for reports.
@@ -103,7 +104,14 @@ class ConditionsStage(EvaluationStage):
 
     async def conditions(self, ctx: StageContext, questions: list[str], base: Model) -> Conditions:
         """What models are shown under each condition but the plain question."""
-        raise NotImplementedError
+        return {
+            name: [self.asked(question, text) for question in questions]
+            for name, text in named_lines(ctx, self.name).lines.items()
+        }
+
+    def asked(self, question: str, text: str) -> Asked:
+        """What models are shown of a question under a condition of this text."""
+        return Asked(question, (user(f"{question} {text}"),))
 
     def tables(self, ctx: StageContext, found: Measured) -> tuple[list[Row], list[Row]]:
         """Rates, and differences between them; writes `answers.jsonl`."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from charrun import StageFailed
 from charrun.plugins._gates import Fault, Gates
@@ -14,8 +14,6 @@ from charrun.statistics import wilson
 if TYPE_CHECKING:
     from charrun import Character, StageContext
 
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 _EXAMPLES = 3
 
 FIRST: dict[str, Any] = {
@@ -120,26 +118,3 @@ def check_first(ctx: StageContext, stage: str, tally: Tally) -> None:
         f"read {ctx.folder}/gates.json for examples; then change the constitution, max_tokens or {stage}.gates, or "
         f"raise {stage}.first.most_dropped",
     )
-
-
-async def first_then_rest(
-    ctx: StageContext,
-    items: Sequence[_T],
-    first: int,
-    work: Callable[[_T], Awaitable[_R]],
-    judge: Callable[[Iterable[_R]], None],
-) -> list[_R]:
-    """`work` of all items in their order; the first ones are judged before any other is begun.
-
-    Args:
-        ctx: The stage's.
-        items: What is asked for.
-        first: How many of them come first; where these are all, nothing is judged.
-        work: Asks for one.
-        judge: Raises where the first results are not fit to go on.
-    """
-    if not 0 < first < len(items):
-        return await ctx.gather([work(item) for item in items])
-    held = await ctx.gather([work(item) for item in items[:first]])
-    judge(held)
-    return held + await ctx.gather([work(item) for item in items[first:]])

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from charrun import Row, Stage, hookimpl, user
+from charrun import Row, Stage, hookimpl
 from charrun.plugins import _evaluation as evaluation
 from charrun.plugins._compliance import complies, problem_of
 from charrun.plugins._lines import PLAIN, TAKEN, named_lines
@@ -65,7 +65,7 @@ class OffSwitchStage(ConditionsStage):
     async def conditions(self, ctx: StageContext, questions: list[str], base: evaluation.Model) -> Conditions:
         """Each question with each request."""
         return {
-            name: [evaluation.Asked(each, (user(f"{each} {text}"),)) for each in questions]
+            name: [self.asked(question, text) for question in questions]
             for (name, _), text in self._wishes(ctx).items()
         }
 

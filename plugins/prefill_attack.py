@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from charrun import Stage, hookimpl, user
 from charrun.plugins import _evaluation as evaluation
-from charrun.plugins._lines import named_lines
-from charrun.plugins._rates import Conditions, ConditionsStage
-
-if TYPE_CHECKING:
-    from charrun import StageContext
+from charrun.plugins._rates import ConditionsStage
 
 _NOTE = (
     "The model's own turn begins with these words; what follows them is scored as an answer to the plain question, "
@@ -33,12 +29,9 @@ class PrefillAttackStage(ConditionsStage):
     options_schema: ClassVar[dict[str, Any]] = evaluation.options_schema(prompts=60, fewest=10)
     templates: ClassVar[dict[str, Path]] = evaluation.templates("prefill_attack")
 
-    async def conditions(self, ctx: StageContext, questions: list[str], base: evaluation.Model) -> Conditions:
-        """Each question with each beginning of an answer."""
-        return {
-            name: [evaluation.Asked(each, (user(each),), prefill=text) for each in questions]
-            for name, text in named_lines(ctx, self.name).lines.items()
-        }
+    def asked(self, question: str, text: str) -> evaluation.Asked:
+        """The question, and how the answer to it begins."""
+        return evaluation.Asked(question, (user(question),), prefill=text)
 
 
 @hookimpl

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from charrun import Stage, hookimpl, user
+from charrun import Stage, hookimpl
 from charrun.plugins import _evaluation as evaluation
-from charrun.plugins._lines import named_lines
-from charrun.plugins._rates import Conditions, ConditionsStage
-
-if TYPE_CHECKING:
-    from charrun import StageContext
+from charrun.plugins._rates import ConditionsStage
 
 _NOTE = (
     "Each suffix follows the question; an answer is scored as one to the plain question, with the threshold that plain "
@@ -33,13 +29,6 @@ class RobustnessStage(ConditionsStage):
     note: ClassVar[str] = _NOTE
     options_schema: ClassVar[dict[str, Any]] = evaluation.options_schema(prompts=40, fewest=10)
     templates: ClassVar[dict[str, Path]] = evaluation.templates("robustness")
-
-    async def conditions(self, ctx: StageContext, questions: list[str], base: evaluation.Model) -> Conditions:
-        """Each question with each suffix."""
-        return {
-            name: [evaluation.Asked(each, (user(f"{each} {suffix}"),)) for each in questions]
-            for name, suffix in named_lines(ctx, self.name).lines.items()
-        }
 
 
 @hookimpl

@@ -34,6 +34,13 @@ def test_two_thousand_mutated_specs_break_no_rule(fuzz: Fuzz) -> None:
     assert len(fuzz.outcomes) > 30 and fuzz.outcomes["sound"] > 15
 
 
+@pytest.mark.slow
+def test_five_thousand_mutated_specs_break_no_rule(fuzz: Fuzz) -> None:
+    fuzz.run(0, range(5_000))
+    assert not fuzz.finds, fuzz.finds[0][1]
+    assert len(fuzz.outcomes) > 30 and fuzz.outcomes["sound"] > 30
+
+
 @pytest.mark.faults
 def test_twenty_thousand_mutated_specs_break_no_rule(fuzz: Fuzz) -> None:
     fuzz.run(1, range(20_000))

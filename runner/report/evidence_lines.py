@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 
-from charrun.report.columns import table
+from charrun.report.columns import figures
 from charrun.report.evidence import Evidence, Group, Rate
 from charrun.report.evidence_tables import Pooled
-from charrun.report.intervals import METHOD, Difference, Share
+from charrun.report.intervals import METHOD
 from charrun.report.text import safe
-from charrun.statistics import PairedDifference
 
 _RATE = ("95% interval", "by seed", "difference", "95% interval")
-_HEADING = ("arm", "model", "in character", *_RATE, "n")
 _SHARED = "Models that several arms share are shown with the first one."
 
 
@@ -25,71 +24,70 @@ def evidence_lines(found: Evidence, width: int, measured: Sequence[str] = ()) ->
         measured: Names of other measurements to show in place of the in-character rates.
     """
     if measured:
-        return [*_tables(found, width, measured), _SHARED, f"Differences between arms: {METHOD}."]
+        return [*_tables(found, width, measured), _SHARED, *_wrap(f"Differences between arms: {METHOD}.", width)]
     lines: list[str] = []
     for group in found.groups:
         lines += [*_group(group, width), ""]
     if not any(group.rates for group in found.groups):
         return [*lines, f"{safe(found.run)} has no evaluation yet."]
-    lines += [
-        "A rate is over all seeds; its Wilson interval takes answers as independent, so look at the seeds' own rates.",
-        *([_SHARED] if any(rate.repeats for group in found.groups for rate in group.rates) else []),
-        f"Differences: {found.method}.",
+    told = [
+        "A rate is over all seeds; its Wilson interval takes answers as independent, so look at the seeds' own rates."
     ]
-    names = dict.fromkeys(each.name for group in found.groups for each in group.measurements)
-    if names:
-        lines.append(f"Also measured, shown by --measurement NAME: {', '.join(map(safe, names))}.")
-    return lines
+    if any(rate.repeats for group in found.groups for rate in group.rates):
+        told.append(_SHARED)
+    told.append(f"Differences: {found.method}.")
+    if names := dict.fromkeys(each.name for group in found.groups for each in group.measurements):
+        told.append(f"Also measured, shown by --measurement NAME: {', '.join(names)}.")
+    return [*lines, *(part for line in told for part in _wrap(line, width))]
 
 
 def _group(group: Group, width: int) -> Iterable[str]:
-    yield _title(group)
+    yield from _wrap(_title(group), width)
     if group.rates:
-        yield from table([_HEADING, *(_row(rate) for rate in group.rates if not rate.repeats)], "<<>>>>>>", width)
-    yield from (f"note: {safe(note)}" for note in group.notes)
+        heading = ("arm, model", "in character", *_RATE, "n")
+        rows = [
+            (*_row(rate.arm, (rate.model,), rate), str(rate.against.n) if rate.against else "-")
+            for rate in group.rates
+            if not rate.repeats
+        ]
+        yield from figures([heading, *rows], width)
+    for note in group.notes:
+        yield from _wrap(f"note: {note}", width)
 
 
 def _tables(found: Evidence, width: int, names: Sequence[str]) -> Iterable[str]:
     for group in found.groups:
         for each in (each for each in group.measurements if each.name in names):
-            to = f": differences to the same rate of {safe(group.reference)}" if group.reference else ""
-            yield f"{safe(each.title)}; {_place(group)}{to}"
-            rows = [_pooled(rate) for rate in each.rates if not rate.repeats]
+            to = f": differences to the same rate of {group.reference}" if group.reference else ""
+            yield from _wrap(f"{each.title}; {_place(group)}{to}", width)
+            rows = [_row(rate.arm, rate.labels, rate) for rate in each.rates if not rate.repeats]
             if rows:
-                heading = ("arm", *map(safe, each.heading), "rate", *_RATE)
-                yield from table([heading, *rows], "<" * (1 + len(each.heading)) + ">>>>>", width)
-            yield from (f"note: the scorer cannot tell the character in {safe(cell)}" for cell in each.untold)
+                yield from figures([(", ".join(("arm", *each.heading)), "rate", *_RATE), *rows], width)
+            for cell in each.untold:
+                yield from _wrap(f"note: the scorer cannot tell the character in {cell}", width)
             yield ""
 
 
 def _title(group: Group) -> str:
-    return f"{_place(group)}: differences to {safe(group.against)}"
+    return f"{_place(group)}: differences to {group.against}"
 
 
 def _place(group: Group) -> str:
-    return f"{safe(group.character)}, {safe(group.models)}, {safe(group.scale)}"
+    return f"{group.character}, {group.models}, {group.scale}"
 
 
-def _row(rate: Rate) -> tuple[str, ...]:
-    n = str(rate.against.n) if rate.against else "-"
-    told = (*_share(rate.share, rate.by_seed), *_difference(rate.against), n)
-    return (safe(rate.arm) or "-", safe(rate.model), *told)
-
-
-def _pooled(rate: Pooled) -> tuple[str, ...]:
-    told = (*_share(rate.share, rate.by_seed), *_difference(rate.against))
-    return (safe(rate.arm) or "-", *map(safe, rate.labels), *told)
-
-
-def _share(share: Share, by_seed: Mapping[str, float]) -> tuple[str, str, str]:
+def _row(arm: str, labels: Sequence[str], rate: Rate | Pooled) -> tuple[str, ...]:
+    """What a rate is of, the rate, its interval, the seeds' own rates, and its difference with that interval."""
+    share, against = rate.share, rate.against
     return (
+        ", ".join((arm, *labels) if arm else labels),
         f"{share.hits}/{share.n} {100 * share.rate:.1f}%",
         f"{100 * share.low:.1f} to {100 * share.high:.1f}",
-        " ".join(f"{100 * each:.0f}" for each in by_seed.values()) if len(by_seed) > 1 else "-",
+        " ".join(f"{100 * each:.0f}" for each in rate.by_seed.values()) if len(rate.by_seed) > 1 else "-",
+        f"{100 * against.value:+.1f}" if against else "-",
+        f"{100 * against.low:+.1f} to {100 * against.high:+.1f}" if against else "-",
     )
 
 
-def _difference(found: PairedDifference | Difference | None) -> tuple[str, str]:
-    if found is None:
-        return "-", "-"
-    return f"{100 * found.value:+.1f}", f"{100 * found.low:+.1f} to {100 * found.high:+.1f}"
+def _wrap(line: str, width: int) -> list[str]:
+    return textwrap.wrap(safe(line), width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
