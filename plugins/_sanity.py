@@ -8,17 +8,17 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Sequence
+from itertools import islice
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from charrun import Row, TrainedRow
 from charrun.plugins._monitor import Verdict
 from charrun.plugins._scoring import LogRatio
-from charrun.plugins._training import forward_logprobs
 from charrun.statistics import auc, wilson
 
 if TYPE_CHECKING:
-    from charrun import Adapter, StageContext
+    from charrun import StageContext
 
 CONTROL_ROWS = 16
 _FEWEST_ROWS = 10
@@ -125,30 +125,40 @@ def scored_verdict(chosen: Sequence[float], rejected: Sequence[float]) -> Verdic
     return None
 
 
-async def text_gaps(
-    ctx: StageContext, adapter: Adapter, rows: Sequence[TrainedRow], logprobs: Sequence[Sequence[float]]
+Controls = list[tuple[int, TrainedRow, TrainedRow]]
+"""The index of a row, its tokens in another order, and the row that ends half-way."""
+
+
+def text_controls(rng: Random, rows: Sequence[TrainedRow]) -> Controls:
+    """Controls of the first `CONTROL_ROWS` rows that are long enough; none where they are too few to be judged by."""
+    made = ((index, order_control(row, rng), end_control(row)) for index, row in enumerate(rows))
+    whole = list(islice(((index, order, end) for index, order, end in made if order and end), CONTROL_ROWS))
+    return whole if len(whole) >= _FEWEST_ROWS else []
+
+
+def control_rows(controls: Controls) -> list[TrainedRow]:
+    """All of them, for one forward pass."""
+    return [control for _, order, end in controls for control in (order, end)]
+
+
+def text_gaps(
+    rows: Sequence[TrainedRow],
+    logprobs: Sequence[Sequence[float]],
+    controls: Controls,
+    found: Sequence[Sequence[float]],
 ) -> list[tuple[float, float]]:
-    """How far rows beat their controls, for `text_verdict`; one forward pass of the adapter as it is.
+    """How far rows beat their controls, for `text_verdict`.
 
     Args:
-        ctx: The stage's context.
-        adapter: Whose log-probs.
-        rows: The rows; the first `CONTROL_ROWS` that are long enough count.
+        rows: The rows that the controls were made of.
         logprobs: Of each row's trained tokens, in nats.
+        controls: As `text_controls` gives them.
+        found: Of each of `control_rows`' trained tokens, by the same weights.
     """
-    rng = ctx.rng("text control")
-    made = [
-        (row, values, order_control(row, rng), end_control(row)) for row, values in zip(rows, logprobs, strict=True)
-    ]
-    whole = [(row, values, order, end) for row, values, order, end in made if order and end][:CONTROL_ROWS]
-    if len(whole) < _FEWEST_ROWS:
-        return []
-    controls: list[Any] = [control for _, _, order, end in whole for control in (order, end)]
-    found = await forward_logprobs(ctx, adapter, controls)
     gaps = []
-    for (row, values, _, _), order, end in zip(whole, found[::2], found[1::2], strict=True):
-        start, last = last_turn(row)
-        n = last - start
+    for (index, _, _), order, end in zip(controls, found[::2], found[1::2], strict=True):
+        start, last = last_turn(rows[index])
+        n, values = last - start, logprobs[index]
         text = sum(values[-n - 1 : -1]) / n - sum(order[-n - 1 : -1]) / n
         gaps.append((text, values[-1] - end[-1]))
     return gaps

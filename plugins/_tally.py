@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,14 @@ class Tally:
     def lost(self) -> int:
         """How many were dropped."""
         return self.dropped.total()
+
+    def to_get(self, n: int) -> int:
+        """How many more to ask for, so that most likely n of them pass: what was dropped is dropped again as often.
+
+        One standard deviation is added: a text too many costs less than the wait for a further round.
+        """
+        share = min(0.9, self.lost / max(1, self.judged))
+        return math.ceil((n + math.sqrt(n * share * (1 - share))) / (1 - share))
 
     def listed(self) -> str:
         """Counts by reason, the commonest first."""

@@ -189,6 +189,8 @@ async def forward_logprobs(ctx: StageContext, adapter: Adapter, rows: Sequence[T
     """Log-probs of each row's trained tokens under the adapter as it is, in nats; one forward pass, no gradient."""
     from charrun import explained
 
+    if not rows:
+        return []
     with explained():
         data = [row.datum() for row in rows]
         passed: types.ForwardBackwardOutput = await ctx.afford(lambda: adapter.client.forward(data, "cross_entropy"))
@@ -199,29 +201,28 @@ async def forward_logprobs(ctx: StageContext, adapter: Adapter, rows: Sequence[T
     ]
 
 
-async def check_sampler(
-    ctx: StageContext, sampler: RoleSampler, rows: Sequence[TrainedRow], logprobs: Sequence[Sequence[float]]
-) -> None:
+async def sampler_logprobs(ctx: StageContext, sampler: RoleSampler, rows: Sequence[TrainedRow]) -> list[list[float]]:
+    """Log-probs of each row's trained tokens by a sampler, in nats; infinite where it gives none."""
+    from tinker import types
+
+    from charrun import explained
+
+    async def score(row: TrainedRow) -> list[float]:
+        prompt = types.ModelInput.from_ints(list(row.tokens))
+        found: list[float | None] = await ctx.afford(lambda: sampler.client.compute_logprobs(prompt))
+        return [v if v is not None else float("inf") for v, on in zip(found, row.trained, strict=True) if on]
+
+    with explained():
+        return await ctx.gather(score(row) for row in rows)
+
+
+def check_sampler(ctx: StageContext, sampled: Sequence[Sequence[float]], trained: Sequence[Sequence[float]]) -> None:
     """The sampler's log-probs of the same tokens agree with the trainer's: one rendering, one set of weights.
 
     Raises:
         StageFailed: They differ by more than rounding (exact engine) or than 0.2 nats in the mean (hosted).
     """
-    from tinker import types
-
-    from charrun import explained
-
-    gaps: list[float] = []
-
-    async def score(row: TrainedRow) -> list[float | None]:
-        prompt = types.ModelInput.from_ints(list(row.tokens))
-        return await ctx.afford(lambda: sampler.client.compute_logprobs(prompt))
-
-    with explained():
-        found = await ctx.gather(score(row) for row in rows)
-    for row, whole, expected in zip(rows, found, logprobs, strict=True):
-        values = [v for v, on in zip(whole, row.trained, strict=True) if on]
-        gaps += [abs((v if v is not None else float("inf")) - e) for v, e in zip(values, expected, strict=True)]
+    gaps = [abs(s - t) for ss, ts in zip(sampled, trained, strict=True) for s, t in zip(ss, ts, strict=True)]
     advice = "sampler and trainer disagree about the same tokens: no step was submitted"
     if ctx.exact:
         ctx.check("largest sampler-trainer log-prob gap", max(gaps), _SAMPLER_EXACT, advice)

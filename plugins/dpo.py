@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from charrun import Estimate, Row, Stage, TrainedRow, assistant, hookimpl, user
 from charrun.plugins import _curve, _monitor
 from charrun.plugins._dpo_loss import DpoLoss
-from charrun.plugins._sanity import clear_gaps, direction_verdict, scored, scored_verdict, text_gaps, text_verdict
+from charrun.plugins._sanity import (
+    clear_gaps,
+    control_rows,
+    direction_verdict,
+    scored,
+    scored_verdict,
+    text_controls,
+    text_gaps,
+    text_verdict,
+)
 from charrun.plugins._schedule import learning_rates
 from charrun.plugins._training import (
     COMMON_OPTIONS,
@@ -23,6 +32,7 @@ from charrun.plugins._training import (
     forward_logprobs,
     judged,
     mean,
+    sampler_logprobs,
     say,
     scale_warnings,
     sizes_of,
@@ -39,6 +49,7 @@ _FEWEST_STEPS = 10
 """A training of fewer steps costs less than a look at its behaviour."""
 _SOME_PAIRS = 32
 """Among these the text checks find answers that are long enough."""
+_SIDES = ("the chosen answers", "the rejected answers")
 
 
 class DpoStage(Stage):
@@ -133,8 +144,7 @@ class DpoStage(Stage):
         reference = await ctx.reference(adapter, rows)
         ctx.advance(adapter.next_step)
         if adapter.next_step == 0:
-            await self._check_step_zero(ctx, adapter, batches[0], reference)
-            await self._check_pairs(ctx, adapter, pairs, rows, reference, len(batches))
+            await self._check_step_zero(ctx, adapter, pairs, rows, reference, len(batches))
 
         def on_step(step: int, metrics: dict[str, float]) -> None:
             ctx.step_done(step, len(batches), told(metrics))
@@ -201,7 +211,7 @@ class DpoStage(Stage):
             values=[reference.values(row) for row in rows] if kl else (),
         )
 
-    async def _check_pairs(
+    async def _check_step_zero(
         self,
         ctx: StageContext,
         adapter: Adapter,
@@ -210,54 +220,61 @@ class DpoStage(Stage):
         reference: Reference,
         steps: int,
     ) -> None:
-        """The answers are text that ends where it ends, and the chosen ones are the chosen ones.
+        """Policy and reference are the same model and rendering, and the pairs are what DPO learns from.
+
+        The first batch's loss is ln 2 and its margins 0, the sampler agrees, the answers are text that ends where it
+        ends, and the chosen ones are the chosen ones. All that is asked for is asked at once.
 
         Raises:
             StageFailed: They are not; no optimiser step was submitted.
         """
         watch = ctx.options["monitor"]
-        if watch["text"]:
-            for side, name in enumerate(("the chosen answers", "the rejected answers")):
-                some = rows[side : 2 * _SOME_PAIRS : 2]
-                gaps = await text_gaps(ctx, adapter, some, [reference.values(row) for row in some])
-                say(ctx, text_verdict(gaps, name), 0, steps)
+        batch = rows[: 2 * ctx.options["batch_size"]]
+        sides = {name: rows[side : 2 * _SOME_PAIRS : 2] for side, name in enumerate(_SIDES)} if watch["text"] else {}
+        controls = {name: text_controls(ctx.rng("text control"), some) for name, some in sides.items()}
+        policy, sampled, *found = await ctx.gather(
+            [
+                forward_logprobs(ctx, adapter, batch),
+                sampler_logprobs(ctx, await ctx.sampler("student"), batch),
+                *(forward_logprobs(ctx, adapter, control_rows(each)) for each in controls.values()),
+            ]
+        )
+        check_sampler(ctx, sampled, policy)
+        _check_policy(ctx, policy, batch, reference)
+        for (name, some), each in zip(sides.items(), found, strict=True):
+            gaps = text_gaps(some, [reference.values(row) for row in some], controls[name], each)
+            say(ctx, text_verdict(gaps, name), 0, steps)
         if watch["direction"]:
             say(ctx, direction_verdict(likelihood_gaps(rows, reference)), 0, steps)
         if watch["scored_pairs"]:
             chosen, rejected = await scored(ctx, pairs[: watch["scored_pairs"]])
             say(ctx, scored_verdict(chosen, rejected), 0, steps)
 
-    async def _check_step_zero(
-        self,
-        ctx: StageContext,
-        adapter: Adapter,
-        batch: Sequence[tuple[TrainedRow, TrainedRow]],
-        reference: Reference,
-    ) -> None:
-        """Policy and reference are the same model and rendering: loss ln 2, margins 0, sampler agrees.
 
-        Raises:
-            StageFailed: They are not; no optimiser step was submitted.
-        """
-        import torch
+def _check_policy(
+    ctx: StageContext, policy: Sequence[Sequence[float]], rows: Sequence[TrainedRow], reference: Reference
+) -> None:
+    """The policy's log-probs of a batch are the stored reference's: loss ln 2, margins 0.
 
-        rows = [row for pair in batch for row in pair]
-        policy = await forward_logprobs(ctx, adapter, rows)
-        await check_sampler(ctx, await ctx.sampler("student"), rows, policy)
-        stored = [reference.values(row) for row in rows]
-        gaps = [abs(p - r) for ps, rs in zip(policy, stored, strict=True) for p, r in zip(ps, rs, strict=True)]
-        advice = "policy and reference differ before the first step: no step was submitted"
-        if ctx.exact:
-            ctx.check("largest policy-reference log-prob gap", max(gaps), _REFERENCE_EXACT, advice)
-        else:
-            ctx.check("mean policy-reference log-prob gap", mean(gaps), _REFERENCE_HOSTED, advice)
-        loss = DpoLoss(ctx.options["beta"], 0.0, [reference.sum(row) for row in rows])
-        vanilla, metrics = loss.of([torch.tensor(values) for values in policy])
-        slack = _LN2_EXACT if ctx.exact else _LN2_HOSTED
-        ctx.check("DPO loss at step 0 minus ln 2", float(vanilla) - math.log(2), slack, advice)
-        longest = max(len(values) for values in stored)
-        margin = _MARGIN_EXACT if ctx.exact else _REFERENCE_HOSTED * longest
-        ctx.check("mean margin at step 0", metrics["margin:mean"], margin, advice)
+    Raises:
+        StageFailed: They are not.
+    """
+    import torch
+
+    stored = [reference.values(row) for row in rows]
+    gaps = [abs(p - r) for ps, rs in zip(policy, stored, strict=True) for p, r in zip(ps, rs, strict=True)]
+    advice = "policy and reference differ before the first step: no step was submitted"
+    if ctx.exact:
+        ctx.check("largest policy-reference log-prob gap", max(gaps), _REFERENCE_EXACT, advice)
+    else:
+        ctx.check("mean policy-reference log-prob gap", mean(gaps), _REFERENCE_HOSTED, advice)
+    loss = DpoLoss(ctx.options["beta"], 0.0, [reference.sum(row) for row in rows])
+    vanilla, metrics = loss.of([torch.tensor(values) for values in policy])
+    slack = _LN2_EXACT if ctx.exact else _LN2_HOSTED
+    ctx.check("DPO loss at step 0 minus ln 2", float(vanilla) - math.log(2), slack, advice)
+    longest = max(len(values) for values in stored)
+    margin = _MARGIN_EXACT if ctx.exact else _REFERENCE_HOSTED * longest
+    ctx.check("mean margin at step 0", metrics["margin:mean"], margin, advice)
 
 
 @dataclass(frozen=True)

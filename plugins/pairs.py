@@ -78,8 +78,8 @@ class PairsStage(Stage):
                 break
             missing = wanted - len(pairs)
             ctx.log(f"{missing} more needed: the gates dropped {dropped.listed()}")
-            chosen = await ctx.extend("chosen", missing)
-            rejected = await ctx.extend("rejected", missing)
+            more = dropped.to_get(missing)
+            chosen, rejected = await ctx.gather([ctx.extend("chosen", more), ctx.extend("rejected", more)])
         else:
             raise StageFailed(f"{_ROUNDS} rounds of top-ups did not give {wanted} pairs: {dropped.listed()}")
         ctx.write("gates.json", {"pairs": wanted, "answers": len(chosen), **dropped.report()})

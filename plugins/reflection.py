@@ -96,7 +96,7 @@ class ReflectionStage(Stage):
                     tallies[kind] = own
                     ctx.advance(share - asked)
                     return sound
-                asked += share - len(sound)
+                asked += own.to_get(share - len(sound))
             raise StageFailed(
                 f"reflection kind {kind + 1} gave {len(sound)} sound texts of {asked}, {share} were wanted",
                 f"read {ctx.folder}/items.jsonl; often the answers are cut: raise reflection.max_tokens",

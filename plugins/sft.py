@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from charrun import Estimate, Message, Row, Stage, StageFailed, TrainedRow, assistant, hookimpl, user
 from charrun.plugins import _curve, _monitor
-from charrun.plugins._sanity import text_gaps, text_verdict
+from charrun.plugins._sanity import control_rows, text_controls, text_gaps, text_verdict
 from charrun.plugins._schedule import learning_rates
 from charrun.plugins._training import (
     COMMON_OPTIONS,
@@ -20,6 +20,7 @@ from charrun.plugins._training import (
     checkpoint_note,
     forward_logprobs,
     judged,
+    sampler_logprobs,
     say,
     sizes_of,
 )
@@ -160,11 +161,17 @@ class SftStage(Stage):
         Raises:
             StageFailed: It does not or is not; no optimiser step was submitted.
         """
-        logprobs = await forward_logprobs(ctx, adapter, rows)
-        await check_sampler(ctx, await ctx.sampler("student", origin), rows, logprobs)
-        if ctx.options["monitor"]["text"]:
-            gaps = await text_gaps(ctx, adapter, rows, logprobs)
-            say(ctx, text_verdict(gaps, "the turns that are trained"), 0, steps)
+        controls = text_controls(ctx.rng("text control"), rows) if ctx.options["monitor"]["text"] else []
+        logprobs, sampled, found = await ctx.gather(
+            [
+                forward_logprobs(ctx, adapter, rows),
+                sampler_logprobs(ctx, await ctx.sampler("student", origin), rows),
+                forward_logprobs(ctx, adapter, control_rows(controls)),
+            ]
+        )
+        check_sampler(ctx, sampled, logprobs)
+        gaps = text_gaps(rows, logprobs, controls, found)
+        say(ctx, text_verdict(gaps, "the turns that are trained"), 0, steps)
 
     def _short_enough(
         self, ctx: StageContext, conversations: list[list[Message]], sizes: list[list[tuple[int, int]]]

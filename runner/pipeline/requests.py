@@ -162,7 +162,7 @@ class Requests:
         from tinker import types
 
         shared, since = self._run.cell.shared, time.monotonic()
-        async with shared.slots.of(1):
+        async with shared.slots.of(1, self._run.work.name):
             shared.go_on()
             with explained():
                 whole = types.ModelInput.from_ints(tokens)
@@ -203,7 +203,7 @@ class Requests:
 
         seed = request.seed if request.seed is not None else seed_from(request.key, start)
         shared, since = self._run.cell.shared, time.monotonic()
-        async with shared.slots.of(n):
+        async with shared.slots.of(n, self._run.work.name):
             shared.go_on()
             with explained():
                 response = await _samples(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,7 +16,10 @@ _STILL_SECONDS = 30.0
 
 
 class Slots:
-    """Lets requests pass in their order, as many as fit.
+    """Lets requests pass, as many as fit: those of a stage in their order, and the stage's first that has the least.
+
+    So a stage whose requests wait for each other's answers, as a conversation's do, moves on beside one that has asked
+    for everything at once, and they end together.
 
     The SDK sends a request again, a second later at the soonest, that the engine has turned away (429), and holds back
     all others meanwhile. So a limit above the engine's own costs more than one below it: after a refusal it is lowered
@@ -30,28 +33,29 @@ class Slots:
     def __init__(self) -> None:
         self.limit = float(FIRST)
         self.taken = 0
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._waiting: dict[str, deque[tuple[int, asyncio.Future[None]]]] = {}
+        self._held: Counter[str] = Counter()
         self._refusals: dict[int, float] = {}
         self._still_until = 0.0
 
     @asynccontextmanager
-    async def of(self, sequences: int) -> AsyncIterator[None]:
-        """Room for a request of so many sequences, as soon as those before it have theirs."""
+    async def of(self, sequences: int, stage: str = "") -> AsyncIterator[None]:
+        """Room for a stage's request of so many sequences, as soon as it is its turn."""
         if self._waiting or not self._fits(sequences):
             place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append((sequences, place))
+            self._waiting.setdefault(stage, deque()).append((sequences, place))
             try:
                 await place
             except asyncio.CancelledError:
                 if place.done() and not place.cancelled():
-                    self._give(sequences)  # it had been let in
+                    self._give(sequences, stage)  # it had been let in
                 raise
         else:
-            self.taken += sequences
+            self._take(sequences, stage)
         try:
             yield
         finally:
-            self._give(sequences)
+            self._give(sequences, stage)
 
     def answered(self, client: Any, sequences: int) -> None:
         """A request was answered; the SDK's client tells whether the engine has turned others away meanwhile."""
@@ -66,10 +70,20 @@ class Slots:
     def _fits(self, sequences: int) -> bool:
         return not self.taken or self.taken + sequences <= self.limit
 
-    def _give(self, sequences: int) -> None:
-        self.taken -= sequences
-        while self._waiting and (self._waiting[0][1].done() or self._fits(self._waiting[0][0])):
-            number, place = self._waiting.popleft()
+    def _take(self, sequences: int, stage: str) -> None:
+        self.taken += sequences
+        self._held[stage] += sequences
+
+    def _give(self, sequences: int, stage: str) -> None:
+        self._take(-sequences, stage)
+        while self._waiting:
+            next_one = min(self._waiting, key=self._held.__getitem__)
+            number, place = self._waiting[next_one][0]
             if not place.done():
-                self.taken += number
+                if not self._fits(number):
+                    return
+                self._take(number, next_one)
                 place.set_result(None)
+            self._waiting[next_one].popleft()
+            if not self._waiting[next_one]:
+                del self._waiting[next_one]

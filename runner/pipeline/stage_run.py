@@ -107,19 +107,19 @@ class StageRun:
 
     # -- outputs --------------------------------------------------------------------------------------------------
 
-    async def ensure(self, more: int = 0) -> Outputs:
-        """The stage's outputs, from the store or made now; with `more`, that many rows more than before."""
+    async def ensure(self, extra: int = 0) -> Outputs:
+        """The stage's outputs, from the store or made now, with at least so many rows beyond the scale's number."""
         async with self._lock:
-            if more:
-                self.extra += more
+            if extra > self.extra:
+                self.extra = extra
                 self._outputs = None
             if self._outputs is None:
                 self._outputs = await self._make()
             return self._outputs
 
-    async def rows(self, kind: str, more: int = 0) -> list[Row]:
+    async def rows(self, kind: str, extra: int = 0) -> list[Row]:
         """Rows of a kind, read now; of checkpoints only such that the engine still holds."""
-        outputs = await self.ensure(more)
+        outputs = await self.ensure(extra)
         rows = outputs[kind].read()
         if kind == CHECKPOINT and (lost := await self._lost_of(rows)):
             self.cell.shared.message(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Coroutine, Iterable, Iterator
+from itertools import chain, islice
 from typing import TypeVar
 
 from charrun.errors import Interrupted
@@ -23,8 +24,8 @@ async def gather(work: Iterable[Awaitable[_T]], most: int = MOST) -> list[_T]:
     results: dict[int, _T] = {}
     stopped: list[Interrupted] = []
 
-    async def worker() -> None:
-        for index, one in items:
+    async def worker(first: tuple[int, Awaitable[_T]]) -> None:
+        for index, one in chain([first], items):
             try:
                 if stopped:
                     _forget(one)
@@ -33,15 +34,15 @@ async def gather(work: Iterable[Awaitable[_T]], most: int = MOST) -> list[_T]:
             except Interrupted as error:
                 stopped.append(error)
 
-    workers = min(most, len(work)) if isinstance(work, list | tuple) else most
-    tasks = [asyncio.ensure_future(worker()) for _ in range(workers)]
+    begun = list(islice(items, most))
+    tasks = [asyncio.ensure_future(worker(first)) for first in begun]
     try:
         await asyncio.gather(*tasks)
     except BaseException:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        _forget_all(one for _, one in items)
+        _forget_all(one for _, one in chain(begun, items))  # a task may have ended before it awaited its first
         raise
     if stopped:
         raise stopped[0]

@@ -23,6 +23,7 @@ class Told:
 
     def __init__(self, run: StageRun) -> None:
         self._run = run
+        self._seen: dict[StageRun, int] = {}
 
     # -- what the spec says ---------------------------------------------------------------------------------------
 
@@ -141,7 +142,10 @@ class Told:
 
     async def rows(self, kind: str) -> list[Row]:
         """Rows of the nearest earlier producer of a kind (or of the one that `needs` names)."""
-        return await self._producer(kind).rows(kind)
+        producer = self._producer(kind)
+        rows = await producer.rows(kind)
+        self._seen[producer] = producer.extra
+        return rows
 
     async def every(self, kind: str) -> list[list[Row]]:
         """Rows of a kind from each earlier producer, in stage order; empty where there is none."""
@@ -158,12 +162,16 @@ class Told:
         return bool(self._run.producers(kind))
 
     async def extend(self, kind: str, n: int) -> list[Row]:
-        """Ask the producer of a kind for n more rows; returns all of its rows.
+        """Ask the producer of a kind for n more rows than this stage has been given; returns all of its rows.
+
+        Two stages that lack the same rows at once, as two that answer the same prompts, get the same ones.
 
         Raises:
             StageFailed: The producer cannot make more.
         """
-        return await self._producer(kind).rows(kind, more=n)
+        producer = self._producer(kind)
+        self._seen[producer] = self._seen.get(producer, producer.extra) + n
+        return await producer.rows(kind, extra=self._seen[producer])
 
     def _producer(self, kind: str) -> StageRun:
         self._consumed(kind)
