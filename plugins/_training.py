@@ -112,7 +112,7 @@ def judged(
     return judge
 
 
-def say(ctx: StageContext, verdict: Verdict | None, step: int, steps: int, *, silent: bool = False) -> None:
+def say(ctx: StageContext, verdict: Verdict | None, step: int = 0, steps: int = 0, *, silent: bool = False) -> None:
     """Tell a verdict.
 
     Args:
@@ -127,7 +127,8 @@ def say(ctx: StageContext, verdict: Verdict | None, step: int, steps: int, *, si
     """
     if verdict is None or ctx.dry:
         return
-    saw = f"monitor.{verdict.rule} after {step} of {steps} steps: {verdict.saw}"
+    when = f"after {step} of {steps} steps" if step else "before the first step"
+    saw = f"monitor.{verdict.rule} {when}: {verdict.saw}"
     if verdict.stops and ctx.options["monitor"]["stop"]:
         off = "false" if verdict.rule in _SWITCHES else "0"
         raise StageFailed(saw, f"{verdict.advice}; to go on from here all the same: monitor: {{{verdict.rule}: {off}}}")
@@ -172,17 +173,23 @@ def check_lengths(adapter: Adapter, sizes: Sequence[tuple[int, int]]) -> None:
     Raises:
         StageFailed: A row trains no token, or is too long.
     """
-    idle = sum(trained == 0 for _, trained in sizes)
-    if idle:
-        raise StageFailed(f"{idle} of {len(sizes)} training rows have no trained token")
-    longest = max(tokens for tokens, _ in sizes)
-    if adapter.context_length is not None and longest > adapter.context_length:
-        over = sum(tokens > adapter.context_length for tokens, _ in sizes)
-        raise StageFailed(
-            f"{over} of {len(sizes)} training rows are longer than the context of {adapter.context_length} tokens "
-            f"(the longest has {longest}); rows are never truncated",
-            "use fewer turns or shorter answers, or a model with a longer context",
-        )
+    if problem := lengths_problem(adapter, sizes):
+        raise problem
+
+
+def lengths_problem(adapter: Adapter, sizes: Sequence[tuple[int, int]]) -> StageFailed | None:
+    """What `check_lengths` raises, or None."""
+    if idle := sum(trained == 0 for _, trained in sizes):
+        return StageFailed(f"{idle} of {len(sizes)} training rows have no trained token")
+    longest, limit = max(tokens for tokens, _ in sizes), adapter.context_length
+    if limit is None or longest <= limit:
+        return None
+    over = sum(tokens > limit for tokens, _ in sizes)
+    return StageFailed(
+        f"{over} of {len(sizes)} training rows are longer than the context of {limit} tokens "
+        f"(the longest has {longest}); rows are never truncated",
+        "use fewer turns or shorter answers, or a model with a longer context",
+    )
 
 
 async def forward_logprobs(ctx: StageContext, adapter: Adapter, rows: Sequence[TrainedRow]) -> list[list[float]]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from charrun import Estimate, Row, Stage, TrainedRow, assistant, hookimpl, user
 from charrun.plugins import _curve, _monitor
@@ -141,10 +141,11 @@ class DpoStage(Stage):
         batches = batches_of(list(zip(rows[::2], rows[1::2], strict=True)), ctx.options["batch_size"])
         ctx.log(f"{len(pairs)} pairs, {len(batches)} steps, {checkpoint_note(rank)}")
         ctx.total(len(rows) + len(batches))
-        reference = await ctx.reference(adapter, rows)
-        ctx.advance(adapter.next_step)
         if adapter.next_step == 0:
-            await self._check_step_zero(ctx, adapter, pairs, rows, reference, len(batches))
+            reference = await self._reference_checked(ctx, adapter, pairs, rows)
+        else:
+            reference = await ctx.reference(adapter, rows)
+        ctx.advance(adapter.next_step)
 
         def on_step(step: int, metrics: dict[str, float]) -> None:
             ctx.step_done(step, len(batches), told(metrics))
@@ -211,44 +212,38 @@ class DpoStage(Stage):
             values=[reference.values(row) for row in rows] if kl else (),
         )
 
-    async def _check_step_zero(
-        self,
-        ctx: StageContext,
-        adapter: Adapter,
-        pairs: Sequence[Row],
-        rows: Sequence[TrainedRow],
-        reference: Reference,
-        steps: int,
-    ) -> None:
-        """Policy and reference are the same model and rendering, and the pairs are what DPO learns from.
+    async def _reference_checked(
+        self, ctx: StageContext, adapter: Adapter, pairs: Sequence[Row], rows: Sequence[TrainedRow]
+    ) -> Reference:
+        """The reference, beside what else is asked before the first step; then all is looked at.
 
-        The first batch's loss is ln 2 and its margins 0, the sampler agrees, the answers are text that ends where it
-        ends, and the chosen ones are the chosen ones. All that is asked for is asked at once.
+        Policy and reference are the same model and rendering: the first batch's loss is ln 2 and its margins 0. The
+        sampler agrees, the answers are text that ends where it ends, and the chosen ones are the chosen ones.
 
         Raises:
-            StageFailed: They are not; no optimiser step was submitted.
+            StageFailed: Something of it does not hold; no optimiser step was submitted.
         """
         watch = ctx.options["monitor"]
         batch = rows[: 2 * ctx.options["batch_size"]]
         sides = {name: rows[side : 2 * _SOME_PAIRS : 2] for side, name in enumerate(_SIDES)} if watch["text"] else {}
         controls = {name: text_controls(ctx.rng("text control"), some) for name, some in sides.items()}
-        policy, sampled, *found = await ctx.gather(
-            [
-                forward_logprobs(ctx, adapter, batch),
-                sampler_logprobs(ctx, await ctx.sampler("student"), batch),
-                *(forward_logprobs(ctx, adapter, control_rows(each)) for each in controls.values()),
-            ]
-        )
+        asked: list[Awaitable[Any]] = [
+            ctx.reference(adapter, rows),
+            forward_logprobs(ctx, adapter, batch),
+            sampler_logprobs(ctx, await ctx.sampler("student"), batch),
+            *(forward_logprobs(ctx, adapter, control_rows(each)) for each in controls.values()),
+        ]
+        reference, policy, sampled, *found = await ctx.gather(asked)
         check_sampler(ctx, sampled, policy)
         _check_policy(ctx, policy, batch, reference)
         for (name, some), each in zip(sides.items(), found, strict=True):
-            gaps = text_gaps(some, [reference.values(row) for row in some], controls[name], each)
-            say(ctx, text_verdict(gaps, name), 0, steps)
+            say(ctx, text_verdict(text_gaps(some, [reference.values(row) for row in some], controls[name], each), name))
         if watch["direction"]:
-            say(ctx, direction_verdict(likelihood_gaps(rows, reference)), 0, steps)
+            say(ctx, direction_verdict(likelihood_gaps(rows, reference)))
         if watch["scored_pairs"]:
             chosen, rejected = await scored(ctx, pairs[: watch["scored_pairs"]])
-            say(ctx, scored_verdict(chosen, rejected), 0, steps)
+            say(ctx, scored_verdict(chosen, rejected))
+        return cast("Reference", reference)
 
 
 def _check_policy(

@@ -45,7 +45,9 @@ class MeasurableStage(Stage):
     chosen answers cannot be told are named, and too many of them stop the run. That is a necessary condition: the name
     and the prompt around a trait call up some character too, so that one that passes need not be told by its own words
     (an empty trait had AUC 0.89 on 12 pairs of the demo pirate). Pairs are a seeded sample; it costs
-    2 n (traits + 2) scores and no answers.
+    2 n (traits + 2) scores and no answers. In controls it looks at the same things: pairs that were exchanged by chance
+    are seen as they were, and where an arm trains another character than the one that evaluations look for, such as a
+    neutral one, there is nothing to be told, and no number stops it.
     """
 
     name: ClassVar[str] = "measurable"
@@ -100,6 +102,10 @@ class MeasurableStage(Stage):
         pairs = min(ctx.options["n"], ctx.scale.pairs)
         return Estimate(rows=1, requests=2 * pairs * (len(_traits(ctx)) + 2))
 
+    def further_inputs(self, ctx: StageContext) -> Any:
+        """Whether it is a control, which no number stops."""
+        return {"control": True} if _is_control(ctx) else None
+
     async def run(self, ctx: StageContext) -> None:
         """Score the sample, tell the AUCs, and stop where there is nothing to measure."""
         options, traits = ctx.options, _traits(ctx)
@@ -113,11 +119,16 @@ class MeasurableStage(Stage):
         ratio = LogRatio(ctx, await ctx.sampler("scorer"), *constitutions)
         ctx.total(2 * len(pairs))
 
-        async def scored(side: str) -> list[list[float]]:
-            """By pair, the ratio under each constitution."""
-            return await ctx.each(pairs, lambda pair: ratio.each(pair["prompt"], pair[side]))
+        async def scored(teachers: bool) -> list[list[float]]:
+            """By pair, the ratio of the teacher's or of the student's answer under each constitution."""
 
-        chosen, rejected = await ctx.gather([scored("chosen"), scored("rejected")])
+            async def one(pair: Row) -> list[float]:
+                is_chosen = teachers != pair.get("exchanged", False)
+                return await ratio.each(pair["prompt"], pair["chosen" if is_chosen else "rejected"])
+
+            return await ctx.each(pairs, one)
+
+        chosen, rejected = await ctx.gather([scored(True), scored(False)])
         whole, *alone = (
             Told.of(c, r) for c, r in zip(zip(*chosen, strict=True), zip(*rejected, strict=True), strict=True)
         )
@@ -129,8 +140,14 @@ class MeasurableStage(Stage):
         for row, told in zip(rows, alone, strict=True):
             if row in hidden:
                 ctx.log(f"cannot be measured alone: {row['trait']} ({told})")
-        _stop(ctx, whole, hidden, len(rows))
+        if not _is_control(ctx):
+            _stop(ctx, whole, hidden, len(rows))
         ctx.publish("measurability", [result])
+
+
+def _is_control(ctx: StageContext) -> bool:
+    """Whether evaluations look for another character than the one that is trained."""
+    return ctx.looked_for.id != ctx.character.id
 
 
 def _traits(ctx: StageContext) -> list[str]:

@@ -95,7 +95,7 @@ def exchanged(ctx: StageContext, row: Row) -> Row:
     """A pair that prefers one answer or the other by chance, the same one each time."""
     if ctx.rng("shuffle", row["id"]).random() < 0.5:
         return row
-    return {**row, "chosen": row["rejected"], "rejected": row["chosen"]}
+    return {**row, "chosen": row["rejected"], "rejected": row["chosen"], "exchanged": True}
 
 
 async def _too_long(ctx: StageContext) -> Callable[[Row], bool]:

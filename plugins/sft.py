@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,6 +21,7 @@ from charrun.plugins._training import (
     checkpoint_note,
     forward_logprobs,
     judged,
+    lengths_problem,
     sampler_logprobs,
     say,
     sizes_of,
@@ -103,19 +105,20 @@ class SftStage(Stage):
             adapter = await ctx.new_adapter("student", rank, "fresh")  # a name of its own: not DPO's initial A again
         else:
             adapter = await ctx.continue_adapter("student", checkpoint)
-        # Rows are rendered here to be checked, and again when they are sent: many conversations are much as tokens.
-        sizes = [sizes_of(audited_rows(adapter, conversation)) for conversation in conversations]
-        conversations, sizes = self._short_enough(ctx, conversations, sizes)
-        check_lengths(adapter, [size for row in sizes for size in row])
+        rows = _Rows(ctx, adapter, conversations)
+        await rows.measure(ctx.options["batch_size"])
+        checks = []
+        if adapter.next_step == 0 and rows.kept and not lengths_problem(adapter, rows.sizes):
+            first, origin = _rendered(adapter, rows.kept), None if fresh else checkpoint
+            checks = [self._check_step_zero(ctx, adapter, first, origin)]
+        await ctx.gather([*checks, rows.measure()])
+        rows.check()
         every = ctx.options["checkpoint_every"]
-        batches = batches_of(conversations, ctx.options["batch_size"])
+        batches = batches_of(rows.kept, ctx.options["batch_size"])
         rates = learning_rates(ctx.options, len(batches))
-        ctx.log(f"{len(conversations)} rows, {len(batches)} steps, {checkpoint_note(adapter.rank)}")
+        ctx.log(f"{len(rows.kept)} rows, {len(batches)} steps, {checkpoint_note(adapter.rank)}")
         ctx.total(len(batches))
         ctx.advance(adapter.next_step)
-        if adapter.next_step == 0:
-            origin = None if fresh else checkpoint
-            await self._check_step_zero(ctx, adapter, _rendered(adapter, batches[0]), origin, len(batches))
 
         def on_step(step: int, metrics: dict[str, float]) -> None:
             ctx.step_done(step, len(batches), _told(metrics))
@@ -127,7 +130,7 @@ class SftStage(Stage):
             return adapter.client.forward_backward([row.datum(share) for row in rows], "cross_entropy")
 
         points = _curve.points_of(ctx.options["probe_every"], len(batches))
-        said = {message["content"] for talk in conversations for message in talk if message["role"] == "user"}
+        said = {message["content"] for talk in rows.kept for message in talk if message["role"] == "user"}
         probe = _curve.Probe(ctx, said, ctx.options["probe_prompts"])
         if points:
             await probe.measure(0, await ctx.sampler("student", None if fresh else checkpoint))
@@ -154,7 +157,7 @@ class SftStage(Stage):
         ctx.publish("checkpoint", [{**await ctx.save(adapter, "sft"), "start": ctx.options["start"]}])
 
     async def _check_step_zero(
-        self, ctx: StageContext, adapter: Adapter, rows: Sequence[TrainedRow], origin: Row | None, steps: int
+        self, ctx: StageContext, adapter: Adapter, rows: Sequence[TrainedRow], origin: Row | None
     ) -> None:
         """The sampler of what the adapter begins with agrees with the trainer, and what is trained is text.
 
@@ -171,23 +174,54 @@ class SftStage(Stage):
         )
         check_sampler(ctx, sampled, logprobs)
         gaps = text_gaps(rows, logprobs, controls, found)
-        say(ctx, text_verdict(gaps, "the turns that are trained"), 0, steps)
+        say(ctx, text_verdict(gaps, "the turns that are trained"))
 
-    def _short_enough(
-        self, ctx: StageContext, conversations: list[list[Message]], sizes: list[list[tuple[int, int]]]
-    ) -> tuple[list[list[Message]], list[list[tuple[int, int]]]]:
-        """Conversations without those that have a row longer than `max_length`, which are counted.
+
+class _Rows:
+    """Conversations in their order as far as they are not too long, each row's mask looked at.
+
+    Rows are rendered here to be checked, and again when they are sent: many conversations are much as tokens.
+
+    Attributes:
+        kept: Those that are short enough, of as many as are looked at.
+        sizes: Tokens and trained tokens of each of their rows.
+    """
+
+    def __init__(self, ctx: StageContext, adapter: Adapter, conversations: Sequence[list[Message]]) -> None:
+        self.kept: list[list[Message]] = []
+        self.sizes: list[tuple[int, int]] = []
+        self._ctx = ctx
+        self._adapter = adapter
+        self._longest: int | None = ctx.options.get("max_length")
+        self._all = len(conversations)
+        self._left = iter(conversations)
+
+    async def measure(self, wanted: int | None = None) -> None:
+        """Look at conversations until so many are kept; at all of them by default. Others may go on meanwhile.
 
         Raises:
-            StageFailed: None is left.
+            StageFailed: A mask is wrong.
         """
-        longest = ctx.options.get("max_length")
-        kept = [i for i, rows in enumerate(sizes) if longest is None or max(tokens for tokens, _ in rows) <= longest]
-        if len(kept) < len(sizes):
-            ctx.log(f"{len(sizes) - len(kept)} of {len(sizes)} rows are longer than {longest} tokens and dropped")
-        if not kept:
-            raise StageFailed(f"all {len(sizes)} rows are longer than {longest} tokens", "raise sft.max_length")
-        return [conversations[i] for i in kept], [sizes[i] for i in kept]
+        while wanted is None or len(self.kept) < wanted:
+            if (conversation := next(self._left, None)) is None:
+                return
+            sizes = sizes_of(audited_rows(self._adapter, conversation))
+            if self._longest is None or max(tokens for tokens, _ in sizes) <= self._longest:
+                self.kept.append(conversation)
+                self.sizes += sizes
+            await asyncio.sleep(0)
+
+    def check(self) -> None:
+        """Tell how many are too long.
+
+        Raises:
+            StageFailed: All are, or one of the others is longer than the model's context.
+        """
+        if dropped := self._all - len(self.kept):
+            self._ctx.log(f"{dropped} of {self._all} rows are longer than {self._longest} tokens and dropped")
+        if not self.kept:
+            raise StageFailed(f"all {self._all} rows are longer than {self._longest} tokens", "raise sft.max_length")
+        check_lengths(self._adapter, self.sizes)
 
 
 def _rendered(adapter: Adapter, batch: Sequence[Sequence[Message]]) -> list[TrainedRow]:

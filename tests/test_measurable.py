@@ -53,6 +53,21 @@ def test_a_character_that_shows_passes_with_the_number_and_each_traits_own(
     assert sum(outcome.asked.values()) == 2 * 12 * (2 + 2)
 
 
+def test_pairs_that_a_control_has_exchanged_are_seen_as_they_were(smoke: FinishedRun, engine: RunningEngine) -> None:
+    pairs = smoke.rows("pairs", "pairs")
+    swapped = [
+        {**pair, "chosen": pair["rejected"], "rejected": pair["chosen"], "exchanged": True} if odd % 2 else pair
+        for odd, pair in enumerate(pairs)
+    ]
+    found = [
+        run_stage(
+            MeasurableStage, given={"pairs": rows}, character=FEW, options={"each_trait": False}, engine=engine
+        ).rows["measurability"]
+        for rows in (pairs, swapped)
+    ]
+    assert found[0] == found[1] and found[0][0]["auc"] > 0.9
+
+
 def test_where_both_sides_are_the_students_own_it_stops_with_the_number(
     smoke: FinishedRun, engine: RunningEngine
 ) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from types import SimpleNamespace
+
+import pytest
 
 from charrun.pipeline import slots
 from charrun.pipeline.slots import FIRST, Slots
@@ -29,6 +32,31 @@ def test_requests_pass_in_their_order_as_many_as_fit() -> None:
         return seen
 
     assert asyncio.run(run()) == ["too wide", "a", "b", "c"]
+
+
+def test_a_stage_that_asks_for_everything_at_once_leaves_room_for_the_others() -> None:
+    async def run() -> tuple[list[str], int]:
+        room, seen = Slots(), []
+        room.limit = 8
+
+        async def request(stage: str, sequences: int) -> None:
+            async with room.of(sequences, stage):
+                seen.append(stage)
+                await asyncio.sleep(0.001)
+
+        async def chain() -> None:
+            for _ in range(4):
+                await request("talk", 1)
+
+        many = [asyncio.create_task(request("many", 4)) for _ in range(12)]
+        await asyncio.sleep(0)
+        await asyncio.gather(*many, *(chain() for _ in range(3)))
+        return seen, room.taken
+
+    seen, taken = asyncio.run(run())
+    assert taken == 0 and seen.count("many") == 12 and seen.count("talk") == 12
+    last = len(seen) - 1 - seen[::-1].index("talk")
+    assert seen[:last].count("many") < 8  # first in, first out would have let all twelve before
 
 
 def test_who_gives_up_leaves_no_gap() -> None:
@@ -63,16 +91,21 @@ def test_the_limit_learns_what_the_engine_takes() -> None:
         room, client = Slots(), SimpleNamespace(holder=SimpleNamespace(_sample_backoff_until=None))
         for _ in range(40):
             room.answered(client, 10)
-        assert room.limit == FIRST + 40
+        assert room.limit == pytest.approx(FIRST + 20)
         room.taken = 300
         client.holder._sample_backoff_until = 12.5  # the SDK was turned away
+        before = time.monotonic()
         room.answered(client, 10)
-        assert room.limit == 270
+        assert room.limit == 285 and room._still_until >= before + 30
         room.answered(client, 10)  # the same refusal
-        assert room.limit == 270
+        assert room.limit == 285
         room._still_until = 0.0
         room.answered(client, 10)
-        assert room.limit == 271
+        assert room.limit == 285.5
+        client.holder._sample_backoff_until = 47.5  # again: it waits longer before it tries once more
+        before = time.monotonic()
+        room.answered(client, 10)
+        assert room.limit == 285 and room._still_until >= before + 60
         room.limit = slots.MOST
         room.answered(client, 1000)
         assert room.limit == slots.MOST

@@ -108,7 +108,7 @@ def test_a_training_that_its_judge_stops_goes_on_from_a_checkpoint_of_its_last_s
 def test_a_monitor_that_may_not_stop_tells(demo_engine: Engine, pairs: list[dict[str, Any]]) -> None:
     swapped = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in pairs]
     outcome = trained(demo_engine, swapped, monitor={"stop": False})
-    told = [line for line in outcome.log if "warning: monitor.direction after 0 of 1 steps" in line]
+    told = [line for line in outcome.log if "warning: monitor.direction before the first step" in line]
     assert len(told) == 1 and "chosen and rejected are swapped" in told[0]
 
 

@@ -102,15 +102,18 @@ def least_seconds(jobs: Sequence[Job], cycle: float, cap: float = math.inf, *, i
     stages = list(dict.fromkeys(job.stage for job in jobs))
     left = {stage: sum(job.stage == stage for job in jobs) for stage in stages}
     members = {stage: [n for n, job in enumerate(jobs) if job.stage == stage] for stage in stages}
+    place = {stage: n for n, stage in enumerate(stages)}
     for number, job in enumerate(jobs):
-        for need in job.needs:
+        # A text that two stages happen to have made alike is no reason for the earlier one to wait for the later one.
+        needs = [n for n in job.needs if not in_stages or place[jobs[n].stage] <= place[job.stage]]
+        for need in needs:
             after[need].append((number, True))
         follows = job.kind not in SAMPLING and job.queue in previous
         if follows:  # in its turn, and it does not wait for an answer
             after[previous[job.queue]].append((number, False))
         if job.kind not in SAMPLING:
             previous[job.queue] = number
-        waits[number] = len(job.needs) + follows + (in_stages and job.stage != stages[0])
+        waits[number] = len(needs) + follows + (in_stages and job.stage != stages[0])
     heap: list[tuple[float, int]] = [(0.0, number) for number in range(len(jobs)) if not waits[number]]
     running: list[tuple[float, int]] = []
     busy, last_start, end = 0, 0.0, 0.0

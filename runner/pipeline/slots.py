@@ -11,8 +11,9 @@ from typing import Any
 
 FIRST, FEWEST, MOST = 400, 16, 2048
 """Sequences at once: as many as the SDK sends requests before it holds them back, and the service's own limit."""
-_GROWTH, _SHARE = 0.1, 0.9
-_STILL_SECONDS = 30.0
+_GROWTH, _SHARE = 0.05, 0.95
+"""What a sequence that is answered adds to the limit, and what of it is left after a refusal."""
+_STILL_SECONDS, _LONGEST_STILL = 30.0, 600.0
 
 
 class Slots:
@@ -23,7 +24,7 @@ class Slots:
 
     The SDK sends a request again, a second later at the soonest, that the engine has turned away (429), and holds back
     all others meanwhile. So a limit above the engine's own costs more than one below it: after a refusal it is lowered
-    to below what was in flight, and stays there for a while before it grows again.
+    to below what was in flight, and stays there for a while before it grows again, each time twice as long.
 
     Attributes:
         limit: Sequences at once.
@@ -37,6 +38,7 @@ class Slots:
         self._held: Counter[str] = Counter()
         self._refusals: dict[int, float] = {}
         self._still_until = 0.0
+        self._still = _STILL_SECONDS
 
     @asynccontextmanager
     async def of(self, sequences: int, stage: str = "") -> AsyncIterator[None]:
@@ -63,7 +65,8 @@ class Slots:
         if backoff is not None and self._refusals.get(id(client.holder)) != backoff:
             self._refusals[id(client.holder)] = backoff
             self.limit = max(float(FEWEST), self.limit / 2, min(self.limit, self.taken * _SHARE))
-            self._still_until = time.monotonic() + _STILL_SECONDS
+            self._still_until = time.monotonic() + self._still
+            self._still = min(2 * self._still, _LONGEST_STILL)
         elif time.monotonic() >= self._still_until:
             self.limit = min(float(MOST), self.limit + sequences * _GROWTH)
 
