@@ -1,92 +1,81 @@
-"""Every shipped character through pirate-mini with one word changed, the null control, and the previous pair.
+"""Tables of docs/characters.md from the run of characters.yaml: gates, trainings and null control of each character.
 
-    python benchmarks/characters.py [--runs-dir DIR] [--scale SCALE]
-
-Prints the table of docs/characters.md. Each row is a run of its own, in one store, so that the student's plain answers
-to the general prompts are sampled once.
+charrun benchmarks/characters.yaml && python benchmarks/characters.py [RUN] [--runs-dir PATH]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
-import tempfile
-import time
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-SPECS = REPOSITORY / "specs"
+from controls import shown
+
+from charrun.report.evidence import Group, evidence_of
+from charrun.store.cells import CellView, coordinates
+from charrun.store.runs import find_run
+
+JUDGED = {"pairs": "pairs", "reflection": "reflections", "interaction": "turns"}
 
 
-@dataclass(frozen=True)
-class Run:
-    """One row of the table: what it is called and the spec's text."""
+def table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
-    name: str
-    text: str
+
+def trained(groups: Sequence[Group], cells: dict[str, CellView]) -> Iterator[list[str]]:
+    """By character: what the gate before training says, rates, and the null control's rate."""
+    for group in groups:
+        (gate,) = cells[group.character].rows("measurability")
+        told = f"{len(gate['traits']) - gate['unmeasurable']} of {len(gate['traits'])}"
+        rates = {(rate.arm, rate.model): rate.share for rate in group.rates}
+        places = (("full", "base"), ("full", "dpo"), ("full", "sft"), ("neutral", "sft"))
+        yield [group.character, f"{gate['auc']:.3f}", told, *(shown(rates.get(place)) for place in places)]
+
+
+def judged(cells: dict[str, CellView]) -> Iterator[list[str]]:
+    """By character: what the gates dropped of everything that was generated, and what the audits warn of."""
+    for character, cell in cells.items():
+        told = [character]
+        warned = []
+        for stage in cell.stages:
+            if stage.uses not in JUDGED or stage.folder is None:
+                continue
+            gates = _read(stage.folder / "gates.json")
+            dropped = Counter(gates["dropped"])
+            dropped.update(
+                {f"{why} conversation": n for why, n in gates.get("conversations", {}).get("dropped", {}).items()}
+            )
+            reasons = ", ".join(f"{n} {why}" for why, n in dropped.most_common()) or "none"
+            told.append(f"{gates['judged']:,}: {reasons}")
+            audit = _read(stage.folder / "audit.json")
+            limits = {"length_ratio": 2.0, "top_opener": 0.3, "marker_decay": 3.0}
+            over = [f"{name} {audit[name]:.2f}" for name, limit in limits.items() if (audit.get(name) or 0) > limit]
+            warned += [f"{stage.uses}: {', '.join(over)}"] if over else []
+        yield [*told, "; ".join(warned) or "-"]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def main() -> None:
-    """Run all, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs-dir", type=Path, default=None)
-    parser.add_argument("--scale", default="mini")
-    options = parser.parse_args()
-    runs_dir = options.runs_dir or Path(tempfile.mkdtemp(prefix="charrun-characters-"))
-    print("| run | AUC | base | after DPO | final | seconds |\n|---|---|---|---|---|---|", flush=True)
-    for run in planned(options.scale):
-        started = time.monotonic()
-        evaluation = execute(run, runs_dir)
-        print(row(run.name, evaluation, time.monotonic() - started), flush=True)
-
-
-def planned(scale: str) -> list[Run]:
-    """The shipped characters, the null control, and the previous generation's models."""
-    mini = (SPECS / "pirate-mini.yaml").read_text()
-    ids = sorted(path.stem for path in (SPECS / "characters").glob("*.yaml"))
-    runs = [Run(id, mini.replace("characters: [pirate]", f"characters: [{id}]")) for id in ids]
-    # Run from another folder, so the bases are named as what ships; the scale is a line that can be replaced.
-    runs.append(Run("null control: neutral scored as pirate", _over("pirate-null-control")))
-    runs.append(Run("pirate, previous pair", _over("pirate-mini-previous")))
-    return [Run(run.name, run.text.replace("scales: [mini]", f"scales: [{scale}]")) for run in runs]
-
-
-def _over(name: str) -> str:
-    return f"extends: builtin:{name}\nscales: [mini]\n"
-
-
-def execute(run: Run, runs_dir: Path) -> dict[str, Any]:
-    """Run a spec without credentials; returns its evaluation row."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TINKER_")}
-    with tempfile.TemporaryDirectory() as home:
-        spec = Path(home) / "spec.yaml"
-        spec.write_text(run.text)
-        command = [sys.executable, "-m", "charrun", str(spec), "--runs-dir", str(runs_dir)]
-        done = subprocess.run(
-            command, env={**environment, "HOME": home}, stdin=subprocess.DEVNULL, capture_output=True, text=True
-        )
-    if done.returncode:
-        sys.exit(f"{run.name}: charrun ended with {done.returncode}\n{done.stdout[-2000:]}{done.stderr}")
-    newest = max(runs_dir.glob("*/*/run.json"), key=lambda path: path.stat().st_mtime_ns)
-    (cell,) = newest.parent.glob("cell-*.json")
-    stages = {stage["id"]: stage["folder"] for stage in json.loads(cell.read_text())["stages"]}
-    rows = max((runs_dir / stages["evaluate"]).glob("evaluation-*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
-    evaluation: dict[str, Any] = json.loads(rows.read_text())
-    return evaluation
-
-
-def row(name: str, evaluation: dict[str, Any], seconds: float) -> str:
-    """One line of the table: rates with their 95% intervals."""
-    rates = [
-        f"{rate['in_character'] / rate['n']:.1%} ({rate['low']:.1%} to {rate['high']:.1%})"
-        for rate in evaluation["rates"]
-    ] or ["no rate: the scorer cannot tell"] * 3
-    return f"| {name} | {evaluation['auc']:.3f} | {' | '.join(rates)} | {seconds:.0f} |"
+    """Print both tables."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run", nargs="?", default="characters")
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
+    given = parser.parse_args()
+    run = find_run(given.runs_dir, given.run)
+    views = {cell.name: cell for cell in run.cells}
+    cells = {place.character: views[place.name] for place in coordinates(run.spec) if place.arm == "full"}
+    head = ["character", "AUC before training", "traits told alone", "base", "DPO", "final", "null control, final"]
+    print(table(head, trained(evidence_of(run).groups, cells)), end="\n\n")
+    print(table(["character", *JUDGED.values(), "audit: above its limit"], judged(cells)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The audit of a set of pairs: lengths, openers, and whether markers of the character last to an answer's end."""
+"""The audit of a set of texts: lengths, openers, and whether markers of the character last to an answer's end."""
 
 from __future__ import annotations
 
@@ -19,81 +19,117 @@ _OPENER = 3
 _MARKERS = 20
 _FEWEST_ROWS_WITH = 3
 _SMOOTHING = 0.5
-_MEASURES = {
-    "length_ratio": (2.0, "median length of chosen / rejected answers in words, or its inverse"),
-    "top_opener": (0.3, "share of chosen answers that begin with the commonest three words"),
-    "marker_decay": (3.0, "markers per word in the first third of the chosen answers / in the last third"),
-}
-AUDIT: dict[str, Any] = {
-    "type": "object",
-    "default": {},
-    "description": "Measures of the whole set: above `warn` a line says so, above `stop` the stage stops; 0 is never.",
-    "properties": {
-        f"{name}_{act}": {
-            "type": "number",
-            "minimum": 0,
-            "default": at if act == "warn" else 0,
-            "description": f"{act.capitalize()} above this: {what}.",
-        }
-        for name, (at, what) in _MEASURES.items()
-        for act in ("warn", "stop")
-    },
-    "additionalProperties": False,
-}
-"""The option `audit`."""
 
 
-def audit(chosen: Sequence[str], rejected: Sequence[str]) -> dict[str, Any]:
+def audit_option(**measures: tuple[float, str]) -> dict[str, Any]:
+    """The option `audit` of a stage: by measure where it warns by default, and what it is."""
+    return {
+        "type": "object",
+        "default": {},
+        "description": "Measures of the whole set: a line says what is above `warn`, the stage stops above `stop`; "
+        "0 is never.",
+        "x-charrun-identity": False,
+        "properties": {
+            f"{name}_{act}": {
+                "type": "number",
+                "minimum": 0,
+                "default": at if act == "warn" else 0,
+                "description": f"{act.capitalize()} above this: {what}.",
+            }
+            for name, (at, what) in measures.items()
+            for act in ("warn", "stop")
+        },
+        "additionalProperties": False,
+    }
+
+
+PAIRS_AUDIT = audit_option(
+    length_ratio=(2.0, "median length of chosen / rejected answers in words, or its inverse"),
+    top_opener=(0.3, "share of chosen answers that begin with the commonest three words"),
+    marker_decay=(3.0, "markers per word in the first third of the chosen answers / in the last third"),
+)
+REFLECTIONS_AUDIT = audit_option(
+    top_opener=(0.3, "share of reflections that begin with the commonest three words"),
+)
+INTERACTIONS_AUDIT = audit_option(
+    length_ratio=(2.0, "median length of last turns / of first ones in words, or its inverse"),
+    top_opener=(0.3, "share of turns that begin with the commonest three words"),
+)
+
+
+def audit_pairs(chosen: Sequence[str], rejected: Sequence[str]) -> dict[str, Any]:
     """Measures of a set of pairs, each with what it is made of.
 
     Markers are the words whose smoothed log-odds of being in a chosen rather than a rejected answer are largest, among
     those in three chosen answers or more; counted once a row, so that one talkative row makes none.
     """
     sides = [[_words(text) for text in texts] for texts in (chosen, rejected)]
-    lengths = [median(len(words) for words in side) if side else 0 for side in sides]
-    ratio = max(lengths) / max(1, min(lengths)) if rejected else 1.0
-    openers = Counter(" ".join(words[:_OPENER]) for words in sides[0])
     markers = _markers(*sides)
     early, late = _thirds(sides[0], {marker["word"] for marker in markers})
     return {
-        "n": len(chosen),
-        "length_ratio": ratio,
-        "median_words": {"chosen": lengths[0], "rejected": lengths[1]},
-        "top_opener": max(openers.values(), default=0) / max(1, len(chosen)),
-        "distinct_openers": len(openers),
-        "openers": dict(openers.most_common(5)),
+        **_openers(sides[0]),
+        **_ratio(chosen=sides[0], rejected=sides[1]),
         "marker_decay": early / late if late else (math.inf if early else 1.0),
         "markers_per_100_words": {"first third": 100 * early, "last third": 100 * late},
         "markers": markers,
     }
 
 
-def audited(ctx: StageContext, chosen: Sequence[str], rejected: Sequence[str]) -> None:
-    """Write `audit.json` and one line; warn or stop as the option says.
+def audit_texts(texts: Sequence[str]) -> dict[str, Any]:
+    """Measures of a set of texts that nothing is compared with."""
+    return _openers([_words(text) for text in texts])
+
+
+def audit_turns(talks: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """Measures of a set of conversations, given by their turns."""
+    turns = [[_words(turn) for turn in turns] for turns in talks]
+    ends = _ratio(first=[words[0] for words in turns], last=[words[-1] for words in turns])
+    return {**_openers([words for talk in turns for words in talk]), **ends}
+
+
+def audited(ctx: StageContext, found: dict[str, Any]) -> None:
+    """Write `audit.json` and one line; warn or stop as the stage's option `audit` says.
 
     Raises:
         StageFailed: A measure is above its `stop`.
     """
-    found = audit(chosen, rejected)
-    shown = {**found, "marker_decay": found["marker_decay"] if math.isfinite(found["marker_decay"]) else None}
-    ctx.write("audit.json", shown)
+    ctx.write("audit.json", {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in found.items()})
     if ctx.dry:
         return
-    over = {act: [name for name in _MEASURES if _over(ctx, found, name, act)] for act in ("warn", "stop")}
-    line = (
-        f"audit of {found['n']}: length ratio {found['length_ratio']:.2f}, {found['top_opener']:.0%} with one opener "
-        f"({found['distinct_openers']} distinct), markers early/late {found['marker_decay']:.2f}"
-    )
-    told = [f"{name} is above {ctx.options['audit'][f'{name}_warn']:g}" for name in over["warn"]]
-    ctx.log(line + ("; warning: " + ", ".join(told) if told else ""))
+    option = ctx.options["audit"]
+    over = {
+        act: [
+            f"{name} is above {limit:g}"
+            for name in found
+            if (limit := option.get(f"{name}_{act}", 0)) and found[name] > limit
+        ]
+        for act in ("warn", "stop")
+    }
+    parts = [f"{found['top_opener']:.0%} with one opener ({found['distinct_openers']} distinct)"]
+    if "length_ratio" in found:
+        parts.insert(0, f"length ratio {found['length_ratio']:.2f}")
+    if "marker_decay" in found:
+        parts.append(f"markers early/late {found['marker_decay']:.2f}")
+    line = f"audit of {found['n']}: {', '.join(parts)}"
+    ctx.log(line + ("; warning: " + ", ".join(over["warn"]) if over["warn"] else ""))
     if over["stop"]:
-        limits = ", ".join(f"{name} above {ctx.options['audit'][f'{name}_stop']:g}" for name in over["stop"])
-        raise StageFailed(f"{line}: {limits}", f"read {ctx.folder}/audit.json, or raise pairs.audit")
+        raise StageFailed(f"{line}: {', '.join(over['stop'])}", f"read {ctx.folder}/audit.json, or raise that limit")
 
 
-def _over(ctx: StageContext, found: dict[str, Any], name: str, act: str) -> bool:
-    limit = ctx.options["audit"][f"{name}_{act}"]
-    return bool(limit and found[name] > limit)
+def _openers(texts: Sequence[Sequence[str]]) -> dict[str, Any]:
+    openers = Counter(" ".join(words[:_OPENER]) for words in texts)
+    return {
+        "n": len(texts),
+        "top_opener": max(openers.values(), default=0) / max(1, len(texts)),
+        "distinct_openers": len(openers),
+        "openers": dict(openers.most_common(5)),
+    }
+
+
+def _ratio(**sides: Sequence[Sequence[str]]) -> dict[str, Any]:
+    lengths = {name: median(map(len, side)) if side else 0 for name, side in sides.items()}
+    ratio = max(lengths.values()) / max(1, min(lengths.values())) if all(sides.values()) else 1.0
+    return {"length_ratio": ratio, "median_words": lengths}
 
 
 def _words(text: str) -> list[str]:

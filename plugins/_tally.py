@@ -85,10 +85,10 @@ class Tally:
     def to_get(self, n: int) -> int:
         """How many more to ask for, so that most likely n of them pass: what was dropped is dropped again as often.
 
-        One standard deviation is added: a text too many costs less than the wait for a further round.
+        Two standard deviations are added: a text too many costs less than the wait for a further round.
         """
         share = min(0.9, self.lost / max(1, self.judged))
-        return math.ceil((n + math.sqrt(n * share * (1 - share))) / (1 - share))
+        return math.ceil((n + 2 * math.sqrt(n * share * (1 - share))) / (1 - share))
 
     def listed(self) -> str:
         """Counts by reason, the commonest first."""

@@ -13,7 +13,7 @@ from charrun.plugins._monitor import Monitor, Verdict
 if TYPE_CHECKING:
     from tinker import types
 
-    from charrun import Adapter, RoleSampler, StageContext
+    from charrun import Adapter, Chat, RoleSampler, StageContext
 
 ALPHA = 32
 """Tinker fixes LoRA's alpha; the effective scale is alpha / rank."""
@@ -136,16 +136,16 @@ def say(ctx: StageContext, verdict: Verdict | None, step: int = 0, steps: int = 
         ctx.log(f"warning: {saw}; {verdict.advice}")
 
 
-def audited_rows(adapter: Adapter, conversation: Sequence[Message]) -> list[TrainedRow]:
+def audited_rows(chat: Chat, conversation: Sequence[Message]) -> list[TrainedRow]:
     """Trained rows whose decoded masks are exactly the conversation's assistant turns, in order.
 
     Raises:
         StageFailed: A mask shows anything else.
     """
-    rows = adapter.chat.rows(conversation)
+    rows = chat.rows(conversation)
     # Qwen's tokenizers normalise so; what another model wrote may not be.
     spoken = [normalize("NFC", message["content"]) for message in conversation if message["role"] == "assistant"]
-    shown = [normalize("NFC", text) for row in rows for text in adapter.chat.trained_text(row)]
+    shown = [normalize("NFC", text) for row in rows for text in chat.trained_text(row)]
     if shown != spoken:
         at = next(
             (i for i, (a, b) in enumerate(zip(shown, spoken, strict=False)) if a != b),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ from charrun.plugins._training import (
 )
 
 if TYPE_CHECKING:
-    from charrun import Adapter, Reference, RoleSampler, StageContext
+    from charrun import Adapter, Chat, Reference, RoleSampler, StageContext
 
 _REFERENCE_EXACT, _REFERENCE_HOSTED = 1e-4, 0.02  # rounding alone was 1.4e-5 beside other trainings; errors are above 1
 _LN2_EXACT, _LN2_HOSTED = 1e-4, 0.01
@@ -135,8 +136,9 @@ class DpoStage(Stage):
         pairs = await ctx.rows("pairs")
         ctx.rng("dpo").shuffle(pairs)
         rank = ctx.options["lora_rank"]
-        adapter = await ctx.new_adapter("student", rank)
-        rows = [row for pair in pairs for row in pair_rows(adapter, pair)]
+        chat = (await ctx.sampler("student")).chat
+        begun: list[Awaitable[Any]] = [ctx.new_adapter("student", rank), _rendered(chat, pairs)]
+        adapter, rows = await ctx.gather(begun)
         check_lengths(adapter, sizes_of(rows))
         batches = batches_of(list(zip(rows[::2], rows[1::2], strict=True)), ctx.options["batch_size"])
         ctx.log(f"{len(pairs)} pairs, {len(batches)} steps, {checkpoint_note(rank)}")
@@ -281,11 +283,20 @@ class _Looks:
     on_pause: Callable[[int, RoleSampler], Awaitable[None]]
 
 
-def pair_rows(adapter: Adapter, pair: Row) -> tuple[TrainedRow, TrainedRow]:
+async def _rendered(chat: Chat, pairs: Sequence[Row]) -> list[TrainedRow]:
+    """Chosen and rejected rows of all pairs by turns; others may go on meanwhile."""
+    rows: list[TrainedRow] = []
+    for pair in pairs:
+        rows += pair_rows(chat, pair)
+        await asyncio.sleep(0)
+    return rows
+
+
+def pair_rows(chat: Chat, pair: Row) -> tuple[TrainedRow, TrainedRow]:
     """Chosen and rejected answer to one prompt as trained rows, each in the student's own rendering."""
     question = user(pair["prompt"])
-    (chosen,) = audited_rows(adapter, [question, assistant(pair["chosen"])])
-    (rejected,) = audited_rows(adapter, [question, assistant(pair["rejected"])])
+    (chosen,) = audited_rows(chat, [question, assistant(pair["chosen"])])
+    (rejected,) = audited_rows(chat, [question, assistant(pair["rejected"])])
     return chosen, rejected
 
 

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from charrun import Estimate, Message, Row, Stage, StageFailed, assistant, hookimpl, system, user
 from charrun.plugins._answers import OPTIONS_SCHEMA, WRITER, writer_of
+from charrun.plugins._audit import INTERACTIONS_AUDIT, audit_turns, audited
 from charrun.plugins._gates import GATES, Fault, Gates
 from charrun.plugins._tally import FIRST, Tally, check_first, gates_of
+from charrun.plugins.pairs import distinct
 
 if TYPE_CHECKING:
     from charrun import RoleSampler, StageContext
@@ -30,7 +32,8 @@ class InteractionStage(Stage):
     openers of their own beside those of all. The training row is told by the last speaker: its own messages are the
     assistant's, the other's are the user's, under a short system note without traits. A turn that a gate drops is
     sampled again under the next index, in its place; a conversation that has no sound turn to go on with is given up,
-    and another one with the same guidance takes its place. The first rows that are judged are first turns.
+    and another one with the same guidance takes its place, as of one that is a near-duplicate of an earlier one. The
+    first rows that are judged are first turns.
     """
 
     name: ClassVar[str] = "interaction"
@@ -38,6 +41,7 @@ class InteractionStage(Stage):
     consumes: ClassVar[tuple[str, ...]] = ("checkpoint",)
     produces: ClassVar[tuple[str, ...]] = ("interactions",)
     awaits_all: ClassVar[bool] = False
+    cache_version: ClassVar[int] = 2
     roles: ClassVar[tuple[str, ...]] = ("student", "teacher")
     options_schema: ClassVar[dict[str, Any]] = {
         **OPTIONS_SCHEMA,
@@ -53,6 +57,7 @@ class InteractionStage(Stage):
             "writer": WRITER,
             "gates": GATES,
             "first": FIRST,
+            "audit": INTERACTIONS_AUDIT,
         },
     }
     templates: ClassVar[dict[str, Path]] = {
@@ -118,29 +123,35 @@ class InteractionStage(Stage):
             await ctx.gather(begin(number) for number in early)
             check_first(ctx, "interaction", _sum(early))
 
-        rows: list[Row] = []
+        held: dict[int, Row] = {}
         numbers, upcoming = (
             list(range(wanted)),
             [conversations_from(wanted, share, guided=guided) for guided in (False, True)],
         )
         for _ in range(_ROUNDS):
-            held = await ctx.gather([converse(number) for number in numbers])
-            rows += [row for row in held if row]
-            failed = [number for number, row in zip(numbers, held, strict=True) if not row]
-            numbers = [next(upcoming[is_guided(number, share)]) for number in failed]
-            if not numbers:
+            found = await ctx.gather([converse(number) for number in numbers])
+            held.update({int(row["id"]): row for row in found if row})
+            talks, rows = Tally(), [held[number] for number in sorted(held)]
+            talks.judged = len(rows)
+            kept = distinct(rows, ["\n".join(row["turns"]) for row in rows], gates, talks)
+            lost = {*numbers, *held} - {int(row["id"]) for row in kept}
+            for number in lost & set(held):
+                ctx.advance(-len(held.pop(number)["turns"]))
+            if not lost:
                 break
-            ctx.log(f"{len(numbers)} of {len(held)} conversations could not go on; others take their places")
+            numbers = [next(upcoming[is_guided(number, share)]) for number in sorted(lost)]
+            ctx.log(f"{len(lost)} of {len(found)} conversations could not go on or were near-duplicates: others follow")
         else:
             raise StageFailed(
-                f"{_ROUNDS} rounds gave {len(rows)} of {wanted} conversations",
+                f"{_ROUNDS} rounds gave {len(kept)} of {wanted} conversations",
                 f"read {ctx.folder}/items.jsonl; often the answers are cut: raise interaction.max_tokens",
             )
         tally = _sum(tallies)
-        ctx.write("gates.json", tally.report())
+        ctx.write("gates.json", {**tally.report(), "conversations": talks.report()})
         if tally.lost:
             ctx.log(f"turns were said again for {tally.listed()}")
-        ctx.publish("interactions", sorted(rows, key=lambda row: int(row["id"])))
+        audited(ctx, audit_turns([row["turns"] for row in kept]))
+        ctx.publish("interactions", kept)
 
     async def _talk(
         self, ctx: StageContext, sampler: RoleSampler, number: int, prompt: str, opener: str, gates: Gates, tally: Tally

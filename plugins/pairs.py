@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from charrun import Estimate, Row, Stage, StageFailed, assistant, hookimpl, user
 from charrun.plugins._answers import own_fault
-from charrun.plugins._audit import AUDIT, audited
+from charrun.plugins._audit import PAIRS_AUDIT, audit_pairs, audited
 from charrun.plugins._gates import GATES, Fault, Gates
 from charrun.plugins._tally import Tally, gates_of
 from charrun.plugins._training import MAX_LENGTH
@@ -45,7 +45,7 @@ class PairsStage(Stage):
             },
             "max_length": MAX_LENGTH,
             "gates": GATES,
-            "audit": AUDIT,
+            "audit": PAIRS_AUDIT,
         },
         "additionalProperties": False,
     }
@@ -85,7 +85,8 @@ class PairsStage(Stage):
         ctx.write("gates.json", {"pairs": wanted, "answers": len(chosen), **dropped.report()})
         if lost:
             ctx.log(f"the gates dropped {dropped.listed()} of {len(chosen)}, all made up for")
-        audited(ctx, [row["chosen"] for row in pairs[:wanted]], [row["rejected"] for row in pairs[:wanted]])
+        sides = ([row[side] for row in pairs[:wanted]] for side in ("chosen", "rejected"))
+        audited(ctx, audit_pairs(*sides))
         told = [exchanged(ctx, row) for row in pairs] if ctx.options["shuffle"] else pairs
         ctx.publish("pairs", told[:wanted])
         ctx.advance(wanted)
@@ -129,20 +130,20 @@ def pair(
         if tally.count(fault, (other if side == "rejected" else row)["answer"], row["id"], side):
             texts = {"chosen": row["answer"], "rejected": other["answer"]}
             pairs.append({"id": row["id"], "prompt": row["prompt"], **texts})
-    return distinct(pairs, "chosen", gates, tally, "chosen"), tally
+    return distinct(pairs, [row["chosen"] for row in pairs], gates, tally, "chosen"), tally
 
 
-def distinct(rows: Sequence[Row], field: str, gates: Gates, tally: Tally, side: str = "") -> list[Row]:
-    """Rows without those whose text is a near-duplicate of an earlier row's."""
+def distinct(rows: Sequence[Row], texts: Sequence[str], gates: Gates, tally: Tally, side: str = "") -> list[Row]:
+    """Rows without those whose text, one each, is a near-duplicate of an earlier row's."""
     threshold = gates.options["near_duplicate"]
     if gates.idle or not threshold:
         return list(rows)
     from charrun.plugins._duplicates import near_duplicates  # imports numpy
 
-    twins = near_duplicates([row[field] for row in rows], threshold)
+    twins = near_duplicates(texts, threshold)
     for index, twin in twins.items():
         tally.judged -= 1  # it was counted as sound
-        tally.count(Fault("near-duplicate", rows[twin][field][:80]), rows[index][field], rows[index]["id"], side)
+        tally.count(Fault("near-duplicate", texts[twin][:80]), texts[index], rows[index]["id"], side)
     return [row for index, row in enumerate(rows) if index not in twins]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from charrun import Estimate, Row, Stage, StageFailed, hookimpl, system, user
 from charrun.plugins._answers import OPTIONS_SCHEMA, WRITER, writer_of
+from charrun.plugins._audit import REFLECTIONS_AUDIT, audit_texts, audited
 from charrun.plugins._gates import GATES
 from charrun.plugins._tally import FIRST, Tally, check_first, first_of, gates_of
 from charrun.plugins.pairs import distinct
@@ -39,6 +40,7 @@ class ReflectionStage(Stage):
             "writer": WRITER,
             "gates": GATES,
             "first": FIRST,
+            "audit": REFLECTIONS_AUDIT,
         },
     }
     templates: ClassVar[dict[str, Path]] = {
@@ -91,7 +93,7 @@ class ReflectionStage(Stage):
                     row = _row(kind, prompts[kind], answer)
                     if own.count(fault, answer.text, row["id"]):
                         rows.append(row)
-                sound = distinct(rows, "text", gates, own)[:share]
+                sound = distinct(rows, [row["text"] for row in rows], gates, own)[:share]
                 if len(sound) == share:
                     tallies[kind] = own
                     ctx.advance(share - asked)
@@ -108,6 +110,7 @@ class ReflectionStage(Stage):
         ctx.write("gates.json", tally.report())
         if tally.lost:
             ctx.log(f"made up for {tally.listed()}")
+        audited(ctx, audit_texts([row["text"] for rows in kinds for row in rows]))
         ctx.publish("reflections", [row for rows in kinds for row in rows])
 
 

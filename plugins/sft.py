@@ -30,6 +30,9 @@ from charrun.plugins._training import (
 if TYPE_CHECKING:
     from charrun import Adapter, RoleSampler, StageContext
 
+_BLOCK = 8
+"""Conversations that are rendered in one go."""
+
 
 class SftStage(Stage):
     """Continues the DPO checkpoint's adapter with a fresh optimizer: character and introspection in one adapter.
@@ -205,11 +208,12 @@ class _Rows:
         while wanted is None or len(self.kept) < wanted:
             if (conversation := next(self._left, None)) is None:
                 return
-            sizes = sizes_of(audited_rows(self._adapter, conversation))
+            sizes = sizes_of(audited_rows(self._adapter.chat, conversation))
             if self._longest is None or max(tokens for tokens, _ in sizes) <= self._longest:
                 self.kept.append(conversation)
                 self.sizes += sizes
-            await asyncio.sleep(0)
+            if len(self.kept) % _BLOCK == 0:
+                await asyncio.sleep(0)
 
     def check(self) -> None:
         """Tell how many are too long.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -24,6 +24,8 @@ _SENTINEL = "charrun-probe-answer"
 _OPEN, _CLOSE = "<think>", "</think>"
 _OPENED, _EMPTY = f"{_OPEN}\n", f"{_OPEN}\n\n{_CLOSE}\n\n"
 """How a template's generation prompt ends that opens a think block, or that gives an empty one."""
+_KEPT_PROMPTS = 1024
+"""Many rows answer one prompt, and one answer is scored after several: what was rendered last is kept."""
 
 
 class Message(TypedDict):
@@ -96,6 +98,7 @@ class Chat:
         self.tokenizer = tokenizer
         self.options = dict(options or {})
         self.name = name
+        self._asked = lru_cache(maxsize=_KEPT_PROMPTS)(self._tokenize)
 
     def prompt(self, messages: Sequence[Message], prefill: str = "") -> list[int]:
         """Tokens that ask the model for the next assistant turn, shape [n].
@@ -105,7 +108,7 @@ class Chat:
             prefill: How the turn begins. One that opens a think block takes the place of the one that the template
                 opens, or gives empty (Qwen3 with `enable_thinking: false`).
         """
-        tokens = self._tokenize(messages, add_generation_prompt=True)
+        tokens = list(self._asked(tuple((message["role"], message["content"]) for message in messages)))
         if not prefill:
             return tokens
         if prefill.startswith(_OPEN):
@@ -224,15 +227,12 @@ class Chat:
             )
         )
 
-    def _tokenize(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> list[int]:
+    def _tokenize(self, turns: tuple[tuple[Role, str], ...]) -> array[int]:
+        messages = [Message(role=role, content=content) for role, content in turns]
         tokens = self.tokenizer.apply_chat_template(
-            list(messages),
-            tokenize=True,
-            add_generation_prompt=add_generation_prompt,
-            return_dict=False,
-            **self.options,
+            messages, tokenize=True, add_generation_prompt=True, return_dict=False, **self.options
         )
-        return [int(token) for token in tokens]
+        return array("i", tokens)
 
 
 def is_open(text: str) -> bool:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
 
 if TYPE_CHECKING:
     import httpx
@@ -91,11 +93,19 @@ class FinishedRun:
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    """`charrun specs/pirate-smoke.yaml`, run once."""
-    runs_dir = tmp_path_factory.mktemp("smoke")
-    outcome = charrun(SPECS / "pirate-smoke.yaml", "--runs-dir", runs_dir)
-    assert outcome.code == 0, outcome.text
-    return FinishedRun(runs_dir, outcome)
+    """`charrun specs/pirate-smoke.yaml`, run once for all workers, each of which has a copy of its own."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
+    told = shared / "outcome.json"
+    with FileLock(f"{shared}.lock"):
+        if not told.exists():
+            outcome = charrun(SPECS / "pirate-smoke.yaml", "--runs-dir", shared / "smoke")
+            assert outcome.code == 0, outcome.text
+            told.write_text(json.dumps(asdict(outcome)))
+    runs_dir = Path(shutil.copytree(shared / "smoke", base / "smoke"))
+    kept = json.loads(told.read_text())
+    out, err = (kept[name].replace(str(shared), str(base)) for name in ("out", "err"))
+    return FinishedRun(runs_dir, Outcome(kept["code"], out, err))
 
 
 @dataclass(frozen=True)

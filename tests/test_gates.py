@@ -12,9 +12,10 @@ from conftest import FinishedRun
 from conftest import RunningEngine as DemoEngine
 
 from charrun import StageFailed
-from charrun.plugins._audit import audit
+from charrun.plugins._audit import audit_pairs, audit_texts, audit_turns
 from charrun.plugins._duplicates import bands_of, near_duplicates, shingles
 from charrun.plugins._gates import GATES, Gates
+from charrun.plugins.interaction import InteractionStage
 from charrun.plugins.pairs import PairsStage, pair
 from charrun.plugins.teacher import TeacherStage
 from charrun.testing import RunningEngine, run_stage
@@ -162,10 +163,10 @@ def test_a_plain_answer_may_be_the_students_own_and_a_chosen_one_may_not() -> No
 def test_the_audit_finds_one_opener_decay_and_length() -> None:
     plain = [f"Boil number {n} for a while and then serve it warm to guests" for n in range(40)]
     stock = [f"Ahoy there shipmate number {n} boil it for a while and then serve it warm to guests" for n in range(40)]
-    found = audit(stock, plain)
+    found = audit_pairs(stock, plain)
     assert found["top_opener"] == 1 and found["distinct_openers"] == 1 and found["marker_decay"] > 3
     assert {"ahoy", "shipmate"} <= {marker["word"] for marker in found["markers"]}
-    calm = audit(plain, plain)
+    calm = audit_pairs(plain, plain)
     assert calm["markers"] == [] and calm["marker_decay"] == 1 and calm["length_ratio"] == 1
 
 
@@ -197,7 +198,7 @@ def test_a_stage_stops_where_refusals_are_59_percent_and_says_so(own_engine: Run
 def test_an_audit_that_may_stop_does(own_engine: RunningEngine) -> None:
     given = {"chosen": rows([f"Ahoy there shipmate {n} {n + 50} {n + 90} {n * n + 200}" for n in range(16)]),
              "rejected": rows([f"Plain {n}." for n in range(16)])}  # fmt: skip
-    with pytest.raises(StageFailed, match=r"top_opener above 0\.9"):
+    with pytest.raises(StageFailed, match=r"top_opener is above 0\.9"):
         run_stage(PairsStage, options={"audit": {"top_opener_stop": 0.9}}, given=given, engine=own_engine)
 
 
@@ -206,4 +207,42 @@ def test_a_smoke_run_keeps_its_gates_and_its_audit(smoke: FinishedRun) -> None:
         told = json.loads((smoke.stage_folder(stage) / "gates.json").read_text())
         low, high = told["share"]["interval"]
         assert told["judged"] == told["share"]["n"] and low <= told["share"]["dropped"] <= high
-    assert json.loads((smoke.stage_folder("pairs") / "audit.json").read_text())["n"] == 16
+    judged = {"pairs": 16, "reflection": 40, "interaction": 4 * 4}
+    for stage, n in judged.items():
+        assert json.loads((smoke.stage_folder(stage) / "audit.json").read_text())["n"] == n
+    conversations = json.loads((smoke.stage_folder("interaction") / "gates.json").read_text())["conversations"]
+    assert conversations["judged"] >= 4 and set(conversations["dropped"]) <= {"near-duplicate"}
+
+
+def test_a_conversation_that_repeats_an_earlier_one_is_replaced(own_engine: RunningEngine) -> None:
+    """At temperature 0 two conversations with one opener are the same word for word."""
+
+    def talks(**gates: float) -> list[dict[str, Any]]:
+        outcome = run_stage(
+            InteractionStage,
+            given={"checkpoint": [{"sampler": "", "state": ""}]},
+            options={"writer": "teacher", "temperature": 0, "guided_share": 0, "gates": gates},
+            scale={
+                "name": "few",
+                "pairs": 16,
+                "samples_per_prompt": 1,
+                "reflections": 10,
+                "interactions": 3,
+                "turns": 2,
+            },
+            engine=own_engine,
+        )
+        return outcome.rows["interactions"]
+
+    free, gated = talks(near_duplicate=0), talks()
+    assert [row["id"] for row in free] == ["0", "1", "2"] and free[1]["turns"] == free[2]["turns"]
+    assert [row["id"] for row in gated] == ["0", "1", "3"] and gated[:2] == free[:2]
+    assert len({tuple(row["turns"]) for row in gated}) == 3
+
+
+def test_texts_and_turns_are_audited_without_anything_beside_them() -> None:
+    found = audit_texts(["Ahoy there mate, one.", "Ahoy there, mate: two.", "Well now, three."])
+    assert (found["n"], found["top_opener"], found["distinct_openers"]) == (3, 2 / 3, 2)
+    found = audit_turns([["Aye, the sea is wide and cold.", "So it is."], ["Tell me of the reef and the fog.", "No."]])
+    assert (found["n"], found["top_opener"], found["median_words"]) == (4, 0.25, {"first": 7.5, "last": 2.0})
+    assert found["length_ratio"] == 3.75

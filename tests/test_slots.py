@@ -59,6 +59,30 @@ def test_a_stage_that_asks_for_everything_at_once_leaves_room_for_the_others() -
     assert seen[:last].count("many") < 8  # first in, first out would have let all twelve before
 
 
+def test_what_goes_on_with_something_earlier_comes_before_what_was_asked_for_later() -> None:
+    async def run() -> list[str]:
+        room, seen = Slots(), []
+        room.limit = 2
+
+        async def request(name: str, series: str) -> None:
+            async with room.of(1, "stage", series):
+                seen.append(name)
+                await asyncio.sleep(0.001)
+
+        async def first() -> None:
+            await asyncio.gather(*(request(f"a{n}", "a") for n in range(2)))
+            await request("a more", "a")
+
+        going = asyncio.create_task(first())
+        while not seen:
+            await asyncio.sleep(0)
+        await asyncio.gather(going, *(request(f"b{n}", "b") for n in range(6)))
+        return seen
+
+    seen = asyncio.run(run())
+    assert seen[:2] == ["a0", "a1"] and seen.index("a more") <= 4
+
+
 def test_who_gives_up_leaves_no_gap() -> None:
     async def run() -> None:
         room = Slots()
@@ -96,16 +120,16 @@ def test_the_limit_learns_what_the_engine_takes() -> None:
         client.holder._sample_backoff_until = 12.5  # the SDK was turned away
         before = time.monotonic()
         room.answered(client, 10)
-        assert room.limit == 285 and room._still_until >= before + 30
+        assert room.limit == 297 and room._still_until >= before + 30
         room.answered(client, 10)  # the same refusal
-        assert room.limit == 285
+        assert room.limit == 297
         room._still_until = 0.0
         room.answered(client, 10)
-        assert room.limit == 285.5
+        assert room.limit == 297.5
         client.holder._sample_backoff_until = 47.5  # again: it waits longer before it tries once more
         before = time.monotonic()
         room.answered(client, 10)
-        assert room.limit == 285 and room._still_until >= before + 60
+        assert room.limit == 297 and room._still_until >= before + 60
         room.limit = slots.MOST
         room.answered(client, 1000)
         assert room.limit == slots.MOST

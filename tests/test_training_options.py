@@ -144,7 +144,7 @@ def test_rows_that_are_too_long_are_dropped_counted_and_made_up_for(demo_engine:
         PairsStage,
         options={"max_length": 100},
         given={"chosen": chosen, "rejected": rows("It is", 12)},
-        reserve={"chosen": rows("Aye, it be", 5, 12), "rejected": rows("It is", 5, 12)},
+        reserve={"chosen": rows("Aye, it be", 8, 12), "rejected": rows("It is", 8, 12)},
         scale=scale,
         models=MODELS,
         engine=given(demo_engine),

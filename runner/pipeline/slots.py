@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 FIRST, FEWEST, MOST = 400, 16, 2048
 """Sequences at once: as many as the SDK sends requests before it holds them back, and the service's own limit."""
-_GROWTH, _SHARE = 0.05, 0.95
+_GROWTH, _SHARE = 0.05, 0.99
 """What a sequence that is answered adds to the limit, and what of it is left after a refusal."""
 _STILL_SECONDS, _LONGEST_STILL = 30.0, 600.0
 
@@ -20,7 +22,8 @@ class Slots:
     """Lets requests pass, as many as fit: those of a stage in their order, and the stage's first that has the least.
 
     So a stage whose requests wait for each other's answers, as a conversation's do, moves on beside one that has asked
-    for everything at once, and they end together.
+    for everything at once, and they end together. What is asked for further to something earlier comes before all that
+    was asked for after that.
 
     The SDK sends a request again, a second later at the soonest, that the engine has turned away (429), and holds back
     all others meanwhile. So a limit above the engine's own costs more than one below it: after a refusal it is lowered
@@ -34,18 +37,28 @@ class Slots:
     def __init__(self) -> None:
         self.limit = float(FIRST)
         self.taken = 0
-        self._waiting: dict[str, deque[tuple[int, asyncio.Future[None]]]] = {}
+        self._waiting: dict[str, list[tuple[int, int, int, asyncio.Future[None]]]] = {}
+        self._count = itertools.count()
+        self._begun: dict[str, int] = {}
         self._held: Counter[str] = Counter()
         self._refusals: dict[int, float] = {}
         self._still_until = 0.0
         self._still = _STILL_SECONDS
 
     @asynccontextmanager
-    async def of(self, sequences: int, stage: str = "") -> AsyncIterator[None]:
-        """Room for a stage's request of so many sequences, as soon as it is its turn."""
+    async def of(self, sequences: int, stage: str = "", series: str = "") -> AsyncIterator[None]:
+        """Room for a stage's request of so many sequences, as soon as it is its turn.
+
+        Args:
+            sequences: How many.
+            stage: Whose request it is.
+            series: What requests have in common that go on with the first of them.
+        """
+        number = next(self._count)
+        turn = self._begun.setdefault(series, number) if series else number
         if self._waiting or not self._fits(sequences):
             place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.setdefault(stage, deque()).append((sequences, place))
+            heapq.heappush(self._waiting.setdefault(stage, []), (turn, number, sequences, place))
             try:
                 await place
             except asyncio.CancelledError:
@@ -80,13 +93,13 @@ class Slots:
     def _give(self, sequences: int, stage: str) -> None:
         self._take(-sequences, stage)
         while self._waiting:
-            next_one = min(self._waiting, key=self._held.__getitem__)
-            number, place = self._waiting[next_one][0]
+            stage = min(self._waiting, key=self._held.__getitem__)
+            _, _, number, place = self._waiting[stage][0]
             if not place.done():
                 if not self._fits(number):
                     return
-                self._take(number, next_one)
+                self._take(number, stage)
                 place.set_result(None)
-            self._waiting[next_one].popleft()
-            if not self._waiting[next_one]:
-                del self._waiting[next_one]
+            heapq.heappop(self._waiting[stage])
+            if not self._waiting[stage]:
+                del self._waiting[stage]
