@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -28,7 +28,7 @@ from charrun.plugins._training import (
 )
 
 if TYPE_CHECKING:
-    from charrun import Adapter, RoleSampler, StageContext
+    from charrun import Adapter, Chat, RoleSampler, StageContext
 
 _BLOCK = 8
 """Conversations that are rendered in one go."""
@@ -103,19 +103,26 @@ class SftStage(Stage):
         ctx.rng("sft").shuffle(conversations)
         checkpoint = (await ctx.rows("checkpoint"))[-1]
         fresh = ctx.options["start"] == "base"
-        if fresh:
-            rank = ctx.options.get("lora_rank", checkpoint["lora_rank"])
-            adapter = await ctx.new_adapter("student", rank, "fresh")  # a name of its own: not DPO's initial A again
-        else:
-            adapter = await ctx.continue_adapter("student", checkpoint)
-        rows = _Rows(ctx, adapter, conversations)
-        await rows.measure(ctx.options["batch_size"])
-        checks = []
-        if adapter.next_step == 0 and rows.kept and not lengths_problem(adapter, rows.sizes):
-            first, origin = _rendered(adapter, rows.kept), None if fresh else checkpoint
-            checks = [self._check_step_zero(ctx, adapter, first, origin)]
-        await ctx.gather([*checks, rows.measure()])
-        rows.check()
+        origin = None if fresh else checkpoint
+        sampler = await ctx.sampler("student", origin)
+        rows = _Rows(ctx, sampler.chat, conversations)
+
+        async def begin() -> Adapter:
+            """The adapter, checked beside the rest of the rows."""
+            if origin is None:
+                rank = ctx.options.get("lora_rank", checkpoint["lora_rank"])
+                adapter = await ctx.new_adapter("student", rank, "fresh")  # another name: not DPO's initial A again
+            else:
+                adapter = await ctx.continue_adapter("student", origin)
+            await rows.begun.wait()
+            first = _rendered(adapter, rows.kept[: ctx.options["batch_size"]])
+            if adapter.next_step == 0 and first and not lengths_problem(adapter, sizes_of(first)):
+                await self._check_step_zero(ctx, adapter, first, sampler)
+            return adapter
+
+        work: list[Awaitable[Any]] = [begin(), rows.measure(ctx.options["batch_size"])]
+        adapter, _ = await ctx.gather(work)
+        rows.check(adapter)
         every = ctx.options["checkpoint_every"]
         batches = batches_of(rows.kept, ctx.options["batch_size"])
         rates = learning_rates(ctx.options, len(batches))
@@ -136,7 +143,7 @@ class SftStage(Stage):
         said = {message["content"] for talk in rows.kept for message in talk if message["role"] == "user"}
         probe = _curve.Probe(ctx, said, ctx.options["probe_prompts"])
         if points:
-            await probe.measure(0, await ctx.sampler("student", None if fresh else checkpoint))
+            await probe.measure(0, sampler)
 
         async def on_pause(step: int, weights: RoleSampler) -> None:
             await probe.measure(step, weights)
@@ -160,7 +167,7 @@ class SftStage(Stage):
         ctx.publish("checkpoint", [{**await ctx.save(adapter, "sft"), "start": ctx.options["start"]}])
 
     async def _check_step_zero(
-        self, ctx: StageContext, adapter: Adapter, rows: Sequence[TrainedRow], origin: Row | None
+        self, ctx: StageContext, adapter: Adapter, rows: Sequence[TrainedRow], sampler: RoleSampler
     ) -> None:
         """The sampler of what the adapter begins with agrees with the trainer, and what is trained is text.
 
@@ -171,7 +178,7 @@ class SftStage(Stage):
         logprobs, sampled, found = await ctx.gather(
             [
                 forward_logprobs(ctx, adapter, rows),
-                sampler_logprobs(ctx, await ctx.sampler("student", origin), rows),
+                sampler_logprobs(ctx, sampler, rows),
                 forward_logprobs(ctx, adapter, control_rows(controls)),
             ]
         )
@@ -188,44 +195,47 @@ class _Rows:
     Attributes:
         kept: Those that are short enough, of as many as are looked at.
         sizes: Tokens and trained tokens of each of their rows.
+        begun: Set once the first batch is kept, or all are looked at.
     """
 
-    def __init__(self, ctx: StageContext, adapter: Adapter, conversations: Sequence[list[Message]]) -> None:
+    def __init__(self, ctx: StageContext, chat: Chat, conversations: Sequence[list[Message]]) -> None:
         self.kept: list[list[Message]] = []
         self.sizes: list[tuple[int, int]] = []
+        self.begun = asyncio.Event()
         self._ctx = ctx
-        self._adapter = adapter
+        self._chat = chat
         self._longest: int | None = ctx.options.get("max_length")
-        self._all = len(conversations)
-        self._left = iter(conversations)
+        self._all = conversations
 
-    async def measure(self, wanted: int | None = None) -> None:
-        """Look at conversations until so many are kept; at all of them by default. Others may go on meanwhile.
+    async def measure(self, batch_size: int) -> None:
+        """Look at all conversations; others may go on meanwhile.
 
         Raises:
             StageFailed: A mask is wrong.
         """
-        while wanted is None or len(self.kept) < wanted:
-            if (conversation := next(self._left, None)) is None:
-                return
-            sizes = sizes_of(audited_rows(self._adapter.chat, conversation))
+        for number, conversation in enumerate(self._all, 1):
+            sizes = sizes_of(audited_rows(self._chat, conversation))
             if self._longest is None or max(tokens for tokens, _ in sizes) <= self._longest:
                 self.kept.append(conversation)
                 self.sizes += sizes
-            if len(self.kept) % _BLOCK == 0:
+            if len(self.kept) == batch_size:
+                self.begun.set()
+            if number % _BLOCK == 0:
                 await asyncio.sleep(0)
+        self.begun.set()
 
-    def check(self) -> None:
+    def check(self, adapter: Adapter) -> None:
         """Tell how many are too long.
 
         Raises:
             StageFailed: All are, or one of the others is longer than the model's context.
         """
-        if dropped := self._all - len(self.kept):
-            self._ctx.log(f"{dropped} of {self._all} rows are longer than {self._longest} tokens and dropped")
+        if dropped := len(self._all) - len(self.kept):
+            self._ctx.log(f"{dropped} of {len(self._all)} rows are longer than {self._longest} tokens and dropped")
         if not self.kept:
-            raise StageFailed(f"all {self._all} rows are longer than {self._longest} tokens", "raise sft.max_length")
-        check_lengths(self._adapter, self.sizes)
+            told = f"all {len(self._all)} rows are longer than {self._longest} tokens"
+            raise StageFailed(told, "raise sft.max_length")
+        check_lengths(adapter, self.sizes)
 
 
 def _rendered(adapter: Adapter, batch: Sequence[Sequence[Message]]) -> list[TrainedRow]:

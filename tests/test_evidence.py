@@ -12,6 +12,7 @@ import pytest
 from conftest import FinishedRun, charrun
 
 from charrun.plugins._rates import rate
+from charrun.report.compare_measurements import tables_of
 from charrun.report.evidence import evidence_of
 from charrun.report.evidence_tables import pooled_tables
 from charrun.report.intervals import Share, difference
@@ -116,6 +117,17 @@ def test_what_arms_measured_otherwise_is_not_taken_for_a_shared_model_nor_one_it
     assert (table.name, control.name) == ("held", "held1") and control.rates[0].share.hits == 0
     shown = {(rate.arm, rate.labels[0]): rate.repeats for rate in table.rates}
     assert shown["b", "base"] == "a" and shown["b", "other"] == "" and shown["b", "sft"] == ""
+
+
+def test_two_items_of_one_stage_are_two_tables_in_a_comparison_too() -> None:
+    (_, a), (_, b) = (
+        cell("a", seed, [held(sft=[True] * 4), held(sft=[hit] * 4)]) for seed, hit in ((1, True), (2, False))
+    )
+    pair: Any = SimpleNamespace(a=a, b=b)
+    tables = {table.name: table.rates[0] for table in tables_of(pair)}
+    assert set(tables) == {"held", "held1"}
+    changes = {name: rates.difference.value for name, rates in tables.items() if rates.difference}
+    assert changes == {"held": 0.0, "held1": -1.0}
 
 
 def test_a_run_tells_which_measurements_it_has(smoke: FinishedRun) -> None:

@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from charrun.pipeline.results import MEASUREMENTS
 from charrun.report.compare_data import Pair
 from charrun.report.intervals import Difference, Share, difference
-from charrun.report.measurements import Labels, Measurement, measurement_of
-from charrun.store.cells import CellView
+from charrun.report.measurements import Labels, Measurement, measurements_of
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class TablePair:
     """A table of A and the one of the same name of B.
 
     Attributes:
-        name: What it is called.
+        name: The stage item that published it, and which of its tables it is, where it published several.
         title: What was measured.
         heading: Names of the labels.
         rates: Rates side by side.
@@ -58,7 +56,7 @@ class TablePair:
 
 def tables_of(pair: Pair) -> list[TablePair]:
     """The tables of two cells by name, in A's order, then what B alone has."""
-    a, b = _tables(pair.a), _tables(pair.b)
+    a, b = dict(measurements_of(pair.a)), dict(measurements_of(pair.b))
     found = []
     for name in dict.fromkeys([*a, *b]):
         left, right = a.get(name), b.get(name)
@@ -68,11 +66,6 @@ def tables_of(pair: Pair) -> list[TablePair]:
         rates = [RatePair(each, rates_a.get(each), rates_b.get(each)) for each in dict.fromkeys([*rates_a, *rates_b])]
         found.append(TablePair(name, some.title, some.heading, tuple(rates), tuple(_notes(left, right))))
     return found
-
-
-def _tables(cell: CellView) -> dict[str, Measurement]:
-    rows = (measurement_of(row) for row in cell.every(MEASUREMENTS))
-    return {each.name: each for each in rows if each}
 
 
 def _notes(a: Measurement | None, b: Measurement | None) -> Iterator[str]:

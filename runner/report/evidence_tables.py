@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from charrun.pipeline.results import MEASUREMENTS
 from charrun.report.intervals import Difference, Share, difference
-from charrun.report.measurements import Labels, Measurement, measurement_of
+from charrun.report.measurements import Labels, measurements_of
 from charrun.statistics import wilson, worth
 from charrun.store.cells import CellView, Coordinates
 
@@ -98,7 +97,7 @@ def pooled_tables(members: Members, against: str) -> tuple[PooledTable, ...]:
     drafts: dict[str, _Draft] = {}
     shared = Shared(members)
     for place, cell in members:
-        for name, found in _tables(cell):
+        for name, found in measurements_of(cell):
             draft = drafts.setdefault(name, _Draft(found.title))
             if not found.rates:
                 draft.untold.append(cell.name)
@@ -113,14 +112,6 @@ def pooled_tables(members: Members, against: str) -> tuple[PooledTable, ...]:
         PooledTable(name, draft.title, draft.heading, tuple(_pooled(draft, against, shared)), tuple(draft.untold))
         for name, draft in drafts.items()
     )
-
-
-def _tables(cell: CellView) -> Iterator[tuple[str, Measurement]]:
-    """A cell's tables by name."""
-    for stage in cell.stages:
-        rows = (stage.outputs[MEASUREMENTS].read() or []) if MEASUREMENTS in stage.outputs else []
-        for found in filter(None, map(measurement_of, rows)):
-            yield (stage.id if len(rows) == 1 else f"{stage.id} {found.name}"), found
 
 
 def _pooled(draft: _Draft, against: str, shared: Shared) -> Iterator[Pooled]:

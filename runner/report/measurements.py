@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from charrun.pipeline.results import MEASUREMENTS
 from charrun.report.columns import table
 from charrun.report.intervals import Difference, Share
 from charrun.report.text import safe
+from charrun.store.cells import CellView
 
 _WIDTH = 150
 
@@ -75,6 +77,14 @@ def measurement_of(row: Any) -> Measurement | None:
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError, AttributeError):
         return None
+
+
+def measurements_of(cell: CellView) -> Iterator[tuple[str, Measurement]]:
+    """A cell's tables, each by the stage item that published it, and by its own name where that published several."""
+    for stage in cell.stages:
+        rows = (stage.outputs[MEASUREMENTS].read() or []) if MEASUREMENTS in stage.outputs else []
+        for found in filter(None, map(measurement_of, rows)):
+            yield (stage.id if len(rows) == 1 else f"{stage.id} {found.name}"), found
 
 
 def measurement_lines(row: Any) -> list[str]:
