@@ -21,14 +21,20 @@ _FEWEST_ROWS_WITH = 3
 _SMOOTHING = 0.5
 
 
-def audit_option(**measures: tuple[float, str]) -> dict[str, Any]:
-    """The option `audit` of a stage: by measure where it warns by default, and what it is."""
+def audit_option(*, stops: bool, **measures: tuple[float, str]) -> dict[str, Any]:
+    """The option `audit` of a stage.
+
+    Args:
+        stops: Whether it may stop the stage. Such a threshold belongs to what the stage makes, and another one makes it
+            anew: it is for stages that pay for nothing.
+        **measures: Where each measure warns by default, and what it is.
+    """
+    said = "a line says what is above `warn`" + (", the stage stops above `stop`" if stops else "")
     return {
         "type": "object",
         "default": {},
-        "description": "Measures of the whole set: a line says what is above `warn`, the stage stops above `stop`; "
-        "0 is never.",
-        "x-charrun-identity": False,
+        "description": f"Measures of the whole set: {said}; 0 is never.",
+        **({} if stops else {"x-charrun-identity": False}),
         "properties": {
             f"{name}_{act}": {
                 "type": "number",
@@ -37,21 +43,24 @@ def audit_option(**measures: tuple[float, str]) -> dict[str, Any]:
                 "description": f"{act.capitalize()} above this: {what}.",
             }
             for name, (at, what) in measures.items()
-            for act in ("warn", "stop")
+            for act in ("warn", "stop")[: 1 + stops]
         },
         "additionalProperties": False,
     }
 
 
 PAIRS_AUDIT = audit_option(
+    stops=True,
     length_ratio=(2.0, "median length of chosen / rejected answers in words, or its inverse"),
     top_opener=(0.3, "share of chosen answers that begin with the commonest three words"),
     marker_decay=(3.0, "markers per word in the first third of the chosen answers / in the last third"),
 )
 REFLECTIONS_AUDIT = audit_option(
+    stops=False,
     top_opener=(0.3, "share of reflections that begin with the commonest three words"),
 )
 INTERACTIONS_AUDIT = audit_option(
+    stops=False,
     length_ratio=(2.0, "median length of last turns / of first ones in words, or its inverse"),
     top_opener=(0.3, "share of turns that begin with the commonest three words"),
 )
@@ -113,7 +122,7 @@ def audited(ctx: StageContext, found: dict[str, Any]) -> None:
     line = f"audit of {found['n']}: {', '.join(parts)}"
     ctx.log(line + ("; warning: " + ", ".join(over["warn"]) if over["warn"] else ""))
     if over["stop"]:
-        raise StageFailed(f"{line}: {', '.join(over['stop'])}", f"read {ctx.folder}/audit.json, or raise that limit")
+        raise StageFailed(f"{line}: {', '.join(over['stop'])}", f"read {ctx.folder}/audit.json, or raise pairs.audit")
 
 
 def _openers(texts: Sequence[Sequence[str]]) -> dict[str, Any]:

@@ -247,11 +247,6 @@ async def answers(ctx: StageContext, model: Model, asked: Sequence[Asked]) -> li
     return await ctx.each(list(asked), one)
 
 
-async def foresee(ctx: StageContext, model: Model, asked: Sequence[Asked]) -> None:
-    """Have the answers in the store that `answers` or `Scorer.scored` will ask for."""
-    await ctx.gather(_answer(ctx, model, each) for each in asked)
-
-
 async def _answer(ctx: StageContext, model: Model, asked: Asked) -> Answer:
     (found,) = await ctx.sample(
         model.sampler,

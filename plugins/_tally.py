@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from charrun import Character, StageContext
 
 _EXAMPLES = 3
+_MOST_LOST = 0.5
 
 FIRST: dict[str, Any] = {
     "type": "object",
@@ -85,9 +86,12 @@ class Tally:
     def to_get(self, n: int) -> int:
         """How many more to ask for, so that most likely n of them pass: what was dropped is dropped again as often.
 
-        Two standard deviations are added: a text too many costs less than the wait for a further round.
+        Two standard deviations are added: a text too many costs less than the wait for a further round. Where more than
+        half was dropped, something is wrong, and no more are asked for than are needed.
         """
-        share = min(0.9, self.lost / max(1, self.judged))
+        share = self.lost / max(1, self.judged)
+        if share > _MOST_LOST:
+            return n
         return math.ceil((n + 2 * math.sqrt(n * share * (1 - share))) / (1 - share))
 
     def listed(self) -> str:

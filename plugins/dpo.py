@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -285,6 +284,8 @@ class _Looks:
 
 async def _rendered(chat: Chat, pairs: Sequence[Row]) -> list[TrainedRow]:
     """Chosen and rejected rows of all pairs by turns; others may go on meanwhile."""
+    import asyncio
+
     rows: list[TrainedRow] = []
     for pair in pairs:
         rows += pair_rows(chat, pair)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -59,10 +58,7 @@ class EvaluateStage(evaluation.EvaluationStage):
         evaluation.tell_overlap(ctx, overlap)
         models, scorer = await evaluation.models(ctx), await evaluation.scorer_of(ctx, who)
         ctx.total(2 * len(held.calibration) + len(models) * len(test))
-        calibrating: Awaitable[Any] = scorer.calibrate(await ctx.sampler("teacher"), models[0], held.calibration)
-        # Answers are the same whoever scores them; only to score them waits for a scorer that tells.
-        answering = [evaluation.foresee(ctx, model, evaluation.plainly(test)) for model in models]
-        tells, *_ = await ctx.gather([calibrating, *answering])
+        tells = await scorer.calibrate(await ctx.sampler("teacher"), models[0], held.calibration)
         result: Row = {
             "scored_as": who.id,
             "auc": tells.auc,

@@ -128,11 +128,13 @@ class InteractionStage(Stage):
             list(range(wanted)),
             [conversations_from(wanted, share, guided=guided) for guided in (False, True)],
         )
+        talks, kept = Tally(), list[Row]()
         for _ in range(_ROUNDS):
             found = await ctx.gather([converse(number) for number in numbers])
-            held.update({int(row["id"]): row for row in found if row})
-            talks, rows = Tally(), [held[number] for number in sorted(held)]
-            talks.judged = len(rows)
+            for number, row in zip(numbers, found, strict=True):
+                if talks.count(None if row else Fault("no sound turn"), "", str(number)) and row:
+                    held[number] = row
+            rows = [held[number] for number in sorted(held)]
             kept = distinct(rows, ["\n".join(row["turns"]) for row in rows], gates, talks)
             lost = {*numbers, *held} - {int(row["id"]) for row in kept}
             for number in lost & set(held):
@@ -140,11 +142,13 @@ class InteractionStage(Stage):
             if not lost:
                 break
             numbers = [next(upcoming[is_guided(number, share)]) for number in sorted(lost)]
-            ctx.log(f"{len(lost)} of {len(found)} conversations could not go on or were near-duplicates: others follow")
+            ctx.log(f"{len(lost)} conversations could not go on or repeat earlier ones; others take their places")
         else:
+            ctx.write("gates.json", {**_sum(tallies).report(), "conversations": talks.report()})
             raise StageFailed(
-                f"{_ROUNDS} rounds gave {len(kept)} of {wanted} conversations",
-                f"read {ctx.folder}/items.jsonl; often the answers are cut: raise interaction.max_tokens",
+                f"{_ROUNDS} rounds gave {len(kept)} of {wanted} conversations: {talks.listed()}",
+                f"read {ctx.folder}/gates.json; where turns are cut, raise interaction.max_tokens; where conversations "
+                "repeat each other, raise interaction.temperature or its gates.near_duplicate",
             )
         tally = _sum(tallies)
         ctx.write("gates.json", {**tally.report(), "conversations": talks.report()})

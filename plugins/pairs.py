@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from charrun import Estimate, Row, Stage, StageFailed, assistant, hookimpl, user
 from charrun.plugins._answers import own_fault
@@ -27,6 +27,7 @@ class PairsStage(Stage):
     produces: ClassVar[tuple[str, ...]] = ("pairs",)
     roles: ClassVar[tuple[str, ...]] = ("student",)
     measures: ClassVar[tuple[str, ...]] = ("student",)
+    cache_version: ClassVar[int] = 2
     identity: ClassVar[Literal["rows", "lineage", "content"]] = "lineage"
     options_schema: ClassVar[dict[str, Any]] = {
         "type": "object",
@@ -79,7 +80,8 @@ class PairsStage(Stage):
             missing = wanted - len(pairs)
             ctx.log(f"{missing} more needed: the gates dropped {dropped.listed()}")
             more = dropped.to_get(missing)
-            chosen, rejected = await ctx.gather([ctx.extend("chosen", more), ctx.extend("rejected", more)])
+            # Where one side fails, what the other has asked for is awaited: it is paid.
+            chosen, rejected = await _both(ctx.extend("chosen", more), ctx.extend("rejected", more))
         else:
             raise StageFailed(f"{_ROUNDS} rounds of top-ups did not give {wanted} pairs: {dropped.listed()}")
         ctx.write("gates.json", {"pairs": wanted, "answers": len(chosen), **dropped.report()})
@@ -90,6 +92,17 @@ class PairsStage(Stage):
         told = [exchanged(ctx, row) for row in pairs] if ctx.options["shuffle"] else pairs
         ctx.publish("pairs", told[:wanted])
         ctx.advance(wanted)
+
+
+async def _both(one: Awaitable[list[Row]], other: Awaitable[list[Row]]) -> tuple[list[Row], list[Row]]:
+    """Both, and the first error once both have ended."""
+    import asyncio
+
+    found = await asyncio.gather(one, other, return_exceptions=True)
+    for each in found:
+        if isinstance(each, BaseException):
+            raise each
+    return cast("tuple[list[Row], list[Row]]", tuple(found))
 
 
 def exchanged(ctx: StageContext, row: Row) -> Row:

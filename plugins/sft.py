@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -201,7 +200,9 @@ class _Rows:
     def __init__(self, ctx: StageContext, chat: Chat, conversations: Sequence[list[Message]]) -> None:
         self.kept: list[list[Message]] = []
         self.sizes: list[tuple[int, int]] = []
-        self.begun = asyncio.Event()
+        from asyncio import Event
+
+        self.begun = Event()
         self._ctx = ctx
         self._chat = chat
         self._longest: int | None = ctx.options.get("max_length")
@@ -213,6 +214,8 @@ class _Rows:
         Raises:
             StageFailed: A mask is wrong.
         """
+        from asyncio import sleep
+
         for number, conversation in enumerate(self._all, 1):
             sizes = sizes_of(audited_rows(self._chat, conversation))
             if self._longest is None or max(tokens for tokens, _ in sizes) <= self._longest:
@@ -221,7 +224,7 @@ class _Rows:
             if len(self.kept) == batch_size:
                 self.begun.set()
             if number % _BLOCK == 0:
-                await asyncio.sleep(0)
+                await sleep(0)
         self.begun.set()
 
     def check(self, adapter: Adapter) -> None:

@@ -179,7 +179,7 @@ def test_the_real_shells_complete(shell: ShellAtWork) -> None:
         "x.yaml --set stages.dpo.with.nll": ["x.yaml", "--set", "stages.dpo.with.nll_coefficient="],
     }.items():
         assert shell.completed(f"charrun {typed}") == ["charrun", *words], typed
-    assert "interaction" in shell.listed("charrun specs/pirate-mini.yaml --until ", "reflection")
+    assert "reflection" in shell.listed("charrun specs/pirate-mini.yaml --until ", "interaction")
 
 
 @pytest.mark.parametrize("shell_name", SHELLS)

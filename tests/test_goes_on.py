@@ -35,6 +35,28 @@ def test_the_same_command_goes_on_with_a_run_and_asks_for_nothing_that_is_stored
     assert not again.requests
 
 
+@pytest.mark.slow
+def test_what_the_gates_drop_is_made_up_for_on_both_sides_from_the_same_prompts(tmp_path: Path) -> None:
+    path, runs = tmp_path / "spec.yaml", tmp_path / "runs"
+    gates = "stages: {pairs: {with: {gates: {near_duplicate: 0.12}}}}\n"
+    path.write_text(f"version: 1\nextends: builtin:pirate-smoke\nname: topped\n{gates}")
+    done = charrun(path, "--until", "pairs", "--runs-dir", runs)
+    assert done.code == 0 and "more needed: the gates dropped" in done.text, done.text
+    rows = {kind: sorted(runs.glob(f"store/*/{kind}-*.jsonl"), key=lambda p: len(p.read_bytes()))[-1].read_text()
+            for kind in ("prompts", "chosen", "rejected", "pairs")}  # fmt: skip
+    ids = {kind: [json.loads(row)["id"] for row in text.splitlines()] for kind, text in rows.items()}
+    assert len(ids["pairs"]) == 16 < len(ids["prompts"]) < 24
+    assert ids["chosen"] == ids["rejected"] == [f"{id}-0" for id in ids["prompts"]]
+    asked = [
+        len(p.read_text().splitlines())
+        for stage in ("teacher", "student")
+        for p in runs.glob(f"store/{stage}-*/items.jsonl")
+    ]
+    assert asked == [len(ids["prompts"])] * 2  # asked for once, and for no more than there are prompts
+    again = charrun(path, "--until", "pairs", "--runs-dir", runs)
+    assert again.code == 0 and "more needed" not in again.text
+
+
 def test_a_resumed_run_goes_on_from_its_frozen_spec_whatever_became_of_the_file(
     sampled: Path, tmp_path: Path, demo_engine: RunningEngine
 ) -> None:

@@ -113,19 +113,22 @@ def test_who_gives_up_leaves_no_gap() -> None:
 def test_the_limit_learns_what_the_engine_takes() -> None:
     async def run() -> None:
         room, client = Slots(), SimpleNamespace(holder=SimpleNamespace(_sample_backoff_until=None))
+        other = SimpleNamespace(holder=SimpleNamespace(_sample_backoff_until=None))
+        room.answered(client, 1000)
+        assert room.limit == FIRST  # it holds nothing back: nobody has seen what more there could be
+        room._waiting = {"stage": [(0, 0, 1, asyncio.get_running_loop().create_future())]}
         for _ in range(40):
             room.answered(client, 10)
         assert room.limit == pytest.approx(FIRST + 20)
-        room._requests = 400  # all that the SDK sends: no more of it reaches the engine
-        room.answered(client, 10)
-        assert room.limit == pytest.approx(FIRST + 20)
-        room._requests, room.taken = 20, 300
-        client.holder._sample_backoff_until = 12.5  # the SDK was turned away
+        room.taken = 300
+        client.holder._sample_backoff_until = other.holder._sample_backoff_until = 12.5  # the SDK was turned away
         before = time.monotonic()
         room.answered(client, 10)
         assert room.limit == 297 and room._still_until >= before + 60
+        until = room._still_until
         room.answered(client, 10)  # the same refusal
-        assert room.limit == 297
+        room.answered(other, 10)  # and at the same time another client's
+        assert room.limit == 297 and room._still_until == until
         room._still_until = 0.0
         room.answered(client, 10)
         assert room.limit == 297.5
@@ -133,6 +136,7 @@ def test_the_limit_learns_what_the_engine_takes() -> None:
         before = time.monotonic()
         room.answered(client, 10)
         assert room.limit == 297 and room._still_until >= before + 120
+        room._still_until = 0.0
         room.limit = slots.MOST
         room.answered(client, 1000)
         assert room.limit == slots.MOST

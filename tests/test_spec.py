@@ -58,6 +58,7 @@ STAGES = {
     "teacher": StageInfo(options(), ("prompts",), (), ("chosen",)),
     "student": StageInfo(options(), ("prompts",), (), ("rejected",)),
     "pairs": StageInfo(options(), ("chosen", "rejected"), (), ("pairs",)),
+    "measurable": StageInfo(options(n={"type": "integer", "default": 60}), ("pairs",), (), ("measurability",)),
     "dpo": StageInfo(DPO, ("pairs",), (), ("checkpoint",)),
     "reflection": StageInfo(options(), ("checkpoint",), (), ("reflections",)),
     "interaction": StageInfo(options(), ("checkpoint",), (), ("interactions",)),

@@ -131,7 +131,7 @@ class Requests:
             if isinstance(client, MeteredEndpoint):
                 arrived(await self._ask_elsewhere(items, client, request, start, n))
             else:
-                arrived(await self._ask(items, request, start, n, request.key if count > 1 else ""))
+                arrived(await self._ask(items, request, start, n, request.key if count > MOST_SEQUENCES else ""))
 
         wanted = missing()
         arrived(count - sum(n for _, n in wanted))

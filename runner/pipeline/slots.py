@@ -13,7 +13,6 @@ from typing import Any
 
 FIRST, FEWEST, MOST = 400, 16, 2048
 """Sequences at once: as many as the SDK sends requests before it holds them back, and the service's own limit."""
-_SDK_REQUESTS = 400
 _GROWTH, _SHARE = 0.05, 0.99
 """What a sequence that is answered adds to the limit, and what of it is left after a refusal."""
 _STILL_SECONDS, _LONGEST_STILL = 60.0, 600.0
@@ -28,8 +27,8 @@ class Slots:
 
     The SDK sends a request again, a second later at the soonest, that the engine has turned away (429), and holds back
     all others meanwhile. So a limit above the engine's own costs more than one below it: after a refusal it is lowered
-    to below what was in flight, and stays there for a while before it grows again, each time twice as long. It does not
-    grow where the SDK's own limit of requests is what holds them back: then nobody has seen what the engine takes.
+    to below what was in flight, and stays there for a while before it grows again, each time twice as long. It grows
+    only while it holds something back.
 
     Attributes:
         limit: Sequences at once.
@@ -43,7 +42,6 @@ class Slots:
         self._count = itertools.count()
         self._begun: dict[str, int] = {}
         self._held: Counter[str] = Counter()
-        self._requests = 0
         self._refusals: dict[int, float] = {}
         self._still_until = 0.0
         self._still = _STILL_SECONDS
@@ -70,11 +68,9 @@ class Slots:
                 raise
         else:
             self._take(sequences, stage)
-        self._requests += 1
         try:
             yield
         finally:
-            self._requests -= 1
             self._give(sequences, stage)
 
     def answered(self, client: Any, sequences: int) -> None:
@@ -83,9 +79,11 @@ class Slots:
         if backoff is not None and self._refusals.get(id(client.holder)) != backoff:
             self._refusals[id(client.holder)] = backoff
             self.limit = max(float(FEWEST), self.limit / 2, min(self.limit, self.taken * _SHARE))
-            self._still_until = time.monotonic() + self._still
-            self._still = min(2 * self._still, _LONGEST_STILL)
-        elif self._requests < _SDK_REQUESTS and time.monotonic() >= self._still_until:
+            now = time.monotonic()
+            if now >= self._still_until:  # one spell: several clients may be turned away at once
+                self._still_until = now + self._still
+                self._still = min(2 * self._still, _LONGEST_STILL)
+        elif self._waiting and time.monotonic() >= self._still_until:
             self.limit = min(float(MOST), self.limit + sequences * _GROWTH)
 
     def _fits(self, sequences: int) -> bool:

@@ -170,8 +170,9 @@ class Told:
             StageFailed: The producer cannot make more.
         """
         producer = self._producer(kind)
-        self._seen[producer] = self._seen.get(producer, producer.extra) + n
-        return await producer.rows(kind, extra=self._seen[producer])
+        rows = await producer.rows(kind, extra=self._seen.get(producer, producer.extra) + n)
+        self._seen[producer] = producer.extra
+        return rows
 
     def _producer(self, kind: str) -> StageRun:
         self._consumed(kind)

@@ -30,7 +30,7 @@ class TablePair:
     """A table of A and the one of the same name of B.
 
     Attributes:
-        name: The stage item that published it, and which of its tables it is, where it published several.
+        name: What it is called; where a side has that name twice, the stage item that published it.
         title: What was measured.
         heading: Names of the labels.
         rates: Rates side by side.
@@ -56,7 +56,7 @@ class TablePair:
 
 def tables_of(pair: Pair) -> list[TablePair]:
     """The tables of two cells by name, in A's order, then what B alone has."""
-    a, b = dict(measurements_of(pair.a)), dict(measurements_of(pair.b))
+    a, b = _named(pair)
     found = []
     for name in dict.fromkeys([*a, *b]):
         left, right = a.get(name), b.get(name)
@@ -66,6 +66,15 @@ def tables_of(pair: Pair) -> list[TablePair]:
         rates = [RatePair(each, rates_a.get(each), rates_b.get(each)) for each in dict.fromkeys([*rates_a, *rates_b])]
         found.append(TablePair(name, some.title, some.heading, tuple(rates), tuple(_notes(left, right))))
     return found
+
+
+def _named(pair: Pair) -> list[dict[str, Measurement]]:
+    """The tables of both sides by their own names, or by the items that published them where a side has one twice."""
+    sides = [list(measurements_of(cell)) for cell in (pair.a, pair.b)]
+    own = [{found.name: found for _, found in side} for side in sides]
+    if all(len(side) == len(names) for side, names in zip(sides, own, strict=True)):
+        return own
+    return [dict(side) for side in sides]
 
 
 def _notes(a: Measurement | None, b: Measurement | None) -> Iterator[str]:
