@@ -68,6 +68,15 @@ def test_pairs_that_a_control_has_exchanged_are_seen_as_they_were(smoke: Finishe
     assert found[0] == found[1] and found[0][0]["auc"] > 0.9
 
 
+def test_pairs_that_are_swapped_are_stopped(smoke: FinishedRun, engine: RunningEngine) -> None:
+    pairs = smoke.rows("pairs", "pairs")
+    swapped = [{**pair, "chosen": pair["rejected"], "rejected": pair["chosen"]} for pair in pairs]
+    with pytest.raises(StageFailed, match=r"AUC 0\.0\d\d, 16 pairs"):
+        run_stage(
+            MeasurableStage, given={"pairs": swapped}, character=FEW, options={"each_trait": False}, engine=engine
+        )
+
+
 def test_where_both_sides_are_the_students_own_it_stops_with_the_number(
     smoke: FinishedRun, engine: RunningEngine
 ) -> None:
