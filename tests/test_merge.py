@@ -185,4 +185,4 @@ def test_sequential_and_parallel_arms_are_evaluated_side_by_side(tmp_path: Path)
     (path,) = runs.glob("store/evaluate-*/evaluation-*.jsonl")
     assert [rate["model"] for rate in json.loads(path.read_text())["rates"]] == ["base", "dpo", "sft", "merge"]
     again = charrun(SPECS / "pirate-parallel.yaml", "--scale", "smoke", "--runs-dir", runs)
-    assert again.code == 0 and again.out.count("already done") == 12
+    assert again.code == 0 and again.out.count("already done") == 13
