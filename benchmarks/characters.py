@@ -14,10 +14,12 @@ from typing import Any
 
 from controls import shown
 
+from charrun.plugins._audit import INTERACTIONS_AUDIT, PAIRS_AUDIT, REFLECTIONS_AUDIT
 from charrun.report.evidence import Group, evidence_of
 from charrun.store.cells import CellView, coordinates
 from charrun.store.runs import find_run
 
+AUDITS = {"pairs": PAIRS_AUDIT, "reflection": REFLECTIONS_AUDIT, "interaction": INTERACTIONS_AUDIT}
 JUDGED = {"pairs": "pairs", "reflection": "reflections", "interaction": "turns"}
 
 
@@ -53,10 +55,16 @@ def judged(cells: dict[str, CellView]) -> Iterator[list[str]]:
             reasons = ", ".join(f"{n} {why}" for why, n in dropped.most_common()) or "none"
             told.append(f"{gates['judged']:,}: {reasons}")
             audit = _read(stage.folder / "audit.json")
-            limits = {"length_ratio": 2.0, "top_opener": 0.3, "marker_decay": 3.0}
-            over = [f"{name} {audit[name]:.2f}" for name, limit in limits.items() if (audit.get(name) or 0) > limit]
+            over = [f"{name} {audit[name]:.2f}" for name, limit in limits_of(stage.uses) if (audit[name] or 0) > limit]
             warned += [f"{stage.uses}: {', '.join(over)}"] if over else []
         yield [*told, "; ".join(warned) or "-"]
+
+
+def limits_of(stage: str) -> Iterator[tuple[str, float]]:
+    """Where a stage's audit warns, by measure."""
+    for name, schema in AUDITS[stage]["properties"].items():
+        if name.endswith("_warn"):
+            yield name.removesuffix("_warn"), schema["default"]
 
 
 def _read(path: Path) -> dict[str, Any]:

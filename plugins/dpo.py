@@ -135,15 +135,15 @@ class DpoStage(Stage):
         pairs = await ctx.rows("pairs")
         ctx.rng("dpo").shuffle(pairs)
         rank = ctx.options["lora_rank"]
-        chat = (await ctx.sampler("student")).chat
-        begun: list[Awaitable[Any]] = [ctx.new_adapter("student", rank), _rendered(chat, pairs)]
+        sampler = await ctx.sampler("student")
+        begun: list[Awaitable[Any]] = [ctx.new_adapter("student", rank), _rendered(sampler.chat, pairs)]
         adapter, rows = await ctx.gather(begun)
         check_lengths(adapter, sizes_of(rows))
         batches = batches_of(list(zip(rows[::2], rows[1::2], strict=True)), ctx.options["batch_size"])
         ctx.log(f"{len(pairs)} pairs, {len(batches)} steps, {checkpoint_note(rank)}")
         ctx.total(len(rows) + len(batches))
         if adapter.next_step == 0:
-            reference = await self._reference_checked(ctx, adapter, pairs, rows)
+            reference = await self._reference_checked(ctx, adapter, sampler, pairs, rows)
         else:
             reference = await ctx.reference(adapter, rows)
         ctx.advance(adapter.next_step)
@@ -214,7 +214,12 @@ class DpoStage(Stage):
         )
 
     async def _reference_checked(
-        self, ctx: StageContext, adapter: Adapter, pairs: Sequence[Row], rows: Sequence[TrainedRow]
+        self,
+        ctx: StageContext,
+        adapter: Adapter,
+        sampler: RoleSampler,
+        pairs: Sequence[Row],
+        rows: Sequence[TrainedRow],
     ) -> Reference:
         """The reference, beside what else is asked before the first step; then all is looked at.
 
@@ -231,7 +236,7 @@ class DpoStage(Stage):
         asked: list[Awaitable[Any]] = [
             ctx.reference(adapter, rows),
             forward_logprobs(ctx, adapter, batch),
-            sampler_logprobs(ctx, await ctx.sampler("student"), batch),
+            sampler_logprobs(ctx, sampler, batch),
             *(forward_logprobs(ctx, adapter, control_rows(each)) for each in controls.values()),
         ]
         reference, policy, sampled, *found = await ctx.gather(asked)

@@ -198,10 +198,10 @@ class _Rows:
     """
 
     def __init__(self, ctx: StageContext, chat: Chat, conversations: Sequence[list[Message]]) -> None:
-        self.kept: list[list[Message]] = []
-        self.sizes: list[tuple[int, int]] = []
         from asyncio import Event
 
+        self.kept: list[list[Message]] = []
+        self.sizes: list[tuple[int, int]] = []
         self.begun = Event()
         self._ctx = ctx
         self._chat = chat
