@@ -228,14 +228,16 @@ async def models(ctx: StageContext) -> list[Model]:
     """The base model, prompted too if asked for, the spec's named checkpoints, the last one of each training."""
     own = [rows[-1] for rows in await ctx.every("checkpoint") if rows]
     taken = {row["stage"] for row in own}
-    base = await ctx.sampler("student")
+    named = {
+        f"{name} (named)" if name in taken else name: ctx.checkpoint(written, "student")
+        for name, written in ctx.options.get("checkpoints", {}).items()
+    }
+    rows = {**named, **{row["stage"]: row for row in own}}
+    base, *samplers = await ctx.gather(ctx.sampler("student", row) for row in [None, *rows.values()])
     found = [Model(BASE, base)]
     if ctx.options.get(PROMPTED):
         found.append(Model(PROMPTED, base, ctx.character_prompt(scored_as(ctx))))
-    for name, written in ctx.options.get("checkpoints", {}).items():
-        row = ctx.checkpoint(written, "student")
-        found.append(Model(f"{name} (named)" if name in taken else name, await ctx.sampler("student", row)))
-    return [*found, *[Model(row["stage"], await ctx.sampler("student", row)) for row in own]]
+    return [*found, *(Model(name, sampler) for name, sampler in zip(rows, samplers, strict=True))]
 
 
 async def answers(ctx: StageContext, model: Model, asked: Sequence[Asked]) -> list[Answer]:

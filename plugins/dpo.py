@@ -172,13 +172,16 @@ class DpoStage(Stage):
             on_step,
             save_every=ctx.options["checkpoint_every"],
             judge=judged(ctx, adapter, monitor, len(batches), told),
-            pauses=looks.pauses,
-            on_pause=looks.on_pause,
+            pauses=looks.points - {len(batches)},
+            on_pause=looks.on_point,
         )
+        checkpoint = await ctx.save(adapter, "dpo")
+        if len(batches) in looks.points:
+            await looks.on_point(len(batches), await ctx.sampler("student", checkpoint))
         ctx.write("steps.jsonl", [{**told(metrics), "step": step} for step, metrics in enumerate(curve)])
         if ctx.options["probe_every"]:
             ctx.write("curve.jsonl", looks.probe.rows([told(metrics) for metrics in curve]))
-        ctx.publish("checkpoint", [await ctx.save(adapter, "dpo")])
+        ctx.publish("checkpoint", [checkpoint])
 
     async def _looks(
         self, ctx: StageContext, adapter: Adapter, monitor: _monitor.Monitor, pairs: Sequence[Row], steps: int
@@ -192,7 +195,7 @@ class DpoStage(Stage):
         if points:
             await probe.measure(0, await ctx.sampler("student"), base=True)
 
-        async def on_pause(step: int, weights: RoleSampler) -> None:
+        async def on_point(step: int, weights: RoleSampler) -> None:
             if step in points:
                 await probe.measure(step, weights)
             if step == look and step >= adapter.next_step:  # else it was looked at when the weights were there
@@ -200,7 +203,7 @@ class DpoStage(Stage):
                 ctx.log(f"after {step} steps {n - same} of {n} greedy answers are not the base model's")
                 say(ctx, monitor.behaviour(same, n), step, steps)
 
-        return _Looks(probe, points | ({look} if look else set()), on_pause)
+        return _Looks(probe, points | ({look} if look else set()), on_point)
 
     def _loss(self, ctx: StageContext, reference: Reference, rows: Sequence[TrainedRow]) -> DpoLoss:
         kl = ctx.options["kl_coefficient"]
@@ -280,11 +283,11 @@ def _check_policy(
 
 @dataclass(frozen=True)
 class _Looks:
-    """What is sampled in the middle of the training, after how many steps, and by what."""
+    """What is sampled in the middle of the training and at its end, after how many steps, and by what."""
 
     probe: _curve.Probe
-    pauses: set[int]
-    on_pause: Callable[[int, RoleSampler], Awaitable[None]]
+    points: set[int]
+    on_point: Callable[[int, RoleSampler], Awaitable[None]]
 
 
 async def _rendered(chat: Chat, pairs: Sequence[Row]) -> list[TrainedRow]:

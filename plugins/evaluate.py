@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -56,9 +57,10 @@ class EvaluateStage(evaluation.EvaluationStage):
         held = await evaluation.held_out(ctx)
         test, overlap = held.test, held.overlap(held.test)
         evaluation.tell_overlap(ctx, overlap)
-        models, scorer = await evaluation.models(ctx), await evaluation.scorer_of(ctx, who)
+        opening: list[Awaitable[Any]] = [evaluation.models(ctx), evaluation.scorer_of(ctx, who), ctx.sampler("teacher")]
+        models, scorer, teacher = await ctx.gather(opening)
         ctx.total(2 * len(held.calibration) + len(models) * len(test))
-        tells = await scorer.calibrate(await ctx.sampler("teacher"), models[0], held.calibration)
+        tells = await scorer.calibrate(teacher, models[0], held.calibration)
         result: Row = {
             "scored_as": who.id,
             "auc": tells.auc,

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 _ROUNDS = 20
+_LARGE, _HELD_BACK = 100, 10
+"""Of so large a share the last tenth is asked for when the rest is judged, with what makes up for that: while others'
+last tenths are answered, so that nothing is left to make up for at the end."""
 
 
 class ReflectionStage(Stage):
@@ -83,7 +86,8 @@ class ReflectionStage(Stage):
             check_first(ctx, "reflection", early)
 
         async def reflect(kind: int) -> list[Row]:
-            share, asked, seen = shares[kind], shares[kind], 0
+            share = shares[kind]
+            asked, seen = share - (share // _HELD_BACK if share >= _LARGE else 0), 0
             for _ in range(_ROUNDS):
                 ctx.advance(-seen)  # those that are known count at once
                 seen, answers = asked, await ask(kind, asked, ctx.advance)

@@ -144,9 +144,6 @@ class SftStage(Stage):
         if points:
             await probe.measure(0, sampler)
 
-        async def on_pause(step: int, weights: RoleSampler) -> None:
-            await probe.measure(step, weights)
-
         monitor = _monitor.Monitor(ctx.options["monitor"], rates, [len(batch) for batch in batches], exact=ctx.exact)
         curve = await train_steps(
             ctx,
@@ -157,13 +154,16 @@ class SftStage(Stage):
             on_step,
             save_every=every,
             judge=judged(ctx, adapter, monitor, len(batches), _told),
-            pauses=points,
-            on_pause=on_pause,
+            pauses=points - {len(batches)},
+            on_pause=probe.measure,
         )
+        saved = await ctx.save(adapter, "sft")
+        if points:
+            await probe.measure(len(batches), await ctx.sampler("student", saved))
         ctx.write("steps.jsonl", [{"step": step, **_told(metrics)} for step, metrics in enumerate(curve)])
         if points:
             ctx.write("curve.jsonl", probe.rows([_told(metrics) for metrics in curve]))
-        ctx.publish("checkpoint", [{**await ctx.save(adapter, "sft"), "start": ctx.options["start"]}])
+        ctx.publish("checkpoint", [{**saved, "start": ctx.options["start"]}])
 
     async def _check_step_zero(
         self, ctx: StageContext, adapter: Adapter, rows: Sequence[TrainedRow], sampler: RoleSampler

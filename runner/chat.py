@@ -7,6 +7,7 @@ context of a trained turn is, token for token, the prompt that would generate it
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 Role = Literal["system", "user", "assistant"]
 _SENTINEL = "charrun-probe-answer"
+_TRAINED = re.compile(rb"\x01+")
 _OPEN, _CLOSE = "<think>", "</think>"
 _OPENED, _EMPTY = f"{_OPEN}\n", f"{_OPEN}\n\n{_CLOSE}\n\n"
 """How a template's generation prompt ends that opens a think block, or that gives an empty one."""
@@ -65,7 +67,7 @@ class TrainedRow:
     @property
     def trained_tokens(self) -> int:
         """Number of trained tokens."""
-        return sum(self.trained)
+        return self.trained.count(1)
 
     def datum(self, weight: float = 1.0) -> types.Datum:
         """The row for the SDK: inputs without the last token, targets shifted by one, `weight` on trained ones."""
@@ -98,7 +100,7 @@ class Chat:
         self.tokenizer = tokenizer
         self.options = dict(options or {})
         self.name = name
-        self._asked = lru_cache(maxsize=_KEPT_PROMPTS)(self._tokenize)
+        self._asked = lru_cache(maxsize=_KEPT_PROMPTS)(lambda turns: self._tokenized([_messages(turns)])[0])
 
     def prompt(self, messages: Sequence[Message], prefill: str = "") -> list[int]:
         """Tokens that ask the model for the next assistant turn, shape [n].
@@ -169,9 +171,10 @@ class Chat:
         wanted = [i for i, m in enumerate(messages) if m["role"] == "assistant" and (trained is None or trained(i))]
         if not wanted:
             raise ValueError("no assistant turn of the conversation is trained")
+        before = [messages[:index] for index in wanted]
+        contexts = [self.prompt(before[0])] if len(before) == 1 else [list(each) for each in self._tokenized(before)]
         rows: list[tuple[list[int], list[bool]]] = []
-        for index in wanted:
-            context = self.prompt(messages[:index])
+        for index, context in zip(wanted, contexts, strict=True):
             answer = self.completion(messages[index]["content"])
             tokens, mask = rows[-1] if rows else ([], [])
             if tokens and context[: len(tokens)] == tokens:
@@ -183,14 +186,7 @@ class Chat:
 
     def trained_text(self, row: TrainedRow) -> list[str]:
         """Decoded trained spans of a row, each without its end-of-turn token."""
-        spans: list[list[int]] = []
-        before = 0
-        for token, trained in zip(row.tokens, row.trained, strict=True):
-            if trained:
-                if not before:
-                    spans.append([])
-                spans[-1].append(token)
-            before = trained
+        spans = [row.tokens[run.start() : run.end()] for run in _TRAINED.finditer(bytes(row.trained))]
         return [self.decode(span[:-1] if span[-1] == self.end_of_turn else span) for span in spans]
 
     @cached_property
@@ -227,12 +223,20 @@ class Chat:
             )
         )
 
-    def _tokenize(self, turns: tuple[tuple[Role, str], ...]) -> array[int]:
-        messages = [Message(role=role, content=content) for role, content in turns]
-        tokens = self.tokenizer.apply_chat_template(
-            messages, tokenize=True, add_generation_prompt=True, return_dict=False, **self.options
+    def _tokenized(self, conversations: Sequence[Sequence[Message]]) -> list[array[int]]:
+        """Tokens of prompts; of many at once in less time, on all cores."""
+        found = self.tokenizer.apply_chat_template(
+            [list(each) for each in conversations],
+            tokenize=True,
+            add_generation_prompt=True,
+            return_dict=False,
+            **self.options,
         )
-        return array("i", tokens)
+        return [array("i", tokens) for tokens in found]
+
+
+def _messages(turns: tuple[tuple[Role, str], ...]) -> list[Message]:
+    return [Message(role=role, content=content) for role, content in turns]
 
 
 def is_open(text: str) -> bool:

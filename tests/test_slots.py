@@ -59,28 +59,28 @@ def test_a_stage_that_asks_for_everything_at_once_leaves_room_for_the_others() -
     assert seen[:last].count("many") < 8  # first in, first out would have let all twelve before
 
 
-def test_what_goes_on_with_something_earlier_comes_before_what_was_asked_for_later() -> None:
-    async def run() -> list[str]:
+def test_small_requests_fill_what_large_ones_leave_and_neither_waits_for_the_end_of_the_other() -> None:
+    async def run() -> tuple[list[tuple[str, int]], int]:
         room, seen = Slots(), []
-        room.limit = 2
+        room.limit = 50
 
-        async def request(name: str, series: str) -> None:
-            async with room.of(1, "stage", series):
-                seen.append(name)
-                await asyncio.sleep(0.001)
+        async def request(stage: str, sequences: int) -> None:
+            async with room.of(sequences, stage):
+                seen.append((stage, room.taken))
+                await asyncio.sleep(0.001 * (1 + len(seen) % 3))
 
-        async def first() -> None:
-            await asyncio.gather(*(request(f"a{n}", "a") for n in range(2)))
-            await request("a more", "a")
+        await asyncio.gather(*(request("large", 16) for _ in range(40)), *(request("small", 1) for _ in range(40 * 16)))
+        return seen, room.taken
 
-        going = asyncio.create_task(first())
-        while not seen:
-            await asyncio.sleep(0)
-        await asyncio.gather(going, *(request(f"b{n}", "b") for n in range(6)))
-        return seen
-
-    seen = asyncio.run(run())
-    assert seen[:2] == ["a0", "a1"] and seen.index("a more") <= 4
+    seen, taken = asyncio.run(run())
+    assert taken == 0 and len(seen) == 40 * 17
+    middle = seen[len(seen) // 4 : 3 * len(seen) // 4]
+    shares = {
+        stage: sum(n for s, n in (("large", 16), ("small", 1)) for each, _ in middle if each == s == stage)
+        for stage in ("large", "small")
+    }
+    assert 0.5 < shares["large"] / shares["small"] < 2
+    assert sum(held == 50 for _, held in middle) > len(middle) // 2
 
 
 def test_who_gives_up_leaves_no_gap() -> None:

@@ -131,7 +131,7 @@ class Requests:
             if isinstance(client, MeteredEndpoint):
                 arrived(await self._ask_elsewhere(items, client, request, start, n))
             else:
-                arrived(await self._ask(items, request, start, n, request.key if count > MOST_SEQUENCES else ""))
+                arrived(await self._ask(items, request, start, n))
 
         wanted = missing()
         arrived(count - sum(n for _, n in wanted))
@@ -197,13 +197,13 @@ class Requests:
             )
         return min(max_tokens, room)
 
-    async def _ask(self, items: ItemStore, request: _Request, start: int, n: int, series: str) -> int:
+    async def _ask(self, items: ItemStore, request: _Request, start: int, n: int) -> int:
         """How many were answered."""
         from tinker import types
 
         seed = request.seed if request.seed is not None else seed_from(request.key, start)
         shared, since = self._run.cell.shared, time.monotonic()
-        async with shared.slots.of(n, self._run.work.name, series):
+        async with shared.slots.of(n, self._run.work.name):
             shared.go_on()
             with explained():
                 response = await _samples(

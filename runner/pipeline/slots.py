@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -22,8 +20,7 @@ class Slots:
     """Lets requests pass, as many as fit: those of a stage in their order, and the stage's first that has the least.
 
     So a stage whose requests wait for each other's answers, as a conversation's do, moves on beside one that has asked
-    for everything at once, and they end together. What is asked for further to something earlier comes before all that
-    was asked for after that.
+    for everything at once, and they end together.
 
     The SDK sends a request again, a second later at the soonest, that the engine has turned away (429), and holds back
     all others meanwhile. So a limit above the engine's own costs more than one below it: after a refusal it is lowered
@@ -38,36 +35,24 @@ class Slots:
     def __init__(self) -> None:
         self.limit = float(FIRST)
         self.taken = 0
-        self._waiting: dict[str, list[tuple[int, int, int, asyncio.Future[None]]]] = {}
-        self._count = itertools.count()
-        self._begun: dict[str, int] = {}
+        self._waiting: dict[str, deque[tuple[int, asyncio.Future[None]]]] = {}
         self._held: Counter[str] = Counter()
         self._refusals: dict[int, float] = {}
         self._still_until = 0.0
         self._still = _STILL_SECONDS
 
     @asynccontextmanager
-    async def of(self, sequences: int, stage: str = "", series: str = "") -> AsyncIterator[None]:
-        """Room for a stage's request of so many sequences, as soon as it is its turn.
-
-        Args:
-            sequences: How many.
-            stage: Whose request it is.
-            series: What requests have in common that go on with the first of them.
-        """
-        number = next(self._count)
-        turn = self._begun.setdefault(series, number) if series else number
-        if self._waiting or not self._fits(sequences):
-            place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            heapq.heappush(self._waiting.setdefault(stage, []), (turn, number, sequences, place))
-            try:
-                await place
-            except asyncio.CancelledError:
-                if place.done() and not place.cancelled():
-                    self._give(sequences, stage)  # it had been let in
-                raise
-        else:
-            self._take(sequences, stage)
+    async def of(self, sequences: int, stage: str = "") -> AsyncIterator[None]:
+        """Room for a stage's request of so many sequences, as soon as it is its turn."""
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(stage, deque()).append((sequences, place))
+        self._let_in()
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self._give(sequences, stage)  # it had been let in
+            raise
         try:
             yield
         finally:
@@ -86,23 +71,42 @@ class Slots:
         elif self._waiting and time.monotonic() >= self._still_until:
             self.limit = min(float(MOST), self.limit + sequences * _GROWTH)
 
-    def _fits(self, sequences: int) -> bool:
-        return not self.taken or self.taken + sequences <= self.limit
+    def _give(self, sequences: int, stage: str) -> None:
+        self._take(-sequences, stage)
+        self._let_in()
 
     def _take(self, sequences: int, stage: str) -> None:
         self.taken += sequences
         self._held[stage] += sequences
 
-    def _give(self, sequences: int, stage: str) -> None:
-        self._take(-sequences, stage)
-        while self._waiting:
-            stage = min(self._waiting, key=self._held.__getitem__)
-            _, _, number, place = self._waiting[stage][0]
-            if not place.done():
-                if not self._fits(number):
-                    return
-                self._take(number, stage)
-                place.set_result(None)
-            heapq.heappop(self._waiting[stage])
-            if not self._waiting[stage]:
+    def _let_in(self) -> None:
+        while (stage := self._next()) is not None:
+            sequences, place = self._waiting[stage].popleft()
+            self._take(sequences, stage)
+            place.set_result(None)
+
+    def _next(self) -> str | None:
+        """The stage whose first request is let in now.
+
+        While there is no room yet for that of the stage that has the least, others fill what there is, as long as they
+        have no more than it will have.
+        """
+        for stage, waiting in list(self._waiting.items()):
+            while waiting and waiting[0][1].done():  # it was cancelled
+                waiting.popleft()
+            if not waiting:
                 del self._waiting[stage]
+        if not self._waiting:
+            return None
+        first = min(self._waiting, key=self._held.__getitem__)
+        if self._fits(self._size(first)):
+            return first
+        most = self._held[first] + self._size(first)
+        others = [s for s in self._waiting if self._held[s] + self._size(s) <= most and self._fits(self._size(s))]
+        return min(others, key=self._held.__getitem__, default=None)
+
+    def _size(self, stage: str) -> int:
+        return self._waiting[stage][0][0]
+
+    def _fits(self, sequences: int) -> bool:
+        return not self.taken or self.taken + sequences <= self.limit

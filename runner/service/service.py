@@ -96,7 +96,7 @@ class Service(Session):
     async def chat(self, model: str, options: Mapping[str, Any]) -> Chat:
         """The rendering of a model: tokenizer from this machine for local models, else by the SDK."""
         key = f"{model} {sorted(options.items())}"
-        async with self._opening:
+        async with self._opening[key]:
             if key not in self._chats:
                 folder = local_folder(model)
                 tokenizer = load_tokenizer(folder) if folder else await self._hosted_tokenizer(model)
@@ -163,7 +163,7 @@ class Service(Session):
             return dict((await self._rest.get_external_weights_urls(external_path)).urls)
 
     async def _hosted_tokenizer(self, model: str) -> Any:
-        client = await self._open_sampler(model)
+        client: Any = await self.sampler(model)
         try:
             return await asyncio.to_thread(client.get_tokenizer)
         except Exception as error:  # the hub client raises many kinds

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import partial
@@ -58,7 +59,7 @@ class Session:
         self._address: dict[str, Any] = {"base_url": connection.base_url, "api_key": connection.api_key}
         self._is_open = False
         self._samplers: dict[str, Sampler] = {}
-        self._opening = asyncio.Lock()
+        self._opening: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def open(self) -> None:
         """Begin the session."""
@@ -72,9 +73,20 @@ class Session:
 
     async def sampler(self, base_model: str, path: str | None = None) -> Sampler:
         """A sampling client of a base model, or of a checkpoint's sampler weights."""
-        async with self._opening:
-            client: Sampler = await self._open_sampler(base_model, path)
-        return client
+        from charrun.service.retries import ask_before_retries
+
+        key = path or base_model
+        async with self._opening[key]:
+            if key not in self._samplers:
+                with explained():
+                    client = await (
+                        self._client.create_sampling_client(model_path=path)
+                        if path
+                        else self._client.create_sampling_client(base_model=base_model)
+                    )
+                ask_before_retries(client)
+                self._samplers[key] = client
+        return self._samplers[key]
 
     async def new_adapter(self, base_model: str, rank: int, seed: int) -> tinker.TrainingClient:
         """A fresh LoRA adapter on attention and MLP, not on the output layer."""
@@ -122,21 +134,6 @@ class Session:
         logging.getLogger("asyncio").addFilter(_is_news)
         with contextlib.suppress(Exception):
             await asyncio.wait_for(asyncio.shield(self._client.close(status).coroutine()), timeout=5)  # type: ignore[arg-type]
-
-    async def _open_sampler(self, base_model: str, path: str | None = None) -> Any:
-        from charrun.service.retries import ask_before_retries
-
-        key = path or base_model
-        if key not in self._samplers:
-            with explained():
-                client = await (
-                    self._client.create_sampling_client(model_path=path)
-                    if path
-                    else self._client.create_sampling_client(base_model=base_model)
-                )
-            ask_before_retries(client)
-            self._samplers[key] = client
-        return self._samplers[key]
 
 
 async def _in_thread(work: Callable[[], _T]) -> _T:
