@@ -86,13 +86,14 @@ class Tally:
     def to_get(self, n: int) -> int:
         """How many more to ask for, so that most likely n of them pass: what was dropped is dropped again as often.
 
-        Two standard deviations are added: a text too many costs less than the wait for a further round. Where more than
-        half was dropped, something is wrong, and no more are asked for than are needed.
+        Three standard deviations are added: a text too many costs less than the wait for a further round, and the more
+        texts there are, the more of the next are near-duplicates. Where more than half was dropped, something is wrong,
+        and no more are asked for than are needed.
         """
         share = self.lost / max(1, self.judged)
         if share > _MOST_LOST:
             return n
-        return math.ceil((n + 2 * math.sqrt(n * share * (1 - share))) / (1 - share))
+        return math.ceil((n + 3 * math.sqrt(n * share * (1 - share))) / (1 - share))
 
     def listed(self) -> str:
         """Counts by reason, the commonest first."""

@@ -135,9 +135,13 @@ class DpoStage(Stage):
         pairs = await ctx.rows("pairs")
         ctx.rng("dpo").shuffle(pairs)
         rank = ctx.options["lora_rank"]
-        sampler = await ctx.sampler("student")
-        begun: list[Awaitable[Any]] = [ctx.new_adapter("student", rank), _rendered(sampler.chat, pairs)]
-        adapter, rows = await ctx.gather(begun)
+
+        async def render() -> tuple[RoleSampler, list[TrainedRow]]:
+            sampler = await ctx.sampler("student")
+            return sampler, await _rendered(sampler.chat, pairs)
+
+        begun: list[Awaitable[Any]] = [ctx.new_adapter("student", rank), render()]
+        adapter, (sampler, rows) = await ctx.gather(begun)
         check_lengths(adapter, sizes_of(rows))
         batches = batches_of(list(zip(rows[::2], rows[1::2], strict=True)), ctx.options["batch_size"])
         ctx.log(f"{len(pairs)} pairs, {len(batches)} steps, {checkpoint_note(rank)}")

@@ -94,17 +94,10 @@ class SftStage(Stage):
         """Mask audit, check against the sampler, one epoch, checkpoint."""
         from charrun import batches_of, train_steps
 
-        conversations: list[list[Message]] = []
-        if ctx.has("reflections"):
-            conversations += [reflection_messages(row) for row in await ctx.rows("reflections")]
-        if ctx.has("interactions"):
-            conversations += [row["messages"] for row in await ctx.rows("interactions")]
-        ctx.rng("sft").shuffle(conversations)
         checkpoint = (await ctx.rows("checkpoint"))[-1]
         fresh = ctx.options["start"] == "base"
         origin = None if fresh else checkpoint
-        sampler = await ctx.sampler("student", origin)
-        rows = _Rows(ctx, sampler.chat, conversations)
+        rows = _Rows(ctx)
 
         async def begin() -> Adapter:
             """The adapter, checked beside the rest of the rows."""
@@ -116,11 +109,17 @@ class SftStage(Stage):
             await rows.begun.wait()
             first = _rendered(adapter, rows.kept[: ctx.options["batch_size"]])
             if adapter.next_step == 0 and first and not lengths_problem(adapter, sizes_of(first)):
-                await self._check_step_zero(ctx, adapter, first, sampler)
+                await self._check_step_zero(ctx, adapter, first, await ctx.sampler("student", origin))
             return adapter
 
-        work: list[Awaitable[Any]] = [begin(), rows.measure(ctx.options["batch_size"])]
-        adapter, _ = await ctx.gather(work)
+        async def look() -> RoleSampler:
+            """What the adapter begins with, by whose rendering the rows are measured."""
+            sampler = await ctx.sampler("student", origin)
+            await rows.measure(sampler.chat, await _conversations(ctx), ctx.options["batch_size"])
+            return sampler
+
+        work: list[Awaitable[Any]] = [begin(), look()]
+        adapter, sampler = await ctx.gather(work)
         rows.check(adapter)
         every = ctx.options["checkpoint_every"]
         batches = batches_of(rows.kept, ctx.options["batch_size"])
@@ -197,18 +196,17 @@ class _Rows:
         begun: Set once the first batch is kept, or all are looked at.
     """
 
-    def __init__(self, ctx: StageContext, chat: Chat, conversations: Sequence[list[Message]]) -> None:
+    def __init__(self, ctx: StageContext) -> None:
         from asyncio import Event
 
         self.kept: list[list[Message]] = []
         self.sizes: list[tuple[int, int]] = []
         self.begun = Event()
         self._ctx = ctx
-        self._chat = chat
         self._longest: int | None = ctx.options.get("max_length")
-        self._all = conversations
+        self._all: Sequence[list[Message]] = ()
 
-    async def measure(self, batch_size: int) -> None:
+    async def measure(self, chat: Chat, conversations: Sequence[list[Message]], batch_size: int) -> None:
         """Look at all conversations; others may go on meanwhile.
 
         Raises:
@@ -216,8 +214,9 @@ class _Rows:
         """
         from asyncio import sleep
 
-        for number, conversation in enumerate(self._all, 1):
-            sizes = sizes_of(audited_rows(self._chat, conversation))
+        self._all = conversations
+        for number, conversation in enumerate(conversations, 1):
+            sizes = sizes_of(audited_rows(chat, conversation))
             if self._longest is None or max(tokens for tokens, _ in sizes) <= self._longest:
                 self.kept.append(conversation)
                 self.sizes += sizes
@@ -239,6 +238,17 @@ class _Rows:
             told = f"all {len(self._all)} rows are longer than {self._longest} tokens"
             raise StageFailed(told, "raise sft.max_length")
         check_lengths(adapter, self.sizes)
+
+
+async def _conversations(ctx: StageContext) -> list[list[Message]]:
+    """What is trained on, in a seeded order."""
+    found: list[list[Message]] = []
+    if ctx.has("reflections"):
+        found += [reflection_messages(row) for row in await ctx.rows("reflections")]
+    if ctx.has("interactions"):
+        found += [row["messages"] for row in await ctx.rows("interactions")]
+    ctx.rng("sft").shuffle(found)
+    return found
 
 
 def _rendered(adapter: Adapter, batch: Sequence[Sequence[Message]]) -> list[TrainedRow]:
