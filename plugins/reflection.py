@@ -65,7 +65,7 @@ class ReflectionStage(Stage):
         gates, tally = gates_of(ctx), Tally()
         tallies: dict[int, Tally] = {}
 
-        async def ask(kind: int, count: int, arrived: Callable[[int], None] | None = None) -> list[Answer]:
+        async def ask(kind: int, count: int, arrived: Callable[[int], None] = lambda n: None) -> list[Answer]:
             return await ctx.sample(
                 sampler,
                 [before, user(prompts[kind])],
@@ -87,10 +87,16 @@ class ReflectionStage(Stage):
 
         async def reflect(kind: int) -> list[Row]:
             share = shares[kind]
-            asked, seen = share - (share // _HELD_BACK if share >= _LARGE else 0), 0
+            asked, came = share - (share // _HELD_BACK if share >= _LARGE else 0), 0
+
+            def arrived(n: int) -> None:
+                nonlocal came
+                ctx.advance(min(came + n, share) - min(came, share))
+                came += n
+
             for _ in range(_ROUNDS):
-                ctx.advance(-seen)  # those that are known count at once
-                seen, answers = asked, await ask(kind, asked, ctx.advance)
+                arrived(-came)  # those that are known count again at once
+                answers = await ask(kind, asked, arrived)
                 own, rows = Tally(), list[Row]()
                 for answer in answers:
                     fault = gates.fault(answer.text, complete=answer.complete, prompt=prompts[kind])
@@ -100,7 +106,6 @@ class ReflectionStage(Stage):
                 sound = distinct(rows, [row["text"] for row in rows], gates, own)[:share]
                 if len(sound) == share:
                     tallies[kind] = own
-                    ctx.advance(share - asked)
                     return sound
                 asked += own.to_get(share - len(sound))
             raise StageFailed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import pytest
 from conftest import FinishedRun
 from conftest import RunningEngine as DemoEngine
 
-from charrun import StageFailed
+from charrun import StageContext, StageFailed
 from charrun.plugins._audit import audit_pairs, audit_texts, audit_turns
 from charrun.plugins._duplicates import bands_of, near_duplicates, shingles
 from charrun.plugins._gates import GATES, Gates
 from charrun.plugins.interaction import InteractionStage
 from charrun.plugins.pairs import PairsStage, pair
+from charrun.plugins.reflection import ReflectionStage
 from charrun.plugins.teacher import TeacherStage
 from charrun.testing import RunningEngine, run_stage
 
@@ -242,6 +244,50 @@ def test_a_conversation_that_repeats_an_earlier_one_is_replaced(own_engine: Runn
     assert len({tuple(row["turns"]) for row in gated}) == 3
     assert (counted["judged"], counted["dropped"]) == (3, {}) and told["judged"] == 4
     assert told["dropped"] == {"near-duplicate": 1} and told["examples"]["near-duplicate"][0]["id"] == "2"
+
+
+def test_a_large_share_of_reflections_is_made_up_for_with_its_last_tenth(own_engine: RunningEngine) -> None:
+    done: list[int] = []
+
+    class Watched(ReflectionStage):
+        async def run(self, ctx: StageContext) -> None:
+            advance = ctx.advance
+
+            def advanced(n: int = 1) -> None:
+                done.append(n)
+                advance(n)
+
+            ctx.advance = advanced  # type: ignore[method-assign]
+            await super().run(ctx)
+
+    outcome = run_stage(
+        Watched,
+        given={"checkpoint": [{"sampler": "", "state": ""}]},
+        options={"writer": "teacher", "max_tokens": 12, "temperature": 1.2, "gates": {"cut": False}},
+        scale={
+            "name": "many",
+            "pairs": 16,
+            "samples_per_prompt": 1,
+            "reflections": 1000,
+            "interactions": 1,
+            "turns": 2,
+        },
+        engine=own_engine,
+    )
+    rows = outcome.rows["reflections"]
+    assert [sum(row["kind"] == kind for row in rows) for kind in range(1, 11)] == [100] * 10
+    asked: dict[str, list[tuple[int, int]]] = {}
+    for line in (outcome.folder / "items.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        asked.setdefault(record["key"], []).append((record["start"], len(record["sequences"])))
+    assert len(asked) == 10
+    for parts in asked.values():
+        ends = {start + n for start, n in parts}
+        assert 90 in ends and max(ends) >= 100  # nothing beyond the first nine tenths was asked for with them
+    told = json.loads((outcome.folder / "gates.json").read_text())
+    assert told["judged"] == sum(n for parts in asked.values() for _, n in parts) and told["dropped"]
+    shown = list(accumulate(done))
+    assert shown[-1] == 1000 and max(shown) <= 1000
 
 
 def test_texts_and_turns_are_audited_without_anything_beside_them() -> None:
