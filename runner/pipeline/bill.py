@@ -46,8 +46,9 @@ def ends_by_bill(totals: Totals, billed: Sequence[Billed]) -> dict[str, Usage]:
     """What requests without an end have used, by their number, as the engine's bill says.
 
     Of a process, cell, stage and model the bill is more than the ledger by just what those requests used; it stands
-    with the first of them. Forward passes are billed as training, and come first. Nothing is said of a process that is
-    not in the bill at all: such a bill is not complete.
+    with the first of them. Forward passes are billed as training; which of it they were is told by the order in which
+    training requests are done, that of the ledger. Nothing is said of a process that is not in the bill at all: such a
+    bill is not complete.
 
     Args:
         totals: The ledger.
@@ -66,19 +67,19 @@ def ends_by_bill(totals: Totals, billed: Sequence[Billed]) -> dict[str, Usage]:
         if process not in complete:
             continue
         known = totals.processes.get(process, {}).get(place, Usage())
-        most = Usage()
-        for number in numbers:
-            most.add(totals.open[number][1])
-        used = _rest(bill.get((process, place), Counter()), known, most)
+        used = _rest(bill.get((process, place), Counter()), known, [totals.open[number][1] for number in numbers])
         if used is not None:
             found |= {number: Usage() for number in numbers} | {numbers[0]: used}
     return found
 
 
-def _rest(paid: Mapping[str, int], known: Usage, most: Usage) -> Usage | None:
-    """What is billed and not known; None where that can't be what some requests have used that use this at the most."""
+def _rest(paid: Mapping[str, int], known: Usage, each: Sequence[Usage]) -> Usage | None:
+    """What is billed and not known; None where that can't be what requests have used, each of which uses no more."""
+    most = Usage()
+    for one in each:
+        most.add(one)
     trained = paid["training"] - known.trained_tokens - known.forward_tokens
-    forward = min(trained, most.forward_tokens)
+    forward = _forward(trained, each)
     rest = Usage(
         prefill_tokens=paid["prefill"] - known.prefill_tokens,
         cached_tokens=paid["cached"] - known.cached_tokens,
@@ -89,3 +90,21 @@ def _rest(paid: Mapping[str, int], known: Usage, most: Usage) -> Usage | None:
     counts = rest.to_dict().values()
     fits = rest.input_tokens <= most.input_tokens and rest.sampled_tokens <= most.sampled_tokens
     return rest if min(counts) >= 0 and fits and rest.trained_tokens <= most.trained_tokens else None
+
+
+def _forward(training: int, each: Sequence[Usage]) -> int:
+    """How many of the tokens that are billed as training were a forward pass alone.
+
+    Requests are done in their order, and of a custom loss the forward pass before the other one; where what is billed
+    does not end with one of these passes, as many as can be.
+    """
+    left, forward = training, 0
+    for most in each:
+        for tokens, is_forward in ((most.forward_tokens, True), (most.trained_tokens, False)):
+            if not left:
+                return forward
+            if tokens > left:
+                return min(training, sum(one.forward_tokens for one in each))
+            left -= tokens
+            forward += tokens if is_forward else 0
+    return forward

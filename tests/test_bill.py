@@ -1,0 +1,64 @@
+"""What requests without an end have used, by the engine's bill, which tells training tokens of every kind as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from charrun.pipeline.bill import ends_by_bill
+from charrun.service.engine import Billed
+from charrun.store.ledger import LEDGER, LEDGER_NOTE, Ledger, Place, read_ledger
+from charrun.usage import Usage
+
+DPO = Place("pirate-smoke", "dpo", "org/student")
+
+
+def custom(tokens: int) -> Usage:
+    """A forward pass, then a forward-and-backward pass."""
+    return Usage(forward_tokens=tokens, trained_tokens=tokens)
+
+
+def settled(tmp_path: Path, known: list[Usage], open_ones: list[Usage], training: int) -> Usage | None:
+    """All that requests without an end have used where so much is billed, beside what has ended."""
+    ledger = Ledger(tmp_path / LEDGER)
+    for usage in known:
+        ledger.settle(str(ledger.reserve(DPO, usage)), usage)
+    for usage in open_ones:
+        ledger.reserve(DPO, usage)
+    ledger.close()
+    note = {LEDGER_NOTE: ledger.process, "cell": DPO.cell, "stage": DPO.stage}
+    ends = ends_by_bill(read_ledger(tmp_path / LEDGER), [Billed(note, DPO.model, "training", training, None)])
+    assert len(ends) in (0, len(open_ones))
+    total = Usage()
+    for usage in ends.values():
+        total.add(usage)
+    return total if ends else None
+
+
+@pytest.mark.parametrize(
+    ("billed", "forward", "trained"),
+    [(0, 0, 0), (2439, 2439, 0), (4878, 2439, 2439), (4878 + 2471, 4910, 2439), (2 * 4910, 4910, 4910)],
+)
+def test_of_two_steps_of_a_custom_loss_those_passes_were_done_that_come_first(
+    tmp_path: Path, billed: int, forward: int, trained: int
+) -> None:
+    """A run that was killed with a step in flight and the next one behind it."""
+    known = [Usage(forward_tokens=700), custom(2500)]
+    found = settled(tmp_path, known, [custom(2439), custom(2471)], 700 + 5000 + billed)
+    assert found == Usage(forward_tokens=forward, trained_tokens=trained)
+
+
+def test_plain_steps_and_forward_passes_are_told_apart_by_their_order(tmp_path: Path) -> None:
+    steps = [Usage(trained_tokens=300), Usage(trained_tokens=200)]
+    assert settled(tmp_path, [], [*steps, Usage(forward_tokens=50)], 500) == Usage(trained_tokens=500)
+
+
+def test_a_bill_that_ends_within_a_pass_counts_forward_passes_first(tmp_path: Path) -> None:
+    """As of a request that the SDK has sent in parts."""
+    assert settled(tmp_path, [], [custom(1000)], 1200) == Usage(forward_tokens=1000, trained_tokens=200)
+
+
+@pytest.mark.parametrize("billed", [-1, 2001])
+def test_nothing_is_said_where_the_bill_cannot_be_right(tmp_path: Path, billed: int) -> None:
+    assert settled(tmp_path, [custom(5)], [custom(1000)], 10 + billed) is None
