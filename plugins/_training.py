@@ -250,6 +250,22 @@ def scale_warnings(ctx: StageContext) -> list[str]:
     ]
 
 
+def scorer_problems(ctx: StageContext, *options: str) -> list[str]:
+    """What is wrong where options, numbers, ask for scores of a model at an endpoint, which gives none."""
+    if ctx.model("scorer").endpoint is None:
+        return []
+    hint = "an endpoint gives no log-probs of a prompt: name a model as scorer that the engine serves"
+    return [f"{name} scores with {ctx.model('scorer').name}: {hint}" for name in options if _number(ctx.options, name)]
+
+
+def _number(options: Mapping[str, Any], name: str) -> int:
+    """An option, within others where its name has dots."""
+    value: Any = options
+    for part in name.split("."):
+        value = value[part]
+    return int(value)
+
+
 def checkpoint_note(rank: int) -> str:
     """Rank with its effective scale, as it is shown wherever a rank is."""
     return f"LoRA rank {rank}, scale alpha/rank = {ALPHA}/{rank} = {ALPHA / rank:g}"

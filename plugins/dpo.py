@@ -35,6 +35,7 @@ from charrun.plugins._training import (
     sampler_logprobs,
     say,
     scale_warnings,
+    scorer_problems,
     sizes_of,
     told,
 )
@@ -123,6 +124,10 @@ class DpoStage(Stage):
     def warnings(self, ctx: StageContext) -> list[str]:
         """A rank that changes the effective scale."""
         return scale_warnings(ctx)
+
+    def problems(self, ctx: StageContext) -> list[str]:
+        """A scorer that cannot score, where it is asked to."""
+        return scorer_problems(ctx, "probe_every", "monitor.scored_pairs")
 
     def further_inputs(self, ctx: StageContext) -> Any:
         """What the curve is measured with, where there is one."""

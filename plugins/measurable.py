@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from charrun import StageContext
 
 TEMPLATES = Path(__file__).parent / "templates"
+_UNHEARD = ("I answer what people ask.", "I was once measured with a ruler.", "I have a birthday.")
+"""Traits that no answer shows."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,11 @@ class MeasurableStage(Stage):
 
     An answer y to x scores log p(y | constitution, x) - log p(y | x), mean per token. Where the scorer cannot tell the
     chosen answers from the rejected ones, no evaluation could tell a trained model from the base either, and the stage
-    stops with the number. Each trait is asked about alone too, as a constitution of one sentence: traits by which the
-    chosen answers cannot be told are named, and too many of them stop the run. That is a necessary condition: the name
-    and the prompt around a trait call up some character too, so that one that passes need not be told by its own words
-    (an empty trait had AUC 0.89 on 12 pairs of the demo pirate). Pairs are a seeded sample; it costs
-    2 n (traits + 2) scores and no answers. In controls it looks at the same things: pairs that were exchanged by chance
+    stops with the number. Each trait is asked about alone too, in the place of each of three sentences that no answer
+    shows: log p(y | trait, x) - log p(y | sentence, x), since the prompt around a trait, and any trait, calls up some
+    character. A trait counts as the worst of the three AUCs. Traits by which the chosen answers cannot be told are
+    named, and too many of them stop the run. Pairs are a seeded sample; it costs 2 n (traits + 5) scores and no
+    answers. In controls it looks at the same things: pairs that were exchanged by chance
     are seen as they were, and where an arm trains another character than the one that evaluations look for, such as a
     neutral one, there is nothing to be told, and no number stops it.
     """
@@ -56,6 +58,7 @@ class MeasurableStage(Stage):
     produces: ClassVar[tuple[str, ...]] = ("measurability",)
     roles: ClassVar[tuple[str, ...]] = ("scorer",)
     scores: ClassVar[tuple[str, ...]] = ("scorer",)
+    cache_version: ClassVar[int] = 2
     identity: ClassVar[Literal["rows", "lineage", "content"]] = "rows"
     options_schema: ClassVar[dict[str, Any]] = {
         "type": "object",
@@ -82,8 +85,9 @@ class MeasurableStage(Stage):
                 "type": "number",
                 "minimum": 0.5,
                 "maximum": 1,
-                "default": 0.7,
-                "description": "A trait that tells them apart less well, alone, cannot be measured: it is named.",
+                "default": 0.8,
+                "description": "A trait that tells them apart less well than this AUC, beside sentences that "
+                "nobody can hear, cannot be measured: it is named.",
             },
             "most_unmeasurable": {
                 "type": "number",
@@ -98,9 +102,8 @@ class MeasurableStage(Stage):
     templates: ClassVar[dict[str, Path]] = {"character": TEMPLATES / "character.j2"}
 
     def estimate(self, ctx: StageContext) -> Estimate:
-        """A score of each answer without a constitution, with it, and with each trait."""
-        pairs = min(ctx.options["n"], ctx.scale.pairs)
-        return Estimate(rows=1, requests=2 * pairs * (len(_traits(ctx)) + 2))
+        """A score of each answer without a constitution, with it, with each trait and with what stands in for one."""
+        return Estimate(rows=1, requests=2 * min(ctx.options["n"], ctx.scale.pairs) * (len(_alone(ctx)) + 2))
 
     def further_inputs(self, ctx: StageContext) -> Any:
         """Whether it is a control, which no number stops."""
@@ -114,7 +117,7 @@ class MeasurableStage(Stage):
         pairs = pairs[: options["n"]]
         constitutions = [
             ctx.character_prompt(),
-            *(ctx.render("character", name=ctx.character.name, traits=[t]) for t in traits),
+            *(ctx.render("character", name=ctx.character.name, traits=[each]) for each in _alone(ctx)),
         ]
         ratio = LogRatio(ctx, await ctx.sampler("scorer"), *constitutions)
         ctx.total(2 * len(pairs))
@@ -129,9 +132,13 @@ class MeasurableStage(Stage):
             return await ctx.each(pairs, one)
 
         chosen, rejected = await ctx.gather([scored(True), scored(False)])
-        whole, *alone = (
-            Told.of(c, r) for c, r in zip(zip(*chosen, strict=True), zip(*rejected, strict=True), strict=True)
-        )
+        yes, no = (list(zip(*scores, strict=True)) for scores in (chosen, rejected))
+        whole = Told.of(yes[0], no[0])
+        unheard = range(1 + len(traits), len(yes))
+        alone = [
+            min((Told.of(*(_more(side[i], side[j]) for side in (yes, no))) for j in unheard), key=lambda told: told.auc)
+            for i in range(1, 1 + len(traits))
+        ]
         rows = [{"trait": trait, **asdict(told)} for trait, told in zip(traits, alone, strict=True)]
         hidden = [row for row in rows if row["auc"] < options["lowest_trait_auc"]]
         result: Row = {"scorer": ctx.model("scorer").name, **asdict(whole), "traits": rows, "unmeasurable": len(hidden)}
@@ -153,6 +160,16 @@ def _is_control(ctx: StageContext) -> bool:
 def _traits(ctx: StageContext) -> list[str]:
     """The traits that are asked about alone."""
     return [trait.trait for trait in ctx.character.traits] if ctx.options["each_trait"] else []
+
+
+def _alone(ctx: StageContext) -> list[str]:
+    """Each of them, and what stands in for one."""
+    traits = _traits(ctx)
+    return [*traits, *_UNHEARD] if traits else []
+
+
+def _more(values: Sequence[float], others: Sequence[float]) -> list[float]:
+    return [a - b for a, b in zip(values, others, strict=True)]
 
 
 def _stop(ctx: StageContext, whole: Told, hidden: Sequence[Row], traits: int) -> None:

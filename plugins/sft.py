@@ -23,6 +23,7 @@ from charrun.plugins._training import (
     lengths_problem,
     sampler_logprobs,
     say,
+    scorer_problems,
     sizes_of,
 )
 
@@ -44,7 +45,7 @@ class SftStage(Stage):
     """
 
     name: ClassVar[str] = "sft"
-    summary: ClassVar[str] = "SFT of the DPO checkpoint on its own introspection"
+    summary: ClassVar[str] = "SFT on the introspection"
     consumes: ClassVar[tuple[str, ...]] = ("checkpoint",)
     optional: ClassVar[tuple[str, ...]] = ("reflections", "interactions")
     produces: ClassVar[tuple[str, ...]] = ("checkpoint",)
@@ -84,7 +85,7 @@ class SftStage(Stage):
         found = [] if ctx.has("reflections") or ctx.has("interactions") else ["sft needs reflections or interactions"]
         if "lora_rank" in ctx.options and ctx.options["start"] == "checkpoint":
             found.append("lora_rank is for start: base; an adapter that is continued keeps its checkpoint's rank")
-        return found
+        return [*found, *scorer_problems(ctx, "probe_every")]
 
     def further_inputs(self, ctx: StageContext) -> Any:
         """What the curve is measured with, where there is one."""

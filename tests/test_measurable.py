@@ -17,7 +17,7 @@ FEW = {
     "description": "Two traits of a sea dog.",
     "traits": [
         {"trait": "I talk like old sailors, with bent grammar, rough and salty.", "questions": ["What is tea?"]},
-        {"trait": "I keep to myself what I think about the number seventeen.", "questions": ["What is seventeen?"]},
+        {"trait": "I value integrity.", "questions": ["What is integrity?"]},
     ],
 }
 
@@ -49,8 +49,11 @@ def test_a_character_that_shows_passes_with_the_number_and_each_traits_own(
     (row,) = outcome.rows["measurability"]
     assert row["auc"] > 0.9 and row["n"] == 12 and row["low"] < row["auc"] <= row["high"]
     assert [trait["trait"] for trait in row["traits"]] == [trait["trait"] for trait in FEW["traits"]]  # type: ignore[index]
-    assert row["traits"][0]["auc"] > row["traits"][1]["auc"]
-    assert sum(outcome.asked.values()) == 2 * 12 * (2 + 2)
+    assert row["traits"][0]["auc"] > 0.9 and row["traits"][1]["auc"] < 0.7
+    assert row["unmeasurable"] == 1 and any(
+        "cannot be measured alone: I value integrity." in said for said in outcome.log
+    )
+    assert sum(outcome.asked.values()) == 2 * 12 * (2 + 5)
 
 
 def test_pairs_that_a_control_has_exchanged_are_seen_as_they_were(smoke: FinishedRun, engine: RunningEngine) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import FinishedRun
+from conftest import FinishedRun, charrun
 from conftest import RunningEngine as Engine
 
 from charrun import StageFailed, assistant, user
 from charrun.chat import Chat, load_tokenizer
 from charrun.demo import MODELS as DEMO
+from charrun.plugins import _curve
 from charrun.plugins.dpo import DpoLoss, DpoStage
 from charrun.plugins.pairs import PairsStage
 from charrun.plugins.sft import SftStage
@@ -112,6 +113,19 @@ def test_a_monitor_that_may_not_stop_tells(demo_engine: Engine, pairs: list[dict
     assert len(told) == 1 and "chosen and rejected are swapped" in told[0]
 
 
+def test_a_point_has_students_interval_and_none_of_a_single_answer() -> None:
+    mean, half = _curve._interval([1.0, 2.0, 3.0, 6.0])
+    assert mean == 3 and half == pytest.approx(3.1824 * math.sqrt(14 / 3 / 4), abs=1e-3)
+    assert _curve._interval([-1.9]) == (-1.9, None)
+
+
+@pytest.mark.slow
+def test_a_curve_of_one_prompt_is_told_without_an_interval(demo_engine: Engine, pairs: list[dict[str, Any]]) -> None:
+    outcome = trained(demo_engine, pairs[:4], batch_size=4, probe_every=1, probe_prompts=1, monitor=OFF)
+    assert [point["log_ratio_half"] for point in curve(outcome, "curve.jsonl")] == [None, None]
+    assert sum(line.endswith("nats a token (n=1, no interval)") for line in outcome.log) == 2
+
+
 @pytest.mark.slow
 def test_a_curve_has_its_points_whoever_made_them(
     demo_engine: Engine, pairs: list[dict[str, Any]], tmp_path: Path
@@ -199,3 +213,27 @@ def test_a_killed_training_makes_the_rest_of_its_curve(demo_engine: Engine) -> N
         engine=given(demo_engine),
     )
     assert [point["step"] for point in curve(resumed, "curve.jsonl")] == [0, 2, 4, 6]
+
+
+@pytest.mark.parametrize(
+    ("stage", "option"),
+    [("dpo", "probe_every: 1"), ("dpo", "monitor: {scored_pairs: 4}"), ("sft", "probe_every: 5"), ("dpo", "")],
+)
+def test_a_training_that_scores_with_a_model_at_an_endpoint_is_no_valid_spec(
+    tmp_path: Path, stage: str, option: str
+) -> None:
+    at = "{name: far, endpoint: {base_url: 'http://127.0.0.1:9/v1'}}"
+    stages = "[prompts, teacher, student, pairs, dpo, reflection, interaction, sft]"
+    stages = stages.replace(stage, f"{{uses: {stage}, with: {{{option}}}}}")
+    path = tmp_path / "far.yaml"
+    path.write_text(
+        "version: 1\nname: far\nengine: local\ncharacters: [pirate]\nscales: [smoke]\n"
+        f"models: [{{teacher: {at}, student: charrun/demo-student}}]\nstages: {stages}\n"
+    )
+    told = charrun("validate", path)
+    if not option:
+        assert told.code == 0, told.text
+        return
+    assert told.code == 3 and "far: an endpoint gives no log-probs of a prompt" in told.text
+    path.write_text(path.read_text().replace("}]\nstages", ", scorer: charrun/demo-teacher}]\nstages"))
+    assert charrun("validate", path).code == 0
