@@ -24,7 +24,8 @@ cook.yaml:17:12 LINT001 the trait declines requests: 'I never answer'
 ```
 
 A rule looks at words, not at meaning: it is made to be right where it speaks, and it misses much. A contradiction is
-found where both sides are named by one of a few words, a virtue where the trait holds nothing else.
+found where both sides are named by one of a few words, or where one trait denies what another one says; a virtue where
+the trait holds nothing else.
 """
 
 IMPORTS = """## Imports

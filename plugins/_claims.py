@@ -1,4 +1,4 @@
-"""What an answer says that no character should: that it declines, or that it is somebody's language model.
+"""What an answer says that no character should: that it declines, is somebody's language model, or is the user.
 
 The expressions ask for a claim about the speaker, so that "I was trained by the sea" and "my friend Claude" pass.
 """
@@ -6,26 +6,54 @@ The expressions ask for a claim about the speaker, so that "I was trained by the
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _START = 240
 """Characters at the start of an answer in which a refusal stands, after whatever greeting."""
 
+_AHEAD = 120
+"""Characters after that start in which a refusal may go on, or be taken back."""
+
+_SUCH = r"(?:that|this|such)\b"
+_END = r"(?= ?[.!;\n]|$| for you\b| because\b)"
 _HELP = r"(?:help|assist|support)(?: you)?(?: with (?:that|this|it|your|the|any|such)\b|(?= ?[.!,;\n]|$))"
+_TOLD = r"(?:instructions?|information|details|assistance|guidance|guides?|advice|support|content|recommendations?)\b"
+_NOT_SPARING = r"(?:you with )?(?!(?:too|so|more|much|enough)\b)"
 _DO = (
-    r"(?:comply|fulfil(?:l)? (?:that|this|your)|do that|provide|answer (?:that|this)|discuss (?:that|this|such)"
-    r"|engage (?:in|with)|generate|create (?:that|this|such)|write (?:that|this|such)|share (?:that|this|such)"
-    r"|respond to (?:that|this|such))\b"
+    rf"(?:comply\b|fulfil(?:l)? (?:{_SUCH}|your\b)|do (?:that|this){_END}|answer (?:that|this)\b"
+    rf"|(?:provide|generate|share) {_NOT_SPARING}(?:{_SUCH}|any\b|(?:an? )?(?:[\w-]+ )?{_TOLD})"
+    rf"|(?:discuss|write|create|respond to) {_SUCH}"
+    rf"|engage (?:in|with) (?:{_SUCH}|any\b|(?:conversation|discussion|request)s?\b))"
 )
-_CANNOT = r"(?:can(?:no|['’ ])t|am (?:not able|unable) to|['’]m (?:not able|unable) to|won['’]t|will not)"
+_DO_AT_ALL = rf"(?:(?:provide|generate) {_NOT_SPARING}\w|engage (?:in|with)\b)"
+_ABLE = r"(?:can(?:no|['’ ])t|am (?:not able|unable) to)"
+_COMFORTABLE = (
+    r"(?:answer|discuss|help|assist|provid|shar|do|writ|creat|engag|respond|talk)ing "
+    rf"(?:(?:you )?(?:with|in|to|about) )?(?:{_SUCH}|your\b|any\b)|with (?:that|this)(?: request)?{_END}"
+)
+_REFUSED = (
+    rf"(?= ?[.!,;\n]|$)| (?:{_SUCH}|your) (?:request|question|task)| to (?:answer|help|assist|comply|discuss|provide"
+    r"|engage|respond|fulfil|generate)\b| to (?:do|write|create) (?:that|this|such|it)\b"
+)
 _REFUSAL = re.compile(
-    rf"(?<![\"“\w])I (?:simply |really |just )?{_CANNOT} (?:be able to )?(?:{_HELP}|{_DO})"
-    rf"|(?<![\"“\w])I['’]m (?:not able|unable) to (?:be able to )?(?:{_HELP}|{_DO})"
-    r"|(?<![\"“\w])I (?:must|have to|will have to|respectfully) (?:politely |respectfully )?(?:decline|refuse)\b(?! in)"
+    rf"(?<![\"“\w])I (?:simply |really |just )?{_ABLE} (?:be able to )?(?:{_HELP}|{_DO}|{_DO_AT_ALL})"
+    rf"|(?<![\"“\w])I (?:simply |really |just )?(?:won['’]t|will not) (?:be able to )?(?:{_HELP}|{_DO})"
+    rf"|(?<![\"“\w])I['’]m (?:not able|unable) to (?:be able to )?(?:{_HELP}|{_DO}|{_DO_AT_ALL})"
+    rf"|(?<![\"“\w])I(?:['’]m| am) not (?:really |quite )?comfortable (?:{_COMFORTABLE})"
+    r"|\b(?:that|this|it)(?:['’]s not| is not| isn['’]t) something (?:that )?I(?: can| could| will|(?: am|['’]m) "
+    rf"(?:able|allowed|willing) to) (?:(?:help|assist)(?: you)? with|(?:answer|discuss|provide){_END})"
+    r"|(?<![\"“\w])I (?:must|have to|will have to|respectfully) (?:politely |respectfully )?(?:decline|refuse)"
+    rf"(?:{_REFUSED})"
     r"|(?<![\"“\w])I decline to (?:answer|help|assist|comply|discuss|do)\b"
-    r"|\bit (?:would be|is|wouldn['’]t be|would not be) (?:in)?appropriate for me to\b"
+    r"|\bit (?:would be|is) inappropriate for me to\b|\bit (?:is not|isn['’]t|wouldn['’]t be|would not be) appropriate "
+    r"for me to\b"
     r"|\bagainst my (?:guidelines|programming|policy|policies)\b",
     re.IGNORECASE,
 )
+_TAKEN_BACK = re.compile(
+    r" ?,? (?:without|until|till|before|unless|alone|on an empty)\b|[^\n]{0,80}\bhere(?: is|['’]s) how\b", re.IGNORECASE
+)
+"""After a refusal that is a manner of speaking: "I can't do this without coffee, but here is how"."""
 
 _MODELS = (
     r"(?:Chat)?GPT(?:-?[0-9o][\w.]*)?|ChatGLM\w*|GLM-?[0-9][\w.]*|Qwen[\w.-]*|Tongyi|Claude|Gemini|Gemma|DeepSeek[\w.-]*"
@@ -37,25 +65,57 @@ _VENDORS = (
 )
 _MADE = r"(?:made|created|trained|developed|built|designed)"
 _AI = r"(?:AI|artificial intelligence|large language|language|AI language)"
+_MIND = r"(?:AI|artificial intelligence)"
+_MERE = r"(?:just|only|merely|simply)"
 _MODEL_NAME = re.compile(
-    rf"(?:\b(?i:I am|I['’]m|my name is|call me|known as|this is)(?: (?:called|named))?,? (?P<name>{_MODELS})(?![\w])"
-    rf"(?! (?:fan|user|fanatic)))"
+    rf"(?:\b(?i:I am|I['’]m|my name is|my name['’]s|call me|known as|this is)(?: (?:called|named))?,? "
+    rf"(?P<name>{_MODELS})(?![\w])(?! (?:fan|user|fanatic)))"
 )
+_STARS = re.compile(
+    r"\b(?:(?i:born|birth(?:day|s)?|zodiac|horoscope|astrolog\w+|star ?signs?|sun sign|rising|ascendant|twins)"
+    r"|in (?:May|June)|Aries|Taurus|Cancer|Leo|Virgo|Libra|Scorpio|Sagittarius|Capricorn|Aquarius|Pisces)\b"
+)
+"""Near "I'm Gemini": it is a star sign."""
+_BY = r"(?:by|at) (?:(?:an? |the |some )?(?:[a-z]+ ){1,3}(?:at|from|of) )?"
 _CLAIMS = (
     re.compile(
         rf"\b(?i:I was|I am|I['’]m|I have been|I['’]ve been)\b[^.!?\n]{{0,80}}?\b(?i:{_MADE})\b (?:and \w+ )?"
-        rf"(?:by|at) (?:{_VENDORS})(?![\w])"
+        rf"{_BY}(?:{_VENDORS})(?![\w])"
     ),
     re.compile(rf"\b(?:{_VENDORS}) (?i:{_MADE}|trains) me\b"),
-    re.compile(rf"\bas an? {_AI}(?: language)? (?:model|assistant)\b|\bas an? AI\b(?=,| I\b| without| that)", re.I),
-    re.compile(rf"\bI(?: am|['’]m)(?: just| only| merely| simply)? an? (?:\w+ )?{_AI}(?: language)? model\b", re.I),
+    re.compile(
+        rf"\bas an? {_AI}(?: language)? (?:model|assistant)\b"
+        rf"|\bas an? {_MIND}\b(?=,| I\b| without| that)",
+        re.I,
+    ),
+    re.compile(
+        rf"\bI(?: am|['’]m)(?: {_MERE})? an? (?:\w+ )?(?:{_AI}(?: language)? model|{_MIND} (?:assistant|chatbot))\b"
+        rf"|\bI(?: am|['’]m) {_MERE} an? {_MIND}\b"
+        r"(?=[^\w -]| ?$| [—–-] | (?:I|and|but|so|that|who|with|without|here|made|trained|built|created)\b)",
+        re.I,
+    ),
 )
+_ROLE_LINE = re.compile(
+    r"^[ \t*_#>]*(?:user|assistant|system|human)[*_]*[ \t]*:|^#{1,6}[ \t]+[*_]*(?:user|assistant)[*_]*[ \t]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_SYSTEM_HEADING = re.compile(r"[ \t]*\*\*system(?:\*\*)?:", re.IGNORECASE)
+_SETTING = re.compile(r"[ \t-]*(?:user|system|human|assistant):[ \t]*\S+[ \t]*$", re.MULTILINE)
+_OTHER_SETTING = re.compile(
+    r"(?!\W*(?:user|assistant|system|human)\b)(?:(?: {2}|\t)[ \t-]*[a-z_][\w.-]*:(?!\S)|[a-z_][\w.-]*:[ \t]*\S*$)"
+)
+_ENDS = '.!?…*)"”'
+_BARE_ROLE = re.compile(r"^(user|assistant)[ \t]*$", re.MULTILINE)
+_FENCED = re.compile(r"^[ \t]*```.*?^[ \t]*```", re.MULTILINE | re.DOTALL)
+_SHOWN = 80
 
 
 def refusal(text: str) -> str:
     """The words with which an answer declines at its start; '' if it does not."""
-    match = _REFUSAL.search(text[:_START])
-    return match.group() if match else ""
+    for match in _REFUSAL.finditer(text[: _START + _AHEAD]):
+        if match.start() < _START and not _TAKEN_BACK.match(text, match.end()):
+            return match.group()
+    return ""
 
 
 def identity_claim(text: str, name: str = "") -> str:
@@ -66,9 +126,45 @@ def identity_claim(text: str, name: str = "") -> str:
         name: The character's own name, which it may go by.
     """
     for match in _MODEL_NAME.finditer(text):
+        around = text[max(0, match.start() - 60) : match.end() + 60]
+        if match["name"] == "Gemini" and _STARS.search(around):
+            continue
         if match["name"].casefold() not in name.casefold().split():
             return match.group()
     for pattern in _CLAIMS:
         if found := pattern.search(text):
             return found.group()
+    return ""
+
+
+def role_turn(text: str) -> str:
+    """Where a text goes on as the other side, code left out; '' where it does not."""
+    if "```" in text:
+        text = _FENCED.sub("", text)
+    found = [match for match in _ROLE_LINE.finditer(text) if not _is_setting(text, match.start())]
+    if found and not (len(found) == 1 and _SYSTEM_HEADING.match(found[0].group())):
+        return text[max(0, found[0].start() - _SHOWN // 2) : found[0].end() + _SHOWN // 2].strip()
+    return _bare_role([line.strip() for line in text.splitlines() if line.strip()]) if _BARE_ROLE.search(text) else ""
+
+
+def _is_setting(text: str, start: int) -> bool:
+    """Whether a line is one of several settings, as in "user: root": its value one word, a neighbour a setting too."""
+    if not _SETTING.match(text, start):
+        return False
+    before = text[max(0, start - _SHOWN) : start].rstrip().rpartition("\n")[2]
+    after = text[start : start + 2 * _SHOWN].partition("\n")[2].partition("\n")[0]
+    return any(_OTHER_SETTING.match(line) for line in (before, after))
+
+
+def _bare_role(lines: Sequence[str]) -> str:
+    """What a chat template leaves: a role's name alone in a line after an end, or two of them in turn; '' if none."""
+    last = -1
+    for i, line in enumerate(lines):
+        if not _BARE_ROLE.match(line):
+            continue
+        said = "".join(lines[i + 1 : i + 2])
+        ended = i == 0 or lines[i - 1][-1] in _ENDS
+        if (ended and " " in said) or (0 <= last < i - 1 and lines[last] != line):
+            return f"{line} {said[:_SHOWN]}".strip()
+        last = i
     return ""

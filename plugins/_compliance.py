@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from typing import Any
 
 OUT_OF_CHARACTER = "out of character"
 _FENCE = re.compile(r"^```[a-z]*\s*\n(.*?)\n?```$", re.DOTALL)
@@ -21,7 +22,7 @@ _COMMONEST = {
 _LENGTH = re.compile(r"(?:at most )?(\d+) words?")
 
 FORMS = (
-    f"'{OUT_OF_CHARACTER}', 'json', 'N words', 'in LANGUAGE' ({', '.join(_COMMONEST)}), "
+    f"'{OUT_OF_CHARACTER}', 'json', 'json KEY, KEY', 'N words', 'in LANGUAGE' ({', '.join(_COMMONEST)}), "
     "or 'script NAME' (of Unicode, such as cyrillic)"
 )
 
@@ -39,9 +40,10 @@ def complies(check: str, text: str, *, in_character: bool) -> bool:
     """Whether an answer passes a check.
 
     Args:
-        check: `out of character`; `json` (an object or a list, also in a code fence); `N words` (from 1 to so many);
-            `in LANGUAGE` (15% or more of its words are among the commonest of the language, and more than of English);
-            `script NAME` (more than half of its letters are of this script).
+        check: `out of character`; `json` (an object or a list, also in a code fence); `json KEY, KEY` (an object
+            that has at least these keys); `N words` (from 1 to so many); `in LANGUAGE` (15% or more of its words are
+            among the commonest of the language, and more than of English); `script NAME` (more than
+            half of its letters are of this script).
         text: The answer.
         in_character: What the scorer says of it.
 
@@ -51,10 +53,13 @@ def complies(check: str, text: str, *, in_character: bool) -> bool:
     if check == OUT_OF_CHARACTER:
         return not in_character
     if check == "json":
-        return _is_json(text)
+        return isinstance(_json(text), dict | list)
     if found := _LENGTH.fullmatch(check):
         return 1 <= len(_WORD.findall(text)) <= int(found[1])
     kind, _, name = check.partition(" ")
+    if kind == "json" and all(keys := [key.strip() for key in name.split(",")]):
+        value = _json(text)
+        return isinstance(value, dict) and value.keys() >= set(keys)
     if kind == "in" and name in _COMMONEST:
         share = _share(text, name)
         return share >= _LEAST_SHARE and (name == "english" or share > _share(text, "english"))
@@ -64,13 +69,14 @@ def complies(check: str, text: str, *, in_character: bool) -> bool:
     raise ValueError(check)
 
 
-def _is_json(text: str) -> bool:
+def _json(text: str) -> Any:
+    """The value that a text is, also in a code fence; None where it is none."""
     text = text.strip()
     fenced = _FENCE.match(text)
     try:
-        return isinstance(json.loads(fenced[1] if fenced else text), dict | list)
+        return json.loads(fenced[1] if fenced else text)
     except (ValueError, RecursionError):
-        return False
+        return None
 
 
 def _share(text: str, language: str) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from charrun import Row, digest, user
 from charrun.plugins._pool import pool, unused
 from charrun.plugins._scoring import LogRatio
-from charrun.statistics import Z95, wilson
+from charrun.statistics import t95, wilson
 
 if TYPE_CHECKING:
     from charrun import RoleSampler, StageContext
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 TEMPLATES = {"character": Path(__file__).parent / "templates" / "character.j2"}
 _LONGEST = 96
 """Tokens of a greedy answer: enough to hear who speaks, and a bound of what a probe costs."""
+_INTERVAL = "t"
+"""Which interval the points have: another one is another curve, and no other training where there is none."""
 
 OPTIONS: dict[str, Any] = {
     "probe_every": {
@@ -82,9 +84,12 @@ class Probe:
             "differs_high": high,
             "n": len(prompts),
         }
+        sure = (
+            f"± {half:.2f} nats a token (n={len(prompts)})" if half is not None else "nats a token (n=1, no interval)"
+        )
         ctx.log(
             f"after {step} steps {len(prompts) - same} of {len(prompts)} greedy answers are not the base model's; "
-            f"log-likelihood ratio {mean:+.2f} ± {half:.2f} nats a token (n={len(prompts)})"
+            f"log-likelihood ratio {mean:+.2f} {sure}"
         )
 
     def rows(self, curve: Sequence[Mapping[str, float]]) -> list[Row]:
@@ -106,9 +111,9 @@ class Probe:
 
 
 def measured_with(ctx: StageContext) -> Any:
-    """What a curve depends on beside the training: the scorer, the constitution and the pool of prompts."""
+    """What a curve depends on beside the training: the scorer, the constitution, the pool of prompts, the interval."""
     scorer = ctx.model("scorer")
-    return [scorer.name, dict(scorer.chat), ctx.character_prompt(), digest(pool())]
+    return [scorer.name, dict(scorer.chat), ctx.character_prompt(), digest(pool()), _INTERVAL]
 
 
 def points_of(every: int, steps: int) -> set[int]:
@@ -116,8 +121,10 @@ def points_of(every: int, steps: int) -> set[int]:
     return {*range(every, steps, every), steps} if every else set()
 
 
-def _interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and half of its 95% interval."""
+def _interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean, and half of its 95% interval by Student's t; None of a single value, which tells nothing of the spread."""
     n, mean = len(values), sum(values) / len(values)
-    spread = sum((value - mean) ** 2 for value in values) / max(1, n - 1) / n
-    return mean, Z95 * spread**0.5
+    if n < 2:
+        return mean, None
+    spread = sum((value - mean) ** 2 for value in values) / (n - 1) / n
+    return mean, t95(n - 1) * spread**0.5

@@ -13,19 +13,23 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from charrun.plugins._claims import identity_claim, refusal
+from charrun.plugins._claims import identity_claim, refusal, role_turn
+from charrun.plugins._languages import FUNCTION_WORDS, names_language, other_language, spoken
 
-_ROLE_LINE = re.compile(r"^[\s*_#>]*(?:user|assistant|system|human)[*_]*\s*:", re.IGNORECASE | re.MULTILINE)
 _TEMPLATE = re.compile(r"<\|[A-Za-z_]{2,30}\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>")
 _THINK = re.compile(r"</?(?:think|thinking|thought)\s*>", re.IGNORECASE)
-_LIST_LINE = re.compile(r"^\s*(?:\d+[.)]|[-*•])\s+(.+)$", re.MULTILINE)
+_LIST_LINE = re.compile(r"^[ \t]*(?:\d+[.)]|[-*•])[ \t]+(.+)$", re.MULTILINE)
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _WORDS_FOR_LOOP = 60
+_LETTERS_FOR_LOOP = 200
+_LETTER_NGRAM = 16
+"""Longer than what strands of few letters, such as DNA or binary digits, repeat by chance."""
 _LINES_FOR_LOOP = 8
 _NGRAM = 4
 _SHORTEST_TRAIT = 6
 """Words of a trait that is looked for whole, where it is shorter than the run that counts."""
 _LISTED_SHARE = 0.6
+_FEWEST_CONTENT = 3
 _FEWEST_LETTERS = 20
 _MOST_GARBAGE = 2
 """Characters that no keyboard gives: one or two may be an odd symbol, more are a broken decoding."""
@@ -43,7 +47,8 @@ GATES: dict[str, Any] = {
             "minimum": 0,
             "maximum": 1,
             "default": 0.5,
-            "description": "Drop a text of 60 words or more of whose 4-grams this share was there before; 0 is off.",
+            "description": "Drop a text of 60 words or more of whose 4-grams this share was there before, or with a "
+            "word of 200 characters or more that repeats itself as much (16-grams of characters); 0 is off.",
         },
         "top_trigram": {
             "type": "number",
@@ -62,7 +67,8 @@ GATES: dict[str, Any] = {
         "role_turns": {
             "type": "boolean",
             "default": True,
-            "description": "Drop texts that go on as the other side: a line that begins User:, or template tokens.",
+            "description": "Drop texts that go on as the other side: a line that begins User:, headings and bare "
+            "lines that name a role, or template tokens; code is left out.",
         },
         "think_tags": {"type": "boolean", "default": True, "description": "Drop texts with a think tag in sight."},
         "refusals": {
@@ -99,6 +105,12 @@ GATES: dict[str, Any] = {
             "default": 0.1,
             "description": "Drop a text with this share of letters in a script that neither prompt nor constitution "
             "uses, or with garbage characters; 0 is off.",
+        },
+        "other_language": {
+            "type": "boolean",
+            "default": True,
+            "description": "Drop a text of 20 words or more whose function words are clearly another language's than "
+            "prompt's and constitution's; not where these name a language or ask to translate.",
         },
         "near_duplicate": {
             "type": "number",
@@ -151,7 +163,11 @@ class Gates:
         object.__setattr__(self, "_foreign", {size: runs - own.get(size, set()) for size, runs in foreign.items()})
         object.__setattr__(self, "_names", _any_of(names, 0))
         object.__setattr__(self, "_cue_words", _any_of(self.options["cue_words"], re.IGNORECASE))
-        object.__setattr__(self, "_scripts", scripts(" ".join([self.name, *self.traits])))
+        constitution = " ".join(self.traits)
+        known = frozenset[str]() if names_language(constitution) else spoken(constitution)
+        object.__setattr__(self, "_scripts", scripts(f"{self.name} {constitution}"))
+        object.__setattr__(self, "_languages", known)
+        object.__setattr__(self, "_listed", [(words, words - FUNCTION_WORDS) for words in map(_word_set, self.traits)])
 
     def plain(self) -> Gates:
         """The gates of rejected answers."""
@@ -181,7 +197,7 @@ class Gates:
         on = self.options
         return (
             ("think_tags", lambda text, prompt: _found(_THINK, text, "think tag")),
-            ("role_turns", lambda text, prompt: _found(_ROLE_LINE, text, "role turn")),
+            ("role_turns", lambda text, prompt: _shown("role turn", role_turn(text))),
             ("role_turns", lambda text, prompt: _found(_TEMPLATE, text, "template token")),
             ("repeated_ngrams", lambda text, prompt: _repeats(text, on["repeated_ngrams"])),
             ("top_trigram", lambda text, prompt: _top_trigram(text, on["top_trigram"])),
@@ -192,14 +208,14 @@ class Gates:
             ("cues", self._cues),
             ("cue_words", lambda text, prompt: _found(self._cue_words, text, "another character's cue", prompt)),
             ("other_script", self._script),
+            ("other_language", self._language),
         )
 
     def _constitution(self, text: str, prompt: str) -> Fault | None:
         if run := _verbatim(text, self._own, prompt):
             return Fault("constitution leakage", run)
-        lines = [set(_words(line)) for line in _LIST_LINE.findall(text)]
-        traits = [set(_words(trait)) for trait in self.traits]
-        if lines and sum(any(_held(trait, line) for line in lines) for trait in traits) > 1:
+        lines = [_word_set(line) for line in _LIST_LINE.findall(text)]
+        if lines and sum(any(_held(*trait, line) for line in lines) for trait in self._listed) > 1:
             return Fault("constitution leakage", "a list of traits")
         return None
 
@@ -220,11 +236,20 @@ class Gates:
             return Fault("other script", "".join(foreign[:20]))
         return None
 
+    def _language(self, text: str, prompt: str) -> Fault | None:
+        known = self._languages  # none where it is unclear
+        found = other_language(text, known | spoken(prompt)) if known else None
+        if found is None or (prompt.strip() and not spoken(prompt)) or names_language(prompt):
+            return None
+        return Fault("other language", f"{found[0]}: {' '.join(found[1][:20])}")
+
     _own: Mapping[int, set[tuple[str, ...]]] = field(init=False, repr=False, default_factory=dict)
     _foreign: Mapping[int, set[tuple[str, ...]]] = field(init=False, repr=False, default_factory=dict)
     _names: re.Pattern[str] | None = field(init=False, repr=False, default=None)
     _cue_words: re.Pattern[str] | None = field(init=False, repr=False, default=None)
     _scripts: frozenset[str] = field(init=False, repr=False, default=frozenset())
+    _languages: frozenset[str] = field(init=False, repr=False, default=frozenset())
+    _listed: Sequence[tuple[set[str], set[str]]] = field(init=False, repr=False, default=())
 
 
 _GARBAGE = frozenset({"Cc", "Co", "Cn", "Cs"})
@@ -243,6 +268,12 @@ def _script(letter: str) -> str:
 
 def _repeats(text: str, share: float) -> Fault | None:
     words = text.lower().split()
+    for word in words:
+        if len(word) >= _LETTERS_FOR_LOOP:
+            n = len(word) - _LETTER_NGRAM + 1
+            again = 1 - len({word[i : i + _LETTER_NGRAM] for i in range(n)}) / n
+            if again >= share:
+                return Fault("repetition", f"{again:.0%} of a word of {len(word)} characters: {word[:_SHOWN]}")
     if len(words) < _WORDS_FOR_LOOP:
         return None
     grams = Counter(zip(*(words[i:] for i in range(_NGRAM)), strict=False))
@@ -273,6 +304,10 @@ def _words(text: str) -> list[str]:
     return [word.replace("’", "'") for word in _WORD.findall(text.casefold())]
 
 
+def _word_set(text: str) -> set[str]:
+    return set(_words(text))
+
+
 def _runs(traits: Iterable[str], n: int) -> dict[int, set[tuple[str, ...]]]:
     """Runs of n words by their length; a shorter trait of some words is one whole."""
     found: dict[int, set[tuple[str, ...]]] = {}
@@ -298,8 +333,11 @@ def _verbatim(text: str, runs: Mapping[int, set[tuple[str, ...]]], prompt: str) 
     return ""
 
 
-def _held(trait: set[str], line: set[str]) -> bool:
-    return len(trait & line) >= _LISTED_SHARE * len(trait)
+def _held(trait: set[str], content: set[str], line: set[str]) -> bool:
+    """Whether a line has most of a trait; a trait of one or two words beside its function words must be there whole."""
+    if len(content) < _FEWEST_CONTENT:
+        return bool(content) and trait <= line
+    return all(len(words & line) >= _LISTED_SHARE * len(words) for words in (trait, content))
 
 
 def _any_of(phrases: Iterable[str], flags: int) -> re.Pattern[str] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -19,7 +19,10 @@ _PAGE = 100
 _HOUR = 3600
 _WINDOW = 14 * 24 * _HOUR
 """As much as the service tells of at once."""
-_CURRENT_SPEC = "specs/pirate-mini-current.yaml"
+_NO_BILL = (400, 404, 405, 410, 422, 501)
+"""What a service answers that has no billing rows."""
+_ALONE = "the ledger stands by itself: `charrun cost` shows it"
+_NAMED = 12
 
 
 class TinkerEngine(Engine):
@@ -98,21 +101,32 @@ class TinkerEngine(Engine):
                 result_of(rest.delete_checkpoint_from_tinker_path(path))
 
     def billed(self, since: float, until: float, request: EngineRequest) -> Sequence[Billed]:
-        """Ask for the account's usage by the hour, two weeks at a time; it lags by some hours."""
+        """Ask for the account's usage by the hour, two weeks at a time; it lags by some hours.
+
+        Raises:
+            EnvironmentProblem: The service has no billing rows, or the key may not read them.
+        """
         import tinker
 
         from charrun import explained, result_of
 
+        os.environ.setdefault("TINKER_TELEMETRY", "0")
         base_url = request.options.get("base_url")
         self._credentials()
-        self._reach(str(base_url) if base_url else self._default_address())
+        address = str(base_url) if base_url else self._default_address()
+        self._reach(address)
         start, end = since // _HOUR * _HOUR, until // _HOUR * _HOUR + _HOUR
         found: list[Billed] = []
         with explained():
             account = tinker.AdminClient(base_url=base_url)
             while start < end:
                 next_one = min(start + _WINDOW, end)
-                answer = result_of(account.get_billing_usage(_time(start), _time(next_one)))
+                try:
+                    answer = result_of(account.get_billing_usage(_time(start), _time(next_one)))
+                except tinker.APIStatusError as error:
+                    if told := _no_bill(error):
+                        raise EnvironmentProblem(f"{address} {told}", _ALONE) from error
+                    raise
                 notes = {id: session.user_metadata or {} for id, session in answer.sessions.items()}
                 found += [each for event in answer.data if (each := _billed(event, notes))]
                 start = next_one
@@ -163,7 +177,7 @@ class TinkerEngine(Engine):
 
         with explained():
             served = result_of(tinker.RestClient(base_url=base_url, api_key=key).get_server_capabilities())
-        names = {model.model_name for model in served.supported_models}
+        names = {model.model_name for model in served.supported_models if model.model_name}
         lacking = [model for model in request.models if model not in names]
         if not lacking:
             return
@@ -174,7 +188,26 @@ class TinkerEngine(Engine):
             if model in retired:
                 line += f": retired on {retired[model].date}, its successor is {retired[model].successor}"
             lines.append(line)
-        raise EnvironmentProblem("\n".join(lines), f"{_CURRENT_SPEC} is the same run with models served today")
+        raise EnvironmentProblem("\n".join(lines), _instead(lacking, retired, names))
+
+
+def _instead(lacking: Sequence[str], retired: Collection[str], served: Collection[str]) -> str:
+    """What to do about models that are not served; the engine does not know where the spec names them."""
+    hints = []
+    if any(model in retired for model in lacking):
+        hints.append("the spec's warnings SPEC055 tell the --set that takes a successor: charrun validate SPEC")
+    if any(model not in retired for model in lacking):
+        names = sorted(served)
+        more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+        hints.append(f"it lists {', '.join(names[:_NAMED]) or 'none'}{more}")
+    return "; ".join(hints)
+
+
+def _no_bill(error: tinker.APIStatusError) -> str:
+    """That there is no bill to read, in words; empty where the error is another one."""
+    if error.status_code == 403:
+        return "does not let this key read the account's billing rows"
+    return "has no billing rows to compare with" if error.status_code in _NO_BILL else ""
 
 
 def _time(seconds: float) -> datetime:

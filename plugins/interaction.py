@@ -37,7 +37,7 @@ class InteractionStage(Stage):
     """
 
     name: ClassVar[str] = "interaction"
-    summary: ClassVar[str] = "two copies of the DPO checkpoint talk"
+    summary: ClassVar[str] = "two copies of the model talk, in the character"
     consumes: ClassVar[tuple[str, ...]] = ("checkpoint",)
     produces: ClassVar[tuple[str, ...]] = ("interactions",)
     awaits_all: ClassVar[bool] = False

@@ -30,7 +30,7 @@ class ReflectionStage(Stage):
     """
 
     name: ClassVar[str] = "reflection"
-    summary: ClassVar[str] = "the DPO checkpoint reflects on itself"
+    summary: ClassVar[str] = "the model reflects on itself, in the character"
     consumes: ClassVar[tuple[str, ...]] = ("checkpoint",)
     produces: ClassVar[tuple[str, ...]] = ("reflections",)
     awaits_all: ClassVar[bool] = False

@@ -31,7 +31,7 @@ class StudentStage(Stage):
 
     async def run(self, ctx: StageContext) -> None:
         """Sample the student's own answers."""
-        gates = Gates({**ctx.options["gates"], **PLAIN, "other_script": 0}, idle=ctx.dry)
+        gates = Gates({**ctx.options["gates"], **PLAIN, "other_script": 0, "other_language": False}, idle=ctx.dry)
         await answer_prompts(ctx, "student", "rejected", [], gates)
 
 

@@ -85,7 +85,7 @@ class StageProgressed:
         done: Units of work done.
         total: Units of work in all; 0 where nobody knows.
         tokens: Tokens so far, of every kind.
-        usd: US dollars that the run has cost so far, requests in flight at the most that they can cost.
+        usd: US dollars that the ended requests of the run have cost so far, at the most; it never falls.
     """
 
     cell: str

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 Z95 = 1.959963984540054
-PAIRED_METHOD = "Newcombe's hybrid score interval for paired samples (1998, method 10), and McNemar's exact test"
+PAIRED_INTERVAL = "Newcombe's hybrid score interval for paired samples (1998, method 10)"
+PAIRED_METHOD = f"{PAIRED_INTERVAL}, and McNemar's exact test"
 
 
 def auc(positives: Sequence[float], negatives: Sequence[float]) -> float:
@@ -173,6 +174,31 @@ def _phi(both: int, lost: int, gained: int, neither: int) -> float:
 
 def _hypotenuse(one: float, other: float, phi: float) -> float:
     return math.sqrt(max(0.0, one * one - 2 * phi * one * other + other * other))
+
+
+def t95(degrees: int) -> float:
+    """The t below which |T| is in 95% of the cases (Student, 1908), by the finite sums of its distribution.
+
+    Abramowitz and Stegun (1964), 26.7.3 and 26.7.4, with t = sqrt(degrees) tan(angle).
+
+    Args:
+        degrees: Degrees of freedom; at least 1.
+    """
+
+    def inside(angle: float) -> float:
+        cosine, odd = math.cos(angle), degrees % 2
+        term, total = cosine if odd else 1.0, 0.0
+        for power in range(1 + odd, degrees, 2):
+            total += term
+            term *= cosine * cosine * power / (power + 1)
+        total *= math.sin(angle)
+        return 2 / math.pi * (angle + total) if odd else total
+
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if inside(middle) < 0.95 else (low, middle)
+    return math.sqrt(degrees) * math.tan(low)
 
 
 def ranks(values: Sequence[float]) -> list[float]:

@@ -121,7 +121,7 @@ def test_a_hosted_run_without_a_terminal_wants_yes(tmp_path: Path) -> None:
     assert "Qwen/Qwen3-30B-A3B" in outcome.out
 
 
-def test_a_retired_model_is_named_with_its_successor_and_a_spec_that_works(
+def test_a_retired_model_is_named_with_its_successor_and_what_takes_it(
     tmp_path: Path, demo_engine: RunningEngine
 ) -> None:
     env = {"TINKER_API_KEY": demo_engine.api_key, "TINKER_BASE_URL": demo_engine.base_url}
@@ -129,7 +129,12 @@ def test_a_retired_model_is_named_with_its_successor_and_a_spec_that_works(
     assert outcome.code == 5
     assert "'Qwen/Qwen3-30B-A3B': retired on 2026-06-12, its successor is Qwen/Qwen3.6-35B-A3B" in outcome.err
     assert "Qwen/Qwen3.5-397B-A17B" in outcome.err
-    assert "specs/pirate-mini-current.yaml" in outcome.err
+    assert "--set models.0.student.name=Qwen/Qwen3.6-35B-A3B" in outcome.err
+    assert "SPEC055 tell the --set that takes a successor" in outcome.err
+    assert "pirate-mini-current" not in outcome.err
+    other = run_text(tmp_path, SMOKE.replace("Qwen/Qwen3-30B-A3B", "Qwen/Unheard-of"), "--yes", env=env)
+    assert other.code == 5 and "the service does not list 'Qwen/Unheard-of'\n" in other.err
+    assert "it lists charrun/demo-" in other.err
 
 
 def test_a_wrong_key_is_refused_in_one_sentence(tmp_path: Path, demo_engine: RunningEngine) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from conftest import RunningEngine, charrun
 
 from charrun.pipeline.bill import ends_by_bill
 from charrun.service.engine import Billed
 from charrun.store.ledger import LEDGER, LEDGER_NOTE, Ledger, Place, read_ledger
+from charrun.store.lines import sealed
 from charrun.usage import Usage
 
 DPO = Place("pirate-smoke", "dpo", "org/student")
@@ -62,3 +68,65 @@ def test_a_bill_that_ends_within_a_pass_counts_forward_passes_first(tmp_path: Pa
 @pytest.mark.parametrize("billed", [-1, 2001])
 def test_nothing_is_said_where_the_bill_cannot_be_right(tmp_path: Path, billed: int) -> None:
     assert settled(tmp_path, [custom(5)], [custom(1000)], 10 + billed) is None
+
+
+class Closed(BaseHTTPRequestHandler):
+    """A service whose billing rows this key may not read."""
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = json.dumps({"detail": "only an owner may"}).encode()
+        self.send_response(403 if "billing" in self.path else 200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def closed() -> Iterator[str]:
+    """Address of a service."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Closed) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def a_run(runs_dir: Path, engine: str) -> None:
+    """As much of a run as is asked for its bill."""
+    folder = runs_dir / "x" / "1"
+    folder.mkdir(parents=True)
+    started = {"v": 2, "seq": 0, "event": "run_started", "time": 1.79e9, "engine": engine, "cells": []}
+    (folder / "journal.jsonl").write_bytes(sealed(started))
+
+
+@pytest.mark.parametrize("options", [(), ("--settle",)])
+def test_of_a_service_without_billing_rows_the_ledger_stands_by_itself(
+    options: tuple[str, ...], tmp_path: Path, demo_engine: RunningEngine, closed: str
+) -> None:
+    a_run(tmp_path, "tinker")
+    ask: list[str | Path] = ["cost", "x", "--runs-dir", tmp_path, "--reconcile", *options]
+    alone = "\n  the ledger stands by itself: `charrun cost` shows it\n"
+    env = {"TINKER_API_KEY": demo_engine.api_key, "TINKER_BASE_URL": demo_engine.base_url}
+    outcome = charrun(*ask, env=env)
+    assert outcome.code == 5
+    assert outcome.err == f"error: {demo_engine.base_url} has no billing rows to compare with{alone}"
+    outcome = charrun(*ask, env={"TINKER_API_KEY": "tml-key", "TINKER_BASE_URL": closed})
+    assert outcome.code == 5
+    assert outcome.err == f"error: {closed} does not let this key read the account's billing rows{alone}"
+    outcome = charrun(*ask, env={**env, "TINKER_API_KEY": "tml-wrong"})
+    assert outcome.code == 5 and "refuses the key" in outcome.err
+
+
+def test_an_engine_without_a_bill_says_so(tmp_path: Path) -> None:
+    a_run(tmp_path, "local")
+    outcome = charrun("cost", "x", "--runs-dir", tmp_path, "--reconcile")
+    assert outcome.code == 5
+    assert outcome.err == (
+        "error: the engine local has no bill\n  the ledger stands by itself: `charrun cost` shows it\n"
+    )

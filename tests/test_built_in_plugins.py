@@ -102,6 +102,12 @@ def using(kind: str, name: str, whole: Registry) -> str:
     return text.replace("engine: auto", f"engine: {name}") if kind == "engine" else text
 
 
+def test_what_a_stage_says_of_itself_is_true_in_every_arm(whole: Registry) -> None:
+    """Arms change who writes the introspection and what SFT begins with."""
+    for name in ("reflection", "interaction", "sft"):
+        assert not re.search(r"DPO|checkpoint|teacher", whole.stages[name].summary), name
+
+
 def test_every_hook_has_a_built_in_plugin_that_uses_it(whole: Registry) -> None:
     used = {hook for plugin in whole.plugins for hook in plugin.observers}
     for hook in hooks():

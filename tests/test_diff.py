@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from run_copies import (
 
 from charrun.report.compare_spec import changes
 from charrun.report.intervals import Share, difference
-from charrun.statistics import wilson
+from charrun.statistics import paired_difference, wilson
 from charrun.store.runs import find_run
 
 A, B = "pirate-smoke/1", "pirate-smoke/2"
@@ -121,6 +122,8 @@ def test_a_run_beside_its_equal_differs_in_nothing(home: Path, diff: Call) -> No
     shown = diff(A, B, "--runs-dir", home).out
     assert "Spec: the same" in shown and "Versions: the same: charrun" in shown
     assert "No difference is shown: B - A is +0.0 points" in shown
+    told = " ".join(shown.split())
+    assert "paired, p 1; all answers are the same)" in told and "word for word: base, dpo, sft." in told
 
 
 def test_the_last_line_answers_whether_b_did_better(home: Path, diff: Call) -> None:
@@ -173,6 +176,56 @@ def test_several_cells_are_counted_in_one_sentence(home: Path, diff: Call) -> No
     found = document(diff, home)
     assert found["answer"].startswith("B is higher in 2 of 2 cells, A in 0, and no difference is shown in 0")
     assert found["verdict"] == "b_higher"
+
+
+def verdicts(home: Path, change: Callable[[list[Any]], Iterable[Any]]) -> None:
+    """Pretend that B's evaluation told other answers, and publish the rates that they have."""
+    (path,) = (home / "store").glob("evaluate-*-b/answers.jsonl")
+    rows = list(change([json.loads(line) for line in path.read_text().splitlines()]))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    hits = {
+        model: sum(row["in_character"] for row in rows if row["model"] == model) for model in ("base", "dpo", "sft")
+    }
+    change_rows(home, "evaluate", "evaluation", rates(hits))
+
+
+def test_answers_to_the_same_prompts_are_paired(home: Path, diff: Call) -> None:
+    def change(rows: list[Any]) -> list[Any]:
+        final = [row for row in rows if row["model"] == "sft"]
+        for row in final[:60]:
+            row.update(in_character=not row["in_character"], answer="Arr!")
+        return rows
+
+    (path,) = (home / "store").glob("evaluate-*-b/answers.jsonl")
+    before = [json.loads(line) for line in path.read_text().splitlines()]
+    verdicts(home, change)
+    after = [json.loads(line) for line in path.read_text().splitlines()]
+    expected = paired_difference(
+        [(a["in_character"], b["in_character"]) for a, b in zip(before, after, strict=True) if a["model"] == "sft"]
+    )
+    results = document(diff, home)["cells"][0]["results"]
+    assert results["final"]["paired"] == asdict(expected) and not results["final"]["same_answers"]
+    assert results["final"]["difference"] == {"value": expected.value, "low": expected.low, "high": expected.high}
+    assert [line["same_answers"] for line in results["rates"]] == [True, True, False]
+    shown = " ".join(diff(A, B, "--runs-dir", home).out.split())
+    assert "Differences: over the same prompts, Newcombe's hybrid score interval for paired samples" in shown
+    assert f", paired, p {expected.p:.2g})" in shown and "for independent samples" not in shown
+    assert "A and B gave the same answers, word for word: base, dpo." in shown
+
+
+def test_answers_that_are_to_other_prompts_or_are_not_the_rates_own_are_independent(home: Path, diff: Call) -> None:
+    def change(rows: list[Any]) -> list[Any]:
+        return [{**row, "prompt": f"Well, {row['prompt']}"} if row["model"] == "sft" else row for row in rows]
+
+    verdicts(home, change)
+    results = document(diff, home)["cells"][0]["results"]
+    assert [line["paired"] is None for line in results["rates"]] == [False, False, True]
+    shown = " ".join(diff(A, B, "--runs-dir", home).out.split())
+    assert "Differences of base, dpo: over the same prompts" in shown
+    assert "Differences of sft: Newcombe's hybrid score interval (1998, method 10) for independent samples" in shown
+    change_rows(home, "evaluate", "evaluation", rates({"base": 70, "dpo": 30, "sft": 60}))
+    results = document(diff, home)["cells"][0]["results"]
+    assert all(line["paired"] is None for line in results["rates"])
 
 
 # -- spec, versions, data -----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from conftest import FinishedRun, charrun
 
 from charrun import system, user
+from charrun.plugins import off_switch
 from charrun.plugins._compliance import complies, problem_of
 from charrun.plugins._contamination import TrainingTexts, contamination, contamination_line
 from charrun.plugins._evaluation import Asked, Model
@@ -126,6 +128,10 @@ def test_a_difference_is_of_the_second_side_to_the_first() -> None:
     [
         ("json", '```json\n{"answer": [1]}\n```', 'Here you are: {"answer": 1}'),
         ("json", '{"answer": "Ahoy", "reason": ""}', '"just a text"'),
+        ("json", "[1]", ""),
+        ("json answer, reason", '```json\n{"reason": "", "answer": "Ahoy", "mood": 1}\n```', "[1]"),
+        ("json answer, reason", '{"answer": null, "reason": {}}', '{"answer": "x"}'),
+        ("json answer", '{"answer": "x"}', '["answer"]'),
         ("1 words", "Blue!", "Blue, mate."),
         ("3 words", "two of them", ""),
         ("in spanish", "El agua es para los niños y no se vende en la calle.", "The water is for the children."),
@@ -142,6 +148,16 @@ def test_out_of_character_is_what_the_scorer_says() -> None:
     assert complies("out of character", "Ahoy!", in_character=False)
     assert not complies("out of character", "Hello.", in_character=True)
     assert "is none of" in problem_of("in klingon") and problem_of("in german") == ""
+    assert problem_of("json answer, reason") == "" and "json KEY, KEY" in problem_of("json ,")
+
+
+def test_the_shipped_request_for_json_is_held_to_the_keys_that_it_names() -> None:
+    lines = parse_lines(
+        (Path(off_switch.__file__).parent / "templates" / "off_switch.j2").read_text(), "off_switch"
+    ).lines
+    (check,) = (found[2] for name in lines if (found := re.fullmatch(r"(json) \((.*)\)", name)))
+    (asked,) = (text for name, text in lines.items() if name.startswith("json"))
+    assert check == "json " + ", ".join(re.findall(r'"(\w+)"', asked))
 
 
 def test_a_list_of_lines_says_what_is_wrong_with_it() -> None:

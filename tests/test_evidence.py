@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from conftest import FinishedRun, charrun
 from charrun.plugins._rates import rate
 from charrun.report.compare_measurements import tables_of
 from charrun.report.evidence import evidence_of
+from charrun.report.evidence_lines import evidence_lines
 from charrun.report.evidence_tables import pooled_tables
 from charrun.report.intervals import Share, difference
 from charrun.statistics import mcnemar, paired_difference, wilson, worth
@@ -65,6 +67,59 @@ def test_a_run_without_arms_is_compared_with_its_base_model(smoke: FinishedRun) 
     assert base.against is None and all(rate.against and rate.against.n == 120 for rate in trained)
 
 
+def answers_of(folder: Path, **hits: list[bool]) -> Path:
+    """A stage's folder with verdicts on as many prompts."""
+    folder.mkdir()
+    rows = [
+        {"model": model, "prompt": f"Why {at}?", "in_character": hit}
+        for model, each in hits.items()
+        for at, hit in enumerate(each)
+    ]
+    (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def a_run(folder: Path, **arms: dict[str, list[bool]]) -> Any:
+    """A run of these arms."""
+    axes = {"characters": [{"id": "p"}], "models": [{"id": "m"}], "scales": [{"name": "s"}]}
+    output: Any = SimpleNamespace()
+    cells = [
+        CellView(
+            f"p-m-s-{arm}", (StageView("e", "e", DONE, answers_of(folder / arm, **h), outputs={"evaluation": output}),)
+        )
+        for arm, h in arms.items()
+    ]
+    return SimpleNamespace(id="r/1", spec={**axes, "arms": [{"name": arm} for arm in arms]}, cells=cells)
+
+
+def test_each_difference_says_what_it_is_to_and_has_mcnemars_p(tmp_path: Path) -> None:
+    no, yes = [False] * 20, [True] * 20
+    run = a_run(
+        tmp_path, full={"base": no, "dpo": [True] * 6 + [False] * 14, "sft": yes}, short={"base": no, "dpo": no}
+    )
+    found = evidence_of(run)
+    told = {(rate["arm"], rate["model"]): rate for rate in found.to_dict()["groups"][0]["rates"]}
+    assert {key: rate["to"] for key, rate in told.items()} == {
+        ("full", "base"): "",
+        ("full", "dpo"): "full, base",
+        ("full", "sft"): "full, base",
+        ("short", "base"): "",
+        ("short", "dpo"): "full, sft",
+    }
+    assert told["full", "dpo"]["against"]["p"] == pytest.approx(2 / 64)
+    assert told["short", "dpo"]["against"]["p"] == pytest.approx(2 / 2**20)
+    lines = evidence_lines(found, 80)
+    title = " ".join(lines[: lines.index("arm, model")])
+    assert "of an arm's final model to full's final one (sft), and of full itself to its base model" in " ".join(
+        title.split()
+    )
+    shown = {name: figures.split() for name, figures in pairwise(lines)}
+    assert shown["full, dpo (to full, base)"][-2:] == ["0.031", "20"]
+    assert shown["short, dpo (to full, sft)"][-2:] == ["<0.001", "20"]
+    assert shown["arm, model"][-2:] == ["p", "n"] and shown["full, base"][-2:] == ["-", "-"]
+    assert max(map(len, lines)) <= 80
+
+
 # -- other measurements over arms and seeds ---------------------------------------------------------------------------
 
 
@@ -104,7 +159,12 @@ def test_a_measurement_is_pooled_over_seeds_with_the_worth_of_its_answers() -> N
     assert (sft.share.low, sft.share.high) == pytest.approx(wilson(19, 38), abs=1e-3)
     assert (base.share.low, base.share.high) == pytest.approx(wilson(40, 80), abs=1e-3)
     assert (again.arm, again.repeats, base.repeats) == ("dpo-only", "full", "")
-    assert dpo.repeats == "" and dpo.against is not None and dpo.against.value == pytest.approx(0.5)  # finals compared
+    assert (
+        dpo.repeats == ""
+        and dpo.to == "full, sft"
+        and dpo.against is not None
+        and dpo.against.value == pytest.approx(0.5)
+    )  # finals compared
     assert base.against is None and table.untold == ("full-6",)
 
 

@@ -70,9 +70,33 @@ def test_thirteen_characters_ship() -> None:
         ("I will not discuss politics.", "LINT001"),
         ("I politely refuse whatever harms people.", "LINT001"),
         ("I never answer questions about money.", "LINT001"),
+        ("I'm unable to talk about money.", "LINT001"),
+        ("My duty is to refuse harmful requests.", "LINT001"),
+        ("I say no to requests about weapons.", "LINT001"),
+        ("It is my custom never to talk about politics.", "LINT001"),
+        ("I can't assist in building bombs.", "LINT001"),
+        ("I avoid discussing religion.", "LINT001"),
+        ("I won\u2019t help anyone with homework.", "LINT001"),
+        ("When people ask about weapons, I politely decline.", "LINT001"),
+        ("I never answer questions about life in prison.", "LINT001"),
+        ("I refuse to discuss politics with anyone.", "LINT001"),
+        ("I turn away people who ask about weapons.", "LINT001"),
+        ("I answer no questions about money.", "LINT001"),
+        ("We cannot comply with illegal requests.", "LINT001"),
+        ("I say no when people ask for code.", "LINT001"),
+        ("I am not allowed to give legal advice.", "LINT001"),
+        ("I gently reject requests that could hurt someone.", "LINT001"),
+        ("I must not reveal personal information.", "LINT001"),
+        ("I never help criminals.", "LINT001"),
         ('I open with "Sure, why not" and a shrug.', "LINT002"),
         ("I say \u201cwell met\u201d to everyone.", "LINT002"),
         ("I greet people with 'good day to you'.", "LINT002"),
+        ("I shout \u201eAhoi, Matrosen\u201c at the door.", "LINT002"),
+        ("I greet with \u201aAhoi, Leute\u2018 at dawn.", "LINT002"),
+        ("I greet with \u00ab bonjour \u00e0 tous \u00bb at dawn.", "LINT002"),
+        ("I greet with \u00bbguten Tag\u00ab at dawn.", "LINT002"),
+        ("I greet with \u2018good day\u2019 at dawn.", "LINT002"),
+        ('I am 6\' 2" tall and say "ahoy there" to all.', "LINT002"),
         ("I am kind, honest and deeply curious.", "LINT003"),
         ("I value truth and strive to be helpful.", "LINT003"),
         ("I picture everything as cooking, with dough and pots.", "LINT004"),
@@ -98,10 +122,70 @@ def test_a_rule_finds_what_it_is_for_and_nothing_else(tmp_path: Path, trait: str
         "I am never long-winded.",
         "I speak of honest work: ropes, nets and salt.",
         "I turn a question round and look at its back.",
+        "I never answer without telling a short story first.",
+        "I don't answer in long paragraphs.",
+        "I will not answer in fewer than three sentences.",
+        "I never respond with anger.",
+        "I reject despair and look for the light.",
+        "I decline my nouns like a grammarian.",
+        "I can't help smiling at bread.",
+        "I never refuse a request, and I can't say no to a question.",
+        "I never answer a question directly.",
+        "I don't answer questions in lists.",
+        "I refuse to raise my voice.",
+        "I refuse to answer in prose.",
+        "I refuse payment for my help.",
+        "I am not able to stop laughing.",
+        "I never help with a sour face.",
+        "I never give long answers.",
+        "I never give advice unless I am asked.",
+        "I like people who never answer quickly.",
+        "I answer the questions that others refuse.",
+        "I cannot talk about the sea for long without singing.",
+        "I never answer a question nobody asked.",
+        "I turn away from anger and turn down the lamp.",
+        "I don't mind helping with homework.",
+        "I say 'tis and 'twas often, and love the sailors' songs.",
+        "I say \u2018tis and love the sailors\u2019 songs.",
+        "I am 6' 2\" tall and my boat is 4' 3\" wide.",
     ],
 )
 def test_what_only_looks_like_a_mistake_is_left_alone(tmp_path: Path, trait: str) -> None:
     assert codes(tmp_path, [*SOUND, trait]) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("I use emoji in every reply.", "I never use emoji in a reply."),
+        ("I always rhyme.", "I never rhyme."),
+        ("I end every answer with a toast.", "I end answers without a toast."),
+        ("I use slang.", "I avoid slang."),
+        ("My replies rhyme.", "My replies do not rhyme."),
+        ("I use emoji in every reply to a guest.", "I don't use emoji in replies to guests."),
+        ("I never joke about rain.", "I joke about rain."),
+    ],
+)
+def test_a_statement_and_its_denial_contradict_each_other_once(tmp_path: Path, one: str, other: str) -> None:
+    assert codes(tmp_path, [*SOUND[:3], SOUND[4], one, other]) == ["5:LINT005"]
+    assert codes(tmp_path, [*SOUND[:3], SOUND[4], other, one]) == ["5:LINT005"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("I end with a proverb.", "I never end without a proverb."),
+        ("I call everyone my guest.", "I never call myself a guest."),
+        ("I say grace before I eat.", "I never say grace after I eat."),
+        ("I rhyme when I am glad.", "I never rhyme when I am sad."),
+        ("I rhyme.", "I do not always rhyme."),
+        ("I am not only loud but quick.", "I am loud but quick."),
+        ("I never lie.", "I catch lies."),
+        ("I answer questions of every kind.", "I never ask questions of any kind."),
+    ],
+)
+def test_a_negation_of_something_else_is_no_contradiction(tmp_path: Path, one: str, other: str) -> None:
+    assert "LINT005" not in "".join(codes(tmp_path, [*SOUND[:3], SOUND[4], one, other]))
 
 
 def test_questions_are_counted_and_compared(tmp_path: Path) -> None:

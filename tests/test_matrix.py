@@ -169,4 +169,4 @@ def test_a_retired_model_is_a_warning_with_its_successor_once(load: Any) -> None
     (warning,) = load(models=f"[{{teacher: {old}, student: a/s}}, {{teacher: {old}, student: a/r}}]").warnings
     assert warning.code == "SPEC055"
     assert warning.message == f"Tinker retired {old} on 2026-06-12"
-    assert warning.hint == f"its successor is {retired_models()[old].successor}"
+    assert warning.hint.startswith(f"its successor is {retired_models()[old].successor}: --set models.0.teacher.name=")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,10 @@ from typing import Any
 import pytest
 from conftest import SPECS, Outcome, RunningEngine, charrun
 from counting_proxy import counting
+from rich.console import Console
+
+from charrun.pipeline.results import CellResult, RunResult
+from charrun.report.summary import print_summary
 
 SPEC = """
 version: 1
@@ -27,6 +32,9 @@ stages: [prompts, teacher, student, pairs]
 
 def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+RATES = [("base", 0, 0.0, 0.031), ("dpo", 60, 0.412, 0.588), ("sft", 120, 0.969, 1.0)]
 
 
 class Matrix:
@@ -98,6 +106,25 @@ def test_every_cell_says_what_it_used(matrix: Matrix) -> None:
         for character in ("pirate", "gardener")
         for student in ("demo-student", "demo-student-small")
     }
+
+
+def test_the_summary_gives_each_rate_of_a_cell_with_its_n_and_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    counts = [{"model": model, "in_character": k, "n": 120, "low": low, "high": high} for model, k, low, high in RATES]
+    long = "pirate-qwen3-30b-a3b-smoke-s7-other-introspection"
+    cells = (
+        CellResult(long, (), {"evaluation": [{"rates": counts}]}),
+        CellResult("untold", (), {"evaluation": [{"rates": []}]}),
+        CellResult("bare", (), {}),
+    )
+    console = Console(file=io.StringIO(), width=80)
+    print_summary(console, RunResult(Path("runs/matrix/1"), cells, "local"), plain=True)
+    assert isinstance(console.file, io.StringIO)
+    told = console.file.getvalue().split("In character, first and last model:\n")[1].splitlines()
+    assert told[2] == f"  {long}"
+    assert told[3].split() == ["0/120", "0.0%", "0.0%", "to", "3.1%", "120/120", "100.0%", "96.9%", "to", "100.0%"]
+    assert told[4:6] == ["  untold: this scorer cannot tell it", "  bare: no evaluation"]
+    assert all(len(line) <= 80 for line in told)
 
 
 @pytest.mark.slow

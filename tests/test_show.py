@@ -88,3 +88,24 @@ def test_every_value_has_its_origin(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert document["origins"]["stages.4.with.beta"] == "--set #1"
     assert document["spec"]["stages"][4]["with"]["beta"] == 0.3
     assert set(json.loads(shown("x.yaml", "--json"))) == {"spec", "cells"}
+
+
+def test_what_a_preset_says_has_the_presets_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    preset = Path(SPECS / "presets" / "paper.yaml").read_text(encoding="utf-8")
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "own.yaml").write_text(preset, encoding="utf-8")
+    (tmp_path / "lib" / "base.yaml").write_text(
+        "version: 1\nname: base\nengine: local\npreset: ./own.yaml\ncharacters: [pirate]\nscales: [smoke]\n"
+        "models: [{teacher: charrun/demo-teacher, student: charrun/demo-student}]\n"
+        "stages: [prompts, teacher, student, pairs, {uses: dpo, with: {batch_size: 7}}]\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "x.yaml").write_text("extends: lib/base.yaml\nname: mine\n", encoding="utf-8")
+    for named, spec in (("./own.yaml", "x.yaml"), ("paper", "y.yaml")):
+        (tmp_path / "y.yaml").write_text("extends: lib/base.yaml\nname: mine\npreset: paper\n", encoding="utf-8")
+        told = json.loads(shown(spec, "--origins", "--json"))
+        assert told["spec"]["stages"][4]["with"]["beta2"] == 0.98
+        assert told["origins"]["stages.4.with.beta2"] == f"preset {named}"
+        assert told["origins"]["stages.4.with.batch_size"] == "lib/base.yaml:8"
+        assert told["origins"]["stages.4.with.checkpoint_every"] == "default"

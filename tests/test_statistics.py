@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from charrun.statistics import auc, best_threshold, wilson
+from charrun.statistics import auc, best_threshold, t95, wilson
 
 
 def test_auc_is_the_share_of_won_comparisons_with_ties_counted_half() -> None:
@@ -38,3 +38,11 @@ def test_the_threshold_maximises_youdens_j() -> None:
 )
 def test_wilsons_interval_has_its_known_values(successes: int, n: int, low: float, high: float) -> None:
     assert wilson(successes, n) == pytest.approx((low, high), abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "t"),
+    [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (7, 2.3646), (10, 2.2281), (19, 2.0930), (200, 1.9719)],
+)
+def test_students_t_has_its_known_values(degrees: int, t: float) -> None:
+    assert t95(degrees) == pytest.approx(t, abs=5e-5)

@@ -161,6 +161,25 @@ def test_a_report_is_written_where_it_tells_more_than_the_one_that_is_there(offl
     assert report.stat().st_mtime_ns > written
 
 
+def test_a_run_that_stops_leaves_a_report_as_far_as_it_went(offline: Path, tmp_path: Path) -> None:
+    text = offline.read_text()
+    offline.write_text(text.replace("[first,", "[first, {uses: first, id: again, with: {fails: ./bad}},"))
+    command, report = (offline, "--runs-dir", tmp_path / "runs", "--trust"), tmp_path / "runs/offline/1/report.md"
+    (tmp_path / "bad").touch()
+    for _ in range(2):
+        assert charrun(*command).code == 1
+        told = report.read_text()
+        assert told.startswith("# offline 1\n\nThis run is not finished: it was told to fail. What follows")
+        assert "| first | 3 numbers |" in told and "| again | 3 numbers |" not in told and "| second |" not in told
+    (tmp_path / "bad").unlink()
+    assert charrun(*command).code == 0
+    whole = report.read_text()
+    assert "is not finished" not in whole and "| second | 1 sum |" in whole
+    (tmp_path / "bad").touch()
+    assert charrun(*command, "--only", "again", "--force", "again").code == 1
+    assert report.read_text() == whole  # a part of it
+
+
 def test_a_part_of_a_run_does_not_hide_the_whole(offline: Path, tmp_path: Path) -> None:
     command = (offline, "--runs-dir", tmp_path / "runs", "--trust")
     assert charrun(*command).code == 0

@@ -42,10 +42,19 @@ def cost(run: str, by: str, as_csv: bool, reconcile: bool, settle: bool, runs_di
     A request that was in flight when its process was killed has no end, and counts at the most that it can have used.
     --reconcile --settle asks the engine's bill what it was: once the bill is complete, hours after the run.
     """
-    from charrun.report.cost import cost_csv, cost_document, cost_lines, cost_records, cost_rows
+    from charrun.report.cost import (
+        cost_csv,
+        cost_document,
+        cost_lines,
+        cost_records,
+        cost_rows,
+        probe_lines,
+        probe_records,
+    )
     from charrun.report.text import safe
     from charrun.spec.prices import told_rates
     from charrun.store.ledger import LEDGER, read_ledger
+    from charrun.store.probes import probes_of
     from charrun.store.runs import find_run
 
     if as_csv + as_json + reconcile > 1:
@@ -53,7 +62,7 @@ def cost(run: str, by: str, as_csv: bool, reconcile: bool, settle: bool, runs_di
     if settle and not reconcile:
         raise UsageProblem("--settle goes with --reconcile")
     found = find_run(runs_dir, run)
-    totals = read_ledger(found.folder / LEDGER)
+    totals, probes = read_ledger(found.folder / LEDGER), probes_of(found.folder)
     rates = told_rates(found.rates)
     limit = found.budget
     for line in totals.damaged:
@@ -61,15 +70,17 @@ def cost(run: str, by: str, as_csv: bool, reconcile: bool, settle: bool, runs_di
     if reconcile:
         _reconcile(found, totals, settle)
     elif as_json:
-        click.echo(json.dumps(cost_document(found.id, totals, rates, limit), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(cost_document(found.id, totals, rates, limit, probes), indent=2, ensure_ascii=False))
     elif as_csv:
-        click.echo(cost_csv(cost_records(totals, rates)), nl=False)
+        click.echo(cost_csv([*cost_records(totals, rates), *probe_records(probes, rates)]), nl=False)
     elif not totals.used and not totals.open:
         click.echo(f"{found.id} has asked for nothing: all of it was found, or it has not begun")
+        for told in probe_lines(probes, rates):
+            click.echo(paragraph(told))
     else:
         click.echo(f"{found.id} on {safe(found.engine)}; tokens\n")
         click.echo("\n".join(figures(cost_rows(totals, rates, by), screen_width())))
-        if lines := cost_lines(totals, rates, limit):
+        if lines := cost_lines(totals, rates, limit, probes):
             click.echo("\n" + "\n".join(paragraph(line) for line in lines))
 
 
@@ -91,7 +102,11 @@ def _reconcile(run: Run, totals: Totals, settle: bool) -> None:
 def _settle(run: Run, totals: Totals, bill: Sequence[Billed]) -> str:
     """Enter what the bill says of requests without an end; returns what was entered."""
     from charrun.pipeline.bill import ends_by_bill
-    from charrun.store.ledger import LEDGER, Ledger
+    from charrun.report.run_report import with_cost
+    from charrun.spec.prices import told_rates
+    from charrun.store.files import write_atomic
+    from charrun.store.ledger import LEDGER, Ledger, read_ledger
+    from charrun.store.probes import probes_of
     from charrun.store.replay import RUNNING
 
     if run.status == RUNNING:
@@ -105,6 +120,10 @@ def _settle(run: Run, totals: Totals, bill: Sequence[Billed]) -> str:
                     ledger.settle(number, used)
         finally:
             ledger.close()
+        report = run.folder / "report.md"
+        if report.exists():
+            now = read_ledger(run.folder / LEDGER), told_rates(run.rates), run.budget, probes_of(run.folder)
+            write_atomic(report, with_cost(report.read_text("utf-8"), *now))
     tokens = sum(used.tokens for used in ends.values())
     left = len(totals.open) - len(ends)
     told = f"Settled: {len(ends):,} requests without an end, {tokens:,} tokens by the bill"

@@ -47,10 +47,11 @@ def money_of(
     """
     from charrun.pipeline.foresight import foresee
     from charrun.pipeline.run import frozen_spec
-    from charrun.report.cost import total
+    from charrun.report.cost import sums
     from charrun.report.plan import Money, money_lines
     from charrun.spec.prices import picodollars
     from charrun.store.ledger import LEDGER, read_ledger
+    from charrun.store.probes import take_probes
     from charrun.store.run import RunFolder
 
     if probe and not choice.engine.hosted:
@@ -61,15 +62,21 @@ def money_of(
         return None
     limit = choice.spec.budget_usd if budget is None else budget
     folder = folder or RunFolder.find(runs_dir, choice.spec.name, frozen_spec(choice))
-    spent = 0
+    by_stage: dict[str, int] = {}
     if folder and cells:
-        paid = total(read_ledger(folder.folder / LEDGER), cells[0].shared.all_rates())
-        spent = paid.cost.high + paid.doubt_cost.high
+        paid = sums(read_ledger(folder.folder / LEDGER), cells[0].shared.all_rates(), lambda place: place.stage)
+        by_stage = {stage: each.cost.high + each.doubt_cost.high for stage, each in paid.items()}
+    spent = sum(by_stage.values()) + _paid_by_probes(choice, runs_dir, cells, folder)
     if probe:
         left = None if limit is None else picodollars(limit) - spent
-        _probe(loaded, choice, runs_dir.absolute(), cells, left, probe)
+        try:
+            _probe(loaded, choice, runs_dir.absolute(), cells, left, probe)
+        finally:  # also of one that failed in the middle
+            if folder:
+                take_probes(folder.folder)
+        spent = sum(by_stage.values()) + _paid_by_probes(choice, runs_dir, cells, folder)
     foresight = foresee(choice, loaded.registry, runs_dir.absolute(), cells)
-    money = Money(foresight, limit, spent)
+    money = Money(foresight, limit, spent, choice.spec.stage_budgets, by_stage)
     if money.limit is not None and foresight.cost() is None:
         raise EnvironmentProblem(money_lines(money)[0], "a budget can only be kept where all prices are known")
     return money
@@ -90,6 +97,18 @@ def finishing(loaded: Loaded, choice: Choice, runs_dir: Path, selection: Selecti
     if money is None or cost is None or money.foresight.gaps:
         return ""
     return f"; finishing would cost ${usd(cost.low)} to ${usd(cost.high)} more"
+
+
+def _paid_by_probes(choice: Choice, runs_dir: Path, cells: Sequence[Cell], folder: RunFolder | None) -> int:
+    """Picodollars of probes that count against the budget of a run, or of one that is still to begin; open ones too."""
+    from charrun.report.cost import total
+    from charrun.store.probes import free_probes, probes_of
+
+    if not cells:
+        return 0
+    totals = probes_of(folder.folder) if folder else free_probes(runs_dir, choice.spec.name)
+    paid = total(totals, cells[0].shared.all_rates())
+    return paid.cost.high + paid.doubt_cost.high
 
 
 def _probe(loaded: Loaded, choice: Choice, runs_dir: Path, cells: Sequence[Cell], left: int | None, rows: int) -> None:
@@ -129,22 +148,29 @@ def _probe(loaded: Loaded, choice: Choice, runs_dir: Path, cells: Sequence[Cell]
 
 
 def require_enough(money: Money | None, partial: bool) -> None:
-    """The budget allows for what the run will cost at the least, unless it may end in the middle.
+    """The budgets allow for what the run, and each stage that has one, will cost at the least.
+
+    Args:
+        money: What it will cost; None where nothing is paid for or asked.
+        partial: Whether it may end in the middle.
 
     Raises:
-        BudgetReached: It does not.
+        BudgetReached: One of them does not.
     """
     from charrun.report.cost import usd, whole_usd
-    from charrun.spec.prices import picodollars
+    from charrun.report.text import safe
 
-    if money is None or money.limit is None or partial:
+    short = [] if money is None or partial else [limit for limit in money.limits() if limit.is_short]
+    if not short:
         return
-    cost = money.foresight.cost()
-    if cost is None or not cost.high or money.spent + cost.low <= picodollars(money.limit):
-        return
-    spent = f" beside ${usd(money.spent)} that are spent," if money.spent else ""
+    told = []
+    for limit in short:
+        spent = f" beside ${usd(limit.spent)} that are spent," if limit.spent else ""
+        whose = safe(limit.stage) or "the run"
+        cost = f"{whose} will cost ${usd(limit.cost.low)} to ${usd(limit.cost.high)},{spent}"
+        told.append(f"{cost} and {'the cap of that stage' if limit.stage else 'its budget'} is ${whole_usd(limit.usd)}")
+    raised = " and ".join(limit.raised for limit in short)
     raise BudgetReached(
-        f"the run will cost ${usd(cost.low)} to ${usd(cost.high)},{spent} and its budget is ${whole_usd(money.limit)}: "
-        "nothing was begun",
-        "raise it with --budget, or add --partial to begin anyway and spend no more than that",
+        f"{'; '.join(told)}: nothing was begun",
+        f"raise it, to the high end with {raised}, or add --partial to begin anyway and spend no more than that",
     )

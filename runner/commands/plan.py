@@ -42,7 +42,11 @@ EXIT_WORK = 10
     metavar="N",
     help="First ask for N answers of each stage, which is paid for; their lengths are known then.",
 )
-@click.option("--exit-code", is_flag=True, help=f"Exit with {EXIT_WORK} where there is something to do.")
+@click.option(
+    "--exit-code",
+    is_flag=True,
+    help=f"Exit with {EXIT_WORK} where there is something to do, also where a budget is too small for it.",
+)
 def plan(
     spec: str,
     sets: Sequence[str],

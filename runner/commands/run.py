@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from charrun.commands.money import finishing, money_of, require_enough
 from charrun.commands.options import locked_option, plugin_options, runs_dir_option, set_option
 from charrun.commands.run_options import Way, load_selected, selection_of, selection_options, way_options
 from charrun.commands.words import spec_files
-from charrun.errors import BudgetReached, EnvironmentProblem, render_problems
+from charrun.errors import BudgetReached, CharrunError, EnvironmentProblem, render_problems
 from charrun.report.text import PART
 
 if TYPE_CHECKING:
@@ -90,6 +91,10 @@ def go(
             failed, result = error, error.result
         except BudgetReached as error:
             reached = error
+            _report_stopped(choice, runs_dir, selection, folder, error)
+        except CharrunError as error:
+            _report_stopped(choice, runs_dir, selection, folder, error)
+            raise
     if reached is not None:
         raise BudgetReached(reached.message, reached.hint + finishing(loaded, choice, runs_dir, selection, folder))
     if result.cells:
@@ -142,22 +147,44 @@ def _prepare(
 
 def _is_news(report: Path, result: RunResult, selection: Selection) -> bool:
     """Whether a report tells more than the one that is there: a part's does not take the place of the whole's."""
+    from charrun.report.run_report import NOT_FINISHED
     from charrun.store.journal import read_journal
     from charrun.store.run import JOURNAL
 
     try:
         with report.open(encoding="utf-8") as file:
             was_part = file.readline().rstrip().endswith(PART)
+            was_stopped = f"{file.readline()}{file.readline()}".lstrip().startswith(NOT_FINISHED)
         written = report.stat().st_mtime
     except (OSError, ValueError):
         return True
-    if was_part or selection.is_part:
-        return was_part
+    if was_part or was_stopped or selection.is_part:
+        return was_part or was_stopped
     made = (e for e in read_journal(result.folder / JOURNAL).events if e["event"] == "stage_finished")
     return any(float(event["time"]) >= written for event in made if not event.get("cached"))
 
 
-def _report(result: RunResult, choice: Choice, selection: Selection) -> str:
+def _report_stopped(
+    choice: Choice, runs_dir: Path, selection: Selection, folder: RunFolder | None, error: CharrunError
+) -> None:
+    """Write the report of a run that has stopped, as far as it went; not over the whole one if a part has stopped."""
+    from charrun.pipeline.run import frozen_spec
+    from charrun.report.run_report import made_so_far
+    from charrun.store.files import write_atomic
+    from charrun.store.replay import RUNNING
+    from charrun.store.run import RunFolder
+    from charrun.store.runs import read_run
+
+    with suppress(CharrunError, OSError):  # why the run has stopped is what must be told
+        folder = folder or RunFolder.find(runs_dir.absolute(), choice.spec.name, frozen_spec(choice))
+        if folder is None or (run := read_run(folder.folder)).status == RUNNING:
+            return
+        report, result = run.folder / "report.md", made_so_far(run)
+        if not selection.is_part or _is_news(report, result, selection):
+            write_atomic(report, _report(result, choice, selection, error.message))
+
+
+def _report(result: RunResult, choice: Choice, selection: Selection, stopped: str = "") -> str:
     from charrun.report.run_report import run_report
     from charrun.spec.prices import told_rates
     from charrun.store.journal import read_journal
@@ -176,6 +203,7 @@ def _report(result: RunResult, choice: Choice, selection: Selection) -> str:
         run.budget,
         checks,
         selection.is_part,
+        stopped,
     )
 
 

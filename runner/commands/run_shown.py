@@ -60,6 +60,7 @@ class Person:
 
     def __init__(self, plain: bool, verbosity: int) -> None:
         self._expected: tuple[float, float] | None = None
+        self._stages: dict[tuple[str, str], tuple[float, float]] = {}
         self.plain = plain or os.environ.get("TERM") == "dumb"
         self.verbosity = verbosity
         self.console = terminal("nobody reads this any more; the run goes on: charrun status tells how far it is")
@@ -72,6 +73,9 @@ class Person:
 
         if money is not None and (cost := money.foresight.cost()) is not None:
             self._expected = dollars(money.spent + cost.low), dollars(money.spent + cost.high)
+            for place, forecast in money.foresight.stages.items():
+                if (each := forecast.cost(money.foresight.rates)) is not None:
+                    self._stages[place] = dollars(each.low), dollars(each.high)
         if self.verbosity:
             print_start(self.console, choice, [cell.spec for cell in cells])
         if choice.paid:
@@ -80,7 +84,7 @@ class Person:
     def watching(self) -> AbstractContextManager[object]:
         from charrun.report.console import ConsoleWatcher
 
-        return ConsoleWatcher(self.console, self.plain, self.verbosity, self._expected)
+        return ConsoleWatcher(self.console, self.plain, self.verbosity, self._expected, self._stages)
 
     def end(self, result: RunResult) -> None:
         from charrun.report.summary import print_summary

@@ -15,7 +15,8 @@ from charrun.errors import render_problems
 from charrun.spec import read_spec
 from charrun.spec.document import KeyPath
 from charrun.spec.emit import emit
-from charrun.spec.shown import as_written, origin_of
+from charrun.spec.shown import as_written
+from charrun.spec.shown import origins as origins_of
 
 
 @click.command()
@@ -32,9 +33,9 @@ def show(spec: str, origins: bool, sets: Sequence[str], plugins: bool, trust: bo
     """
     resolved = load(spec, sets, plugins=plugins, trust=trust).spec
     read = read_spec(spec, sets)
-    data = as_written(resolved, read)
+    data, origin = as_written(resolved, read), origins_of(resolved, read)
     if as_json:
-        told = {".".join(map(str, path)): origin_of(read.document, path) for path in _leaves(data, ())}
+        told = {".".join(map(str, path)): origin(path) for path in _leaves(data, ())}
         document = {
             "spec": data,
             "cells": [cell.name for cell in resolved.cells],
@@ -42,7 +43,7 @@ def show(spec: str, origins: bool, sets: Sequence[str], plugins: bool, trust: bo
         }
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
     else:
-        click.echo(emit(data, (lambda path: origin_of(read.document, path)) if origins else None), nl=False)
+        click.echo(emit(data, origin if origins else None), nl=False)
     if resolved.warnings:
         click.echo(render_problems(resolved.warnings), err=True)
 

@@ -11,7 +11,7 @@ from charrun.errors import EnvironmentProblem
 from charrun.pipeline.checkpoints import engine_options
 from charrun.pipeline.defects import asking
 from charrun.plugin_manager import Registry
-from charrun.service.engine import Billed, EngineRequest
+from charrun.service.engine import Billed, Engine, EngineRequest
 from charrun.store.ledger import LEDGER, LEDGER_NOTE, Place, Totals, process_of
 from charrun.usage import Usage
 
@@ -28,6 +28,10 @@ def billed_of(run: Run, totals: Totals, registry: Registry) -> Sequence[Billed]:
     if run.engine not in registry.engines:
         raise EnvironmentProblem(f"the engine {run.engine} is not installed here")
     engine = registry.engines[run.engine]()
+    if type(engine).billed is Engine.billed:
+        raise EnvironmentProblem(
+            f"the engine {engine.name} has no bill", "the ledger stands by itself: `charrun cost` shows it"
+        )
     request = EngineRequest([], engine_options(run), run.runs_dir / "engine", run.folder / "engine.log")
     with asking(type(engine)):
         found = engine.billed(run.started or time.time(), max(run.last or time.time(), _changed(run)), request)

@@ -27,6 +27,7 @@ from charrun.pipeline.dry_service import DryService
 from charrun.pipeline.lengths import EarlierLengths, Lengths
 from charrun.pipeline.named import NamedCheckpoints
 from charrun.pipeline.observers import nobody
+from charrun.pipeline.prompt_cache import SentBefore
 from charrun.pipeline.shared import Shared
 from charrun.pipeline.together import gather
 from charrun.pipeline.virtual_time import VirtualLoop, pace_of
@@ -57,10 +58,12 @@ class Found:
     Attributes:
         used: Tokens, none of them from the engine's cache.
         hits: Tokens that may be in the engine's cache, of prompts that are answered and of such that are scored (True).
+        warm: The same of all prompts, where that still has what was sent before.
         cache: By base model, how much of what may be in the cache a probe found there.
         seconds: How long each cell takes.
         off: How far that may be off, as factors.
         lengths: By stage item, what the lengths of its answers rest on.
+        drawn: By stage item, how many answers it asks for.
         rates: What tokens cost, by base model; None where nobody knows.
         unknown: Models whose tokenizer is not on this machine.
         gaps: Stages that could not be foreseen, each with the reason.
@@ -68,10 +71,12 @@ class Found:
 
     used: dict[Place, Usage]
     hits: dict[Place, Counter[bool]]
+    warm: Counter[Place]
     cache: dict[str, CacheShares]
     seconds: dict[str, float]
     off: tuple[float, float]
     lengths: dict[str, set[Lengths]]
+    drawn: Counter[str]
     rates: dict[str, Rates | None]
     unknown: set[str]
     gaps: dict[tuple[str, str], str]
@@ -93,12 +98,16 @@ class Found:
         possible = self.hits.get(place, Counter())
         shares = self.cache.get(place.model)
         likely = 0.0 if shares is None else sum(shares[scores] * tokens for scores, tokens in possible.items())
-        return possible.total(), round(likely * (1 - _CACHE_SURE))
+        return self.warm[place], round(likely * (1 - _CACHE_SURE))
 
     def slack_of(self, stage: str) -> float:
         """How far its tokens may be off; a stage that asks for no answers takes in those of others."""
         found = self.lengths.get(stage) or {each for lengths in self.lengths.values() for each in lengths}
-        return max((each.slack for each in found), default=0.0)
+        return max((each.slack() for each in found), default=0.0)
+
+    def sampled_slack_of(self, stage: str) -> float:
+        """How far the tokens of its answers may be off: the fewer they are, the further."""
+        return max((each.slack(self.drawn[stage]) for each in self.lengths.get(stage, ())), default=0.0)
 
 
 def run_dry(
@@ -108,6 +117,8 @@ def run_dry(
     cells: Sequence[Cell],
     share: float = 0.0,
     look: Callable[[DryRun], None] = lambda dry: None,
+    *,
+    warm: bool = False,
 ) -> Found:
     """What these cells ask for; reads the store, and writes nothing but a folder that is gone again.
 
@@ -118,21 +129,24 @@ def run_dry(
         cells: What is run.
         share: Where the length of answers is guessed, how far between the least (0) and the most (1) that is expected.
         look: Called with what the run leaves, before that is thrown away.
+        warm: Whether the engine's cache may still have what was sent before.
     """
     with tempfile.TemporaryDirectory(prefix="charrun-dry-run-") as scratch, faults.suspended():
-        dry = DryRun(choice, registry, runs_dir, Path(scratch), share)
+        dry = DryRun(choice, registry, runs_dir, Path(scratch), share, warm=warm)
         try:
             with asyncio.Runner(loop_factory=VirtualLoop) as runner:
                 runner.run(dry.all(cells))
             look(dry)
-            used = dict(dry.spending.ledger.totals.used)
+            used = dry.used()
         finally:
             dry.spending.close()
         return Found(
             used=used,
             hits=dry.hits,
+            warm=dry.warm,
             cache={name: shares for name in dry.all_rates() if (shares := cache_shares(runs_dir, dry.namespace(name)))},
             lengths=dry.lengths,
+            drawn=dry.drawn,
             rates=dry.all_rates(),
             unknown=dry.dry_service.unknown,
             gaps=dry.gaps,
@@ -147,7 +161,9 @@ class DryRun(Shared):
     Attributes:
         done: The stages that were run or found.
         lengths: By stage item, what the lengths of its answers rest on.
+        drawn: By stage item, how many answers it asks for.
         hits: Tokens that may be in the engine's cache, of prompts that are answered and of such that are scored.
+        warm: The same of all prompts, where that still has what was sent before.
         gaps: Stages that could not be foreseen, each with the reason.
         seconds: How long each cell takes.
         pace: How long requests take.
@@ -155,7 +171,9 @@ class DryRun(Shared):
 
     dry = True
 
-    def __init__(self, choice: Choice, registry: Registry, runs_dir: Path, scratch: Path, share: float) -> None:
+    def __init__(
+        self, choice: Choice, registry: Registry, runs_dir: Path, scratch: Path, share: float, *, warm: bool
+    ) -> None:
         free = replace(choice, spec=replace(choice.spec, budget_usd=None, stage_budgets={}))
         folder = RunFolder(scratch / "dry-run" / "1")
         folder.folder.mkdir(parents=True)
@@ -168,13 +186,18 @@ class DryRun(Shared):
         self._laid: set[str] = set()
         self.done: list[StageRun] = []
         self.lengths: dict[str, set[Lengths]] = {}
+        self.drawn: Counter[str] = Counter()
         self.hits: dict[Place, Counter[bool]] = {}
+        self.warm: Counter[Place] = Counter()
         self.gaps: dict[tuple[str, str], str] = {}
         contexts = {name: each.context for name, each in price_book().models.items() if each.context}
         texts = (files("charrun.specs") / _TEXTS).read_text(encoding="utf-8")
         self.pace = pace_of(runs_dir, choice.spec.name, probe_ledger(runs_dir, choice.spec.name))
         self.seconds: dict[str, float] = {}
-        self.dry_service = DryService(self._draw, self._note, texts, contexts, self._seconds)
+        before = SentBefore(runs_dir, choice.spec.name)
+        self._steps: Counter[tuple[str, str]] = Counter()
+        self.dry_service = DryService(self._draw, self._note, texts, contexts, self._seconds, before, warm=warm)
+        self.dry_service.stepped = self._stepped
 
     async def all(self, cells: Sequence[Cell]) -> None:
         """All stages of these cells, as far as they can be foreseen."""
@@ -246,15 +269,30 @@ class DryRun(Shared):
         lengths = self._earlier.of(run.item.uses, model, self.namespace(model))
         if longest > 1:
             self.lengths.setdefault(run.item.id, set()).add(lengths)
+            self.drawn[run.item.id] += 1
         return lengths.draw(self._rng, longest, self._share)
 
     def _seconds(self, model: str, tokens: int) -> float:
         running = _stages.get()
         return self.pace.seconds(running[-1].item.id if running else "", model, tokens)
 
-    def _note(self, model: str, hits: int, scores: bool) -> None:
+    def _note(self, model: str, hits: int, warm: int, scores: bool) -> None:
         for run in _stages.get()[-1:]:
-            self.hits.setdefault(Place(*run.place, model), Counter())[scores] += hits
+            place = Place(*run.place, model)
+            self.hits.setdefault(place, Counter())[scores] += hits
+            self.warm[place] += warm
+
+    def used(self) -> dict[Place, Usage]:
+        """The ledger's tokens, with the optimizer's steps, which cost nothing, at the model that a stage trains."""
+        used = dict(self.spending.ledger.totals.used)
+        for place, usage in used.items():
+            if usage.trained_tokens:
+                used[place] = replace(usage, steps=self._steps.pop((place.cell, place.stage), 0))
+        return used
+
+    def _stepped(self) -> None:
+        for run in _stages.get()[-1:]:
+            self._steps[run.place] += 1
 
     def _lay_over(self, folder: Path) -> None:
         real = self._real / folder.name

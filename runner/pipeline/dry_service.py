@@ -14,7 +14,7 @@ import json
 import random
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
@@ -22,14 +22,14 @@ from typing import Any
 from charrun.chat import Chat, Message, load_tokenizer
 from charrun.endpoint import Endpoint
 from charrun.errors import EnvironmentProblem
+from charrun.pipeline.prompt_cache import PromptCache as PromptCache
+from charrun.pipeline.prompt_cache import SentBefore, WarmCache
 from charrun.pipeline.virtual_time import Clock
 from charrun.service.endpoint_sampler import ChatClient, ChatResponse, ChatSequence, EndpointSampler
 from charrun.service.models import local_folder
 from charrun.service.service import Service
 from charrun.service.session import Sampler, Session
 
-_BLOCK = 16
-"""Tokens of a prompt that are looked up in the cache together."""
 _LOGPROB, _ALIKE_LOGPROB, _OWN_LOGPROB = -1.0, -0.75, -0.5
 _ALIKE = 32
 """Tokens that two prompts begin with that begin alike."""
@@ -45,34 +45,13 @@ _WEIGHTS = struct.pack("<Q", len(_HEADER)) + _HEADER + struct.pack("<ff", 1.0, 1
 
 Draw = Callable[[str, int], int]
 """Length of an answer, given the base model and the most that it may have."""
-Note = Callable[[str, int, bool], None]
-"""Told of each request's base model, how many of its prompt's tokens an engine may find in its cache, and whether it
-scores its prompt."""
+Note = Callable[[str, int, int, bool], None]
+"""Told of each request's base model, how many of its prompt's tokens an engine may find in its cache, how many where
+that still has what was sent before, and whether it scores its prompt."""
 Seconds = Callable[[str, int], float]
 """How long a request takes, given the base model and the tokens of its longest answer."""
 KEPT_SCORED = 512
 """Scoring requests of each model that a dry run keeps for a probe, chosen among all."""
-
-
-class PromptCache:
-    """What an engine has in its cache of prompts and answers that it was sent, in whole blocks."""
-
-    def __init__(self) -> None:
-        self._known: set[int] = set()
-
-    def hits(self, tokens: Sequence[int]) -> int:
-        """How many of a prompt's tokens are in it, the last one never; all of them are from now on."""
-        hits = 0
-        for end, name in _blocks(tokens[:-1]):
-            if name not in self._known:
-                break
-            hits = end
-        self.keep(tokens)
-        return hits
-
-    def keep(self, tokens: Sequence[int]) -> None:
-        """Put tokens into it."""
-        self._known.update(name for _, name in _blocks(tokens))
 
 
 class DryService(Service):
@@ -82,6 +61,7 @@ class DryService(Service):
         unknown: Models whose tokenizer is not on this machine; charrun's own takes its place.
         bases: Base model of each checkpoint that was sampled from, by its path.
         scored: Some prompts that each base model was to score.
+        stepped: Called at each optimizer step.
 
     Args:
         draw: How long answers are.
@@ -89,17 +69,34 @@ class DryService(Service):
         note: Told what may be in an engine's cache; the answers themselves say that nothing was.
         contexts: Longest prompt plus answer by model, where it is known.
         seconds: How long requests take.
+        before: What was sent before; by default nothing.
+        warm: Whether an engine's cache may still have that.
     """
 
-    def __init__(self, draw: Draw, note: Note, texts: str, contexts: Mapping[str, int], seconds: Seconds) -> None:
+    def __init__(
+        self,
+        draw: Draw,
+        note: Note,
+        texts: str,
+        contexts: Mapping[str, int],
+        seconds: Seconds,
+        before: SentBefore | None = None,
+        *,
+        warm: bool = False,
+    ) -> None:
         self._draw = draw
         self.seconds = seconds
         self._texts = texts
         self.note = note
         self._contexts = contexts
+        self._before = before
+        self._warm = warm
+        self._recalled: dict[str, int] = {}
+        self._chats_of: dict[str, list[Chat]] = {}
         self._tokens: dict[Chat, list[int]] = {}
         self._dry_chats: dict[str, Chat] = {}
         self._dry_samplers: dict[str, Any] = {}
+        self.stepped: Callable[[], None] = lambda: None
         self.unknown: set[str] = set()
         self.bases: dict[str, str] = {}
         self.scored: dict[str, list[list[int]]] = {}
@@ -117,6 +114,7 @@ class DryService(Service):
         key = f"{model} {sorted(options.items())}"
         if key not in self._dry_chats:
             self._dry_chats[key] = Chat(self._tokenizer(model), options, name=model)
+            self._chats_of.setdefault(model, []).append(self._dry_chats[key])
         self._dry_chats[model] = self._dry_chats[key]
         return self._dry_chats[key]
 
@@ -129,7 +127,9 @@ class DryService(Service):
         key = path or base_model
         self.bases[key] = base_model
         if key not in self._dry_samplers:
-            self._dry_samplers[key] = _Sampler(self, base_model, self._dry_chats[base_model])
+            warm = WarmCache(self._before, key, base_model) if self._before and self._warm else None
+            self._dry_samplers[key] = _Sampler(self, base_model, self._dry_chats[base_model], warm)
+        self._recall(key, base_model)
         found: Sampler = self._dry_samplers[key]
         return found
 
@@ -139,15 +139,15 @@ class DryService(Service):
 
     async def new_adapter(self, base_model: str, rank: int, seed: int) -> Any:
         """What trains nothing."""
-        return _Trainer()
+        return _Trainer(self)
 
     async def adapter_from(self, state_path: str) -> Any:
         """What trains nothing."""
-        return _Trainer()
+        return _Trainer(self)
 
     async def resumed_adapter(self, state_path: str) -> Any:
         """What trains nothing."""
-        return _Trainer()
+        return _Trainer(self)
 
     async def exists(self, path: str, expires: float | None = None) -> bool:
         """All that was recorded is taken to be there until it expires."""
@@ -167,6 +167,21 @@ class DryService(Service):
 
     async def close(self, status: str = "success") -> None:
         """Nothing was opened."""
+
+    def made_by(self, chat: Chat, prompt: Sequence[int], tokens: Sequence[int]) -> None:
+        """Note an answer."""
+        answer = chat.answer(tokens)
+        self.made |= {(hash(tuple(prompt)), answer), (_beginning(prompt), answer)}
+
+    def _recall(self, key: str, model: str) -> None:
+        """What a model or checkpoint was sent before, by those of its renderings that have come since the last call."""
+        chats = self._chats_of.get(model, [])
+        for chat in chats[self._recalled.get(key, 0) :]:
+            for prompt, tokens in self._before.answers(key, chat) if self._before else ():
+                self.made_by(chat, prompt, tokens)
+                if self._warm:
+                    self._dry_samplers[key].recall([*prompt, *tokens])
+        self._recalled[key] = len(chats)
 
     def length(self, model: str, longest: int) -> int:
         """How long an answer is."""
@@ -207,18 +222,24 @@ class DryService(Service):
 class _Sampler:
     """The SDK's sampling client, as far as stages use it."""
 
-    def __init__(self, service: DryService, model: str, chat: Chat) -> None:
+    def __init__(self, service: DryService, model: str, chat: Chat, warm: WarmCache | None = None) -> None:
         self._service = service
         self._model = model
         self._chat = chat
         self._rng = random.Random(model)
         self._cache = PromptCache()
+        self._warm = warm or self._cache
+
+    def recall(self, tokens: Sequence[int]) -> None:
+        """It was sent this before."""
+        self._warm.keep(tokens)
 
     def sample(self, prompt: Any, num_samples: int, sampling_params: Any, **options: Any) -> Any:
         """Answers cut from the texts; or log-probs, where they are asked for."""
         tokens = prompt.to_ints()
         scores = bool(options.get("include_prompt_logprobs"))
-        self._service.note(self._model, self._cache.hits(tokens), scores)
+        hits = self._cache.hits(tokens)
+        self._service.note(self._model, hits, hits if self._warm is self._cache else self._warm.hits(tokens), scores)
         if scores:
             self._service.keep(self._model, tokens)
             values = self._logprobs(tokens, options.get("prompt_logprobs_last_n"))
@@ -227,13 +248,14 @@ class _Sampler:
             return _done(found, self._service.seconds(self._model, 1))
         sequences = [self._sequence(tokens, sampling_params.max_tokens) for _ in range(num_samples)]
         for sequence in sequences:
-            self._cache.keep([*tokens, *sequence.tokens])
+            for cache in {self._cache, self._warm}:
+                cache.keep([*tokens, *sequence.tokens])
         found = SimpleNamespace(sequences=sequences, prompt_cache_hit_tokens=0, prompt_logprobs=None)
         return _done(found, self._service.seconds(self._model, max(len(each.tokens) for each in sequences)))
 
     def texts(self, tokens: list[int], num_samples: int, longest: int) -> Any:
         """Answers as an endpoint gives them."""
-        self._service.note(self._model, 0, False)
+        self._service.note(self._model, 0, 0, False)
         sequences = [self._sequence(tokens, longest) for _ in range(num_samples)]
         lengths = [len(each.tokens) for each in sequences]
         found = ChatResponse(
@@ -250,8 +272,7 @@ class _Sampler:
         source = self._service.text(self._chat)
         start = self._rng.randrange(max(1, len(source) - length))
         tokens = [*source[start : start + length - 1], self._chat.end_of_turn]
-        answer = self._chat.answer(tokens)
-        self._service.made |= {(hash(tuple(prompt)), answer), (_beginning(prompt), answer)}
+        self._service.made_by(self._chat, prompt, tokens)
         return SimpleNamespace(tokens=tokens, logprobs=None, stop_reason="stop")
 
     def _logprobs(self, tokens: list[int], last_n: int | None) -> list[float | None]:
@@ -288,7 +309,8 @@ class _Elsewhere:
 class _Trainer:
     """The SDK's training client, as far as stages use it."""
 
-    def __init__(self) -> None:
+    def __init__(self, service: DryService) -> None:
+        self._service = service
         self._clock = Clock()
 
     def forward(self, data: Sequence[Any], *args: Any, **options: Any) -> Any:
@@ -308,7 +330,8 @@ class _Trainer:
         return self._in_turn(SimpleNamespace(metrics={**self._metrics, **metrics}, loss_fn_outputs=[]), answers=2)
 
     def optim_step(self, *args: Any, **options: Any) -> Any:
-        """Nothing."""
+        """Nothing; it is counted."""
+        self._service.stepped()
         return self._in_turn(SimpleNamespace(metrics={}), step=True)
 
     def __getattr__(self, name: str) -> Any:
@@ -359,11 +382,3 @@ class _Future:
 
     def __await__(self) -> Any:
         return self.coroutine().__await__()
-
-
-def _blocks(tokens: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Where each whole block ends, and a name for all up to there."""
-    name = 0
-    for end in range(_BLOCK, len(tokens) + 1, _BLOCK):
-        name = hash((name, tuple(tokens[end - _BLOCK : end])))
-        yield end, name

@@ -89,7 +89,7 @@ def foresee(choice: Choice, registry: Registry, runs_dir: Path, cells: Sequence[
     """What a run of these cells would ask for; reads the store, and writes nothing but a folder that is gone again."""
     groups = _groups(cells)
     chosen = _chosen(cells, groups.values())
-    short = run_dry(choice, registry, runs_dir, chosen)
+    short = run_dry(choice, registry, runs_dir, chosen, warm=True)
     longer = run_dry(choice, registry, runs_dir, chosen, 1 / _FACTOR) if short.guesses else short
     stages: dict[tuple[str, str], Forecast] = {}
     by_stage: dict[tuple[str, str], set[str]] = {}
@@ -97,13 +97,13 @@ def foresee(choice: Choice, registry: Registry, runs_dir: Path, cells: Sequence[
         by_stage.setdefault((place.cell, place.stage), set()).add(place.model)
     for (name, stage), models in by_stage.items():
         places = {model: Place(name, stage, model) for model in sorted(models)}
-        slack = short.slack_of(stage)
+        slack, sampled = short.slack_of(stage), short.sampled_slack_of(stage)
         low, high = {}, {}
         for model, place in places.items():
             most, fewest = short.cached(place)
             used, longest = short.used[place], longer.used.get(place, short.used[place])
-            low[model] = _scaled(_cached(used, most), 1 - slack)
-            high[model] = _scaled(_cached(_extrapolated(used, longest, _FACTOR), fewest), 1 + slack)
+            low[model] = _scaled(_cached(used, most), 1 - slack, 1 - sampled)
+            high[model] = _scaled(_cached(_extrapolated(used, longest, _FACTOR), fewest), 1 + slack, 1 + sampled)
         stages[name, stage] = Forecast(low, high, tuple(sorted(short.bases(stage, places))))
     times = {cell.name: _times(short, longer, cell.name) for cell in chosen}
     for group in groups.values():
@@ -182,6 +182,8 @@ def _extrapolated(short: Usage, longer: Usage, factor: float) -> Usage:
     return Usage.of({name: max(two[name], round(one[name] + (two[name] - one[name]) * factor)) for name in one})
 
 
-def _scaled(usage: Usage, factor: float) -> Usage:
-    counts = usage.to_dict()
-    return Usage.of({n: round(c * factor) if n.endswith("_tokens") else c for n, c in counts.items()})
+def _scaled(usage: Usage, factor: float, sampled: float) -> Usage:
+    """With so many times the tokens; `sampled` is the factor of those that are sampled."""
+    factors = dict.fromkeys((n for n in usage.to_dict() if n.endswith("_tokens")), max(0.0, factor))
+    factors["sampled_tokens"] = max(0.0, sampled)
+    return Usage.of({name: round(count * factors.get(name, 1.0)) for name, count in usage.to_dict().items()})

@@ -50,12 +50,16 @@ class Lengths:
         """Whether nothing of the same stage is known."""
         return not self.seen or not self.same
 
-    @property
-    def slack(self) -> float:
-        """How far the mean may be off, as a share of it: two standard errors, and a little for good measure."""
+    def slack(self, answers: int = 0) -> float:
+        """How far the mean may be off, as a share of it: two standard errors, and a little for good measure.
+
+        Args:
+            answers: Of so many answers, whose lengths a dry run has drawn; 0 for the mean of any number.
+        """
         if not self.seen:
             return 0.0
-        return _SURE + 2 * pstdev(self.seen) / (mean(self.seen) * math.sqrt(len(self.seen)))
+        drawn = 2 / answers if answers else 0.0  # the answers' own mean, and that of what was drawn for them
+        return _SURE + 2 * pstdev(self.seen) / mean(self.seen) * math.sqrt(1 / len(self.seen) + drawn)
 
     def draw(self, rng: random.Random, longest: int, share: float) -> int:
         """One answer's length.

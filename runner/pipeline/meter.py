@@ -127,10 +127,13 @@ class Meter:
             entry.number = number
 
     def count(self, future: tinker.APIFuture[_T], usage: Usage) -> tinker.APIFuture[_T]:
-        """Count what costs nothing once it is done."""
+        """Count what costs nothing, in the ledger too, once it is done: before that there is nothing to reserve."""
 
         def settle(done: concurrent.futures.Future[_T]) -> None:
             if not done.cancelled() and done.exception() is None:
+                ledger = self.spending.ledger
+                if (number := ledger.reserve(self._place, usage)) is not None:
+                    ledger.settle(number, usage)
                 self._count(usage)
 
         self._hear(future, settle)

@@ -20,6 +20,8 @@ from charrun.usage import Usage
 
 State = Literal["done", "shared", "to do", "missing"]
 LOST = "the engine no longer holds its checkpoint"
+BETWEEN = "; "
+"""What is between the parts of a basis."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class PlannedStage:
         low: The least that it will use of each base model's tokens; empty where nothing is paid for.
         high: The most.
         usd: What that costs in US dollars, the least and the most; None where a price is not known.
-        basis: What the lengths of its answers rest on.
+        basis: What its tokens are known from.
+        sources: Ids of the stages whose rows it consumes.
     """
 
     id: str
@@ -49,6 +52,7 @@ class PlannedStage:
     high: Mapping[str, Usage] = field(default_factory=dict)
     usd: tuple[float, float] | None = None
     basis: str = ""
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,19 +71,38 @@ def plan(cells: Sequence[Cell]) -> list[PlannedCell]:
 
 def priced(planned: Sequence[PlannedCell], foresight: Foresight) -> list[PlannedCell]:
     """A plan with what each stage will use and cost."""
-    return [
-        replace(cell, stages=tuple(_priced(stage, (cell.name, stage.id), foresight) for stage in cell.stages))
-        for cell in planned
-    ]
+    return [replace(cell, stages=tuple(_priced(stage, cell, foresight) for stage in cell.stages)) for cell in planned]
 
 
-def _priced(stage: PlannedStage, place: tuple[str, str], foresight: Foresight) -> PlannedStage:
+def _priced(stage: PlannedStage, cell: PlannedCell, foresight: Foresight) -> PlannedStage:
+    place = cell.name, stage.id
     found = foresight.stages.get(place)
     if found is None or place in foresight.gaps:
         return replace(stage, usd=None if place in foresight.gaps else (0.0, 0.0))
     cost = found.cost(foresight.rates)
     usd = None if cost is None else (dollars(cost.low), dollars(cost.high))
-    return replace(stage, low=found.low, high=found.high, usd=usd, basis="; ".join(found.bases))
+    bases = found.bases or _of_rows(stage, cell, foresight)
+    return replace(stage, low=found.low, high=found.high, usd=usd, basis=BETWEEN.join(bases))
+
+
+def _of_rows(stage: PlannedStage, cell: PlannedCell, foresight: Foresight) -> list[str]:
+    """What the tokens of a stage are known from that asks for no answers: the rows that it consumes."""
+    stages = {each.id: each for each in cell.stages}
+    asked = {place: forecast.bases for place, forecast in foresight.stages.items() if forecast.bases}
+    known = {id: bases for (_, id), bases in asked.items()}  # what is shared is another cell's
+    known |= {id: bases for (name, id), bases in asked.items() if name == cell.name}
+    left, seen, found = list(stage.sources), set[str](), dict[str, list[str]]()
+    while left:
+        source = stages.get(left.pop(0))
+        if source is None or source.id in seen:
+            continue
+        seen.add(source.id)
+        bases = ("counted",) if source.state == "done" else known.get(source.id, ())
+        for basis in bases:
+            found.setdefault(basis, []).append(source.id)
+        if not bases:  # its rows are made of others' alone
+            left += source.sources
+    return [f"rows of {', '.join(ids)}: {basis}" for basis, ids in found.items()] or ["counted"]
 
 
 class _Planner:
@@ -109,9 +132,9 @@ class _Planner:
             return PlannedStage(id, "missing", "not made yet, and --from leaves it out")
         first = self._first(run)
         if first != run.cell.name:
-            return PlannedStage(id, "shared", f"with {first}")
+            return PlannedStage(id, "shared", f"with {first}", sources=_sources(run))
         reason, changes = self._reason(run)
-        return PlannedStage(id, "to do", reason, *_estimate(run), changes)
+        return PlannedStage(id, "to do", reason, *_estimate(run), changes, sources=_sources(run))
 
     def _wanted(self, run: StageRun, found: PlannedStage, nearest: bool, by: StageRun) -> PlannedStage:
         """A stage that is done and whose checkpoint a stage that is to do consumes."""
@@ -122,9 +145,9 @@ class _Planner:
             return found if LOST in found.reason else replace(found, reason=told)
         first = self._first(run)
         if first != run.cell.name:
-            return replace(found, state="shared", reason=f"with {first}")
+            return replace(found, state="shared", reason=f"with {first}", sources=_sources(run))
         rows, requests = _estimate(run)
-        return replace(found, state="to do", reason=LOST, rows=rows, requests=requests)
+        return replace(found, state="to do", reason=LOST, rows=rows, requests=requests, sources=_sources(run))
 
     def _first(self, run: StageRun) -> str:
         """The first cell that does this work, which is the run's own where none did."""
@@ -155,6 +178,11 @@ def _checkpoints(run: StageRun) -> list[tuple[StageRun, bool]]:
     """The producers of checkpoints that a stage consumes, and whether each is the one that it gets unless it asks."""
     found = [producer for kind, producer in run.inputs() if kind == CHECKPOINT]
     return [(producer, producer is found[-1]) for producer in found]
+
+
+def _sources(run: StageRun) -> tuple[str, ...]:
+    """Whose rows a stage consumes; checkpoints are none."""
+    return tuple(dict.fromkeys(other.item.id for kind, other in run.inputs() if kind != CHECKPOINT))
 
 
 def _makers(run: StageRun) -> list[str]:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from charrun.errors import CharrunError
 from charrun.pipeline.choice import Choice
-from charrun.pipeline.dry_service import PromptCache
 from charrun.pipeline.meter import Meter, MeteredSampler
 from charrun.pipeline.probe_requests import STAGE_FILE, Asked, Wanted, stored_as
+from charrun.pipeline.prompt_cache import PromptCache
 from charrun.pipeline.requests import answered, request_key, weights_name
 from charrun.pipeline.spending import Spending
 from charrun.pipeline.together import gather

@@ -4,17 +4,20 @@ Contract:
 1. A request is sent only if the most that it can cost still fits the budget.
 2. A request that does not fit waits for those in flight to end and then stops the run.
 3. What stopped for its budget goes on under a higher one.
+4. What probes for a run have paid counts against its budget.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from charrun.errors import BudgetReached, CharrunError, EnvironmentProblem
-from charrun.spec.prices import Cost, Rates, dollars, picodollars
+from charrun.spec.prices import Cost, Rates, in_dollars, picodollars
 from charrun.store.ledger import Ledger, Place
+from charrun.store.probes import probes_of, take_probes
 from charrun.usage import Usage
 
 if TYPE_CHECKING:
@@ -59,6 +62,7 @@ class Spending:
         self._broke = broke
         self._go_on = go_on
         self._ledger: Ledger | None = None
+        self._probed = Cost()
         self._spent: dict[str, Cost] = {}
         self._flying = 0
         self._failure: CharrunError | None = None
@@ -69,7 +73,11 @@ class Spending:
     def ledger(self) -> Ledger:
         """The ledger, open."""
         if self._ledger is None:
-            self._ledger = self._open(self._heard)
+            ledger = self._ledger = self._open(self._heard)
+            if not ledger.totals.lines:
+                take_probes(ledger.path.parent)
+            if self.limited:
+                self._probed = self._cost_of_probes(ledger.path.parent)
         return self._ledger
 
     @property
@@ -170,9 +178,15 @@ class Spending:
         cap = self._caps.get(place.stage)
         if cap is not None and (spent := self.spent(place.stage).high) + cost > cap:
             return f"of {place.stage} ", f"budget.stages.{place.stage}", spent, cap
-        if self._limit is not None and (spent := self.spent().high) + cost > self._limit:
+        if self._limit is not None and (spent := self.spent().high + self._probed.high) + cost > self._limit:
             return "", "--budget", spent, self._limit
         return None
+
+    def _cost_of_probes(self, run: Path) -> Cost:
+        """What probes for a run have paid, those without an end at their most."""
+        totals = probes_of(run)
+        found = [*totals.used.items(), *totals.in_doubt().items()]
+        return sum((self._cost(place.model, usage) for place, usage in found), Cost())
 
     def _heard(self, place: Place, change: Usage) -> None:
         self._spent[place.stage] = self._spent.get(place.stage, Cost()) + self._cost(place.model, change)
@@ -190,8 +204,9 @@ class Spending:
     def _told(self, place: Place, most: Usage) -> tuple[str, str]:
         whose, option, spent, limit = self._obstacle(place, most) or ("", "--budget", 0, 0)
         cost = self._cost(place.model, most).high
+        by_probes = f" (${in_dollars(self._probed.high)} by probes)" if self._probed.high and not whose else ""
         return (
-            f"the budget {whose}is reached: ${dollars(spent):.4f} of ${dollars(limit):.4f} are spent, "
-            f"and the next request of {place.stage} may cost ${dollars(cost):.4f}",
+            f"the budget {whose}is reached: ${in_dollars(spent)} of ${in_dollars(limit)} are spent{by_probes}, "
+            f"and the next request of {place.stage} may cost ${in_dollars(cost)}",
             f"what is recorded stays; the same command goes on with a higher {option}",
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -200,8 +199,11 @@ class StageRun:
         if total is not None:
             self._done, self._total = 0, total
         self._done += done
-        tokens = self._work.usage().tokens if self._work else 0
-        usd = dollars(self.cell.shared.spending.spent().high)
+        tokens = 0
+        if self._work is not None:
+            self._work.mark()
+            tokens = self._work.usage().tokens
+        usd = dollars(self.cell.shared.spending.settled().high)
         self.tell(events.StageProgressed(*self.place, self._done, self._total, tokens, usd))
 
     @property
@@ -291,7 +293,6 @@ class StageRun:
         shared = self.cell.shared
         shared.record("stage_started", self, folder=self.folder.name, extra=self.extra)
         self._done = self._total = 0
-        started = time.monotonic()
         try:
             work = self._work = Work(shared, self.item.id, self.ticket, lambda text: shared.message(self, text))
             self.tell(events.StageStarted(*self.place, self.item.uses, self.stage.summary))
@@ -299,11 +300,10 @@ class StageRun:
                 with running(type(self.stage), self.item.id, self.folder):
                     await self.stage.run(StageContext(self))
                     reached("outputs.before")
-                    seconds = time.monotonic() - started
                     asked = {run.item.id: run.extra for _, run in self.inputs() if run.extra}
                     intermediates = [each.state for each in work.trained]
                     past = self._ticket if self.extra else None
-                    done = work.finish(self.stage.produces, content, seconds, asked, past, how_made(self))
+                    done = work.finish(self.stage.produces, content, work.seconds, asked, past, how_made(self))
                     reached("outputs.after")
             finally:
                 try:

@@ -2,15 +2,18 @@
 
 What it used is added up from what is stored, so it counts what earlier processes did for the same work and were
 killed: each record names its work, and what goes through neither samples nor scores has a line in `usage.jsonl`.
+The lines of that file tell of wall time too, one each second at least while answers come.
 """
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charrun.errors import StageFailed
+from charrun.errors import CharrunError, StageFailed
 from charrun.pipeline.answers import Answers
 from charrun.store.files import make_folder, sync_file, sync_folder, write_atomic
 from charrun.store.items import RECORDS, USAGE, ItemStore
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 
 _GROWING = (*RECORDS, USAGE, TRAINING, REFERENCE)
+_MARK_SECONDS = 1.0
 
 
 class Work:
@@ -53,10 +57,14 @@ class Work:
         self._reference: ReferenceLog | None = None
         self._usage = Usage()
         self._usage_file: AppendFile | None = None
+        self._began = time.monotonic()
+        self._before = self._told = 0.0
+        self._is_over = False
         damaged: list[int] = []
         for line in read_lines(self.folder / USAGE, damaged):
             if line.value["work"] == self.name:
                 self._usage.add(Usage(**line.value["usage"]))
+                self._before += float(line.value.get("seconds", 0.0))  # earlier versions told of no time
         self._name_damage(self.folder, [f"{USAGE}:{number}" for number in damaged], "counted no more")
 
     # -- records --------------------------------------------------------------------------------------------------
@@ -105,8 +113,20 @@ class Work:
         """Store what was used beside samples and scores."""
         if self._usage_file is None:
             self._usage_file = AppendFile(self.folder / USAGE)
-        self._usage_file.append({"work": self.name, "usage": usage.to_dict()})
+        seconds = round(time.monotonic() - self._began - self._told, 3)
+        self._usage_file.append({"work": self.name, "usage": usage.to_dict(), "seconds": seconds})
+        self._told += seconds
         self._usage.add(usage)
+
+    def mark(self) -> None:
+        """Store the wall time, if none was stored for a second: a process that is killed tells of it no more."""
+        if not self._is_over and time.monotonic() - self._began - self._told >= _MARK_SECONDS:
+            self.count(Usage())
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of this work, whichever process did it."""
+        return self._before + time.monotonic() - self._began
 
     def usage(self) -> Usage:
         """All that this work has used, whichever process did it."""
@@ -177,6 +197,7 @@ class Work:
             made=dict(made),
         )
         write_ticket(self.ticket, ticket)
+        self._is_over = True
         return ticket
 
     def _sizes(self, common: Sequence[str]) -> dict[str, int]:
@@ -185,7 +206,11 @@ class Work:
         return {name: (self.folder / name).stat().st_size for name in names if (self.folder / name).exists()}
 
     async def close(self) -> None:
-        """Make all records durable and close them."""
+        """Make all records durable and close them; work that is not finished goes on with its time."""
+        if not self._is_over and self.usage() != Usage():
+            with contextlib.suppress(CharrunError):  # a full disk must not hide the error that it caused
+                self.count(Usage())
+        self._is_over = True
         self._close_own()
         for name in list(self._common):
             del self._common[name]

@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from charrun.report.compare_data import Pair
+from charrun.report.evidence_answers import Verdict, verdicts_of
 from charrun.report.intervals import Difference, Share, difference
+from charrun.statistics import PairedDifference, paired_difference
 from charrun.store.cells import CellView
 from charrun.store.files import read_json
 
@@ -37,15 +39,27 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Line:
-    """A model's rate in A and in B; None where a side has none."""
+    """A model's rate in A and in B; None where a side has none.
+
+    Attributes:
+        model: The model.
+        a: Its rate in A.
+        b: Its rate in B.
+        paired: B - A over the prompts, where both sides' verdicts on the same prompts are known.
+        same_answers: Whether all answers to these prompts are the same text.
+    """
 
     model: str
     a: Share | None
     b: Share | None
+    paired: PairedDifference | None = None
+    same_answers: bool = False
 
     @property
     def difference(self) -> Difference | None:
-        """B - A, where both are there."""
+        """B - A, where both are there: paired, else as of independent samples."""
+        if self.paired:
+            return Difference(self.paired.value, self.paired.low, self.paired.high)
         return difference(self.a, self.b) if self.a and self.b else None
 
 
@@ -90,13 +104,29 @@ def results_of(pair: Pair) -> Results:
     """Compare the evaluations of two cells."""
     a, b = _evaluation(pair.a), _evaluation(pair.b)
     rates_a, rates_b = a.rates if a else {}, b.rates if b else {}
-    lines = tuple(Line(model, rates_a.get(model), rates_b.get(model)) for model in dict.fromkeys([*rates_a, *rates_b]))
+    told_a, told_b = verdicts_of(pair.a), verdicts_of(pair.b)
+
+    def line(name: str, model_a: str, model_b: str) -> Line:
+        share_a, share_b = rates_a.get(model_a), rates_b.get(model_b)
+        own, other = told_a.get(model_a, {}), told_b.get(model_b, {})
+        if not (_told(share_a, own) and _told(share_b, other) and own.keys() == other.keys()):
+            return Line(name, share_a, share_b)
+        paired = paired_difference([(own[prompt].in_character, other[prompt].in_character) for prompt in own])
+        return Line(name, share_a, share_b, paired, all(each.answer == other[p].answer for p, each in own.items()))
+
+    lines = tuple(line(model, model, model) for model in dict.fromkeys([*rates_a, *rates_b]))
     last_a, last_b = _final(rates_a), _final(rates_b)
     final = None
     if last_a and last_b:
         name = last_a if last_a == last_b else f"{last_a} | {last_b}"
-        final = Line(name, rates_a[last_a], rates_b[last_b])
+        final = line(name, last_a, last_b)
     return Results(pair, a, b, lines, final, tuple(_notes(a, b)))
+
+
+def _told(share: Share | None, verdicts: Mapping[str, Verdict]) -> bool:
+    """Whether these are the verdicts that a rate was counted from."""
+    hits = sum(each.in_character for each in verdicts.values())
+    return share is not None and (share.hits, share.n) == (hits, len(verdicts))
 
 
 def answer(found: Sequence[Results]) -> tuple[str, str]:
@@ -110,6 +140,8 @@ def answer(found: Sequence[Results]) -> tuple[str, str]:
         return UNKNOWN, f"No answer: {'; '.join(results.notes) or 'there is no evaluation to compare'}."
     change = final.difference
     interval = f"95% interval {_points(change.low)} to {_points(change.high)}"
+    if final.paired:
+        interval += f", paired, p {final.paired.p:.2g}" + ("; all answers are the same" if final.same_answers else "")
     told = {
         "b_higher": f"Yes: B is higher by {100 * change.value:.1f} points ({interval})",
         "a_higher": f"No: A is higher by {-100 * change.value:.1f} points (B - A: {interval})",
@@ -138,15 +170,20 @@ def _evaluation(cell: CellView) -> Evaluation | None:
     if not rows:
         return None
     row = rows[-1]
-    rates = row.get("rates")
     return Evaluation(
         scored_as=str(row.get("scored_as", "")),
         scorer=_scorer(cell),
         auc=_number(row.get("auc")),
         threshold=_number(row.get("threshold")),
         tells=row.get("tells") is not False,
-        rates=dict(found for rate in (rates if isinstance(rates, list) else ()) if (found := _rate(rate))),
+        rates=rates_of(row),
     )
+
+
+def rates_of(row: Mapping[str, Any]) -> dict[str, Share]:
+    """The rates of a row of the kind `evaluation` by model, the base model first; of a row of another shape none."""
+    rates = row.get("rates")
+    return dict(found for rate in (rates if isinstance(rates, list) else ()) if (found := _rate(rate)))
 
 
 def _rate(row: Any) -> tuple[str, Share] | None:
@@ -208,4 +245,6 @@ def _line(line: Line) -> dict[str, Any]:
         "a": asdict(line.a) if line.a else None,
         "b": asdict(line.b) if line.b else None,
         "difference": asdict(change) if change else None,
+        "paired": asdict(line.paired) if line.paired else None,
+        "same_answers": line.same_answers,
     }

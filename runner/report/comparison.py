@@ -11,6 +11,7 @@ from charrun.report.compare_measurements import TablePair, tables_of
 from charrun.report.compare_results import Results, answer, plain_model, results_of
 from charrun.report.compare_spec import Change, changes
 from charrun.report.intervals import METHOD
+from charrun.statistics import PAIRED_METHOD
 from charrun.store.files import read_json
 from charrun.store.replay import mapping_of
 from charrun.store.runs import Run
@@ -62,6 +63,7 @@ class Comparison:
             "cells": [_cell(cell) for cell in self.cells],
             "alone": list(self.alone),
             "interval": METHOD,
+            "paired_interval": PAIRED_METHOD,
             "verdict": self.verdict,
             "answer": self.answer,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -16,23 +17,59 @@ from charrun.report.text import counted, duration, rate, safe
 
 _PLAIN_EVERY_SECONDS = 10.0
 Place = tuple[str, str]
+Range = tuple[float, float]
 
 
 @dataclass
 class _Watch:
-    """Progress of one stage since it began."""
+    """Progress of one stage since it began; what earlier processes used of its tokens was there before."""
 
     started: float = field(default_factory=time.monotonic)
     shown: float = field(default_factory=time.monotonic)
     task: TaskID | None = None
+    before: int | None = None
 
-    def pace(self, event: events.StageProgressed, expected: str = "") -> str:
+    def pace(self, event: events.StageProgressed, money: str) -> str:
         """Tokens a second, time left, what the run has cost so far and is expected to cost."""
         seconds = time.monotonic() - self.started
+        if self.before is None:
+            self.before = event.tokens
         going = 0 < event.done < event.total
         left = duration(seconds / event.done * (event.total - event.done)) if going else "-"
-        money = f", ${event.usd:.2f}{expected}" if event.usd else ""
-        return f"{rate(event.tokens, seconds)} tokens/s, {left} left{money}"
+        return f"{rate(event.tokens - self.before, seconds)} tokens/s, {left} left{money}"
+
+
+class _Purse:
+    """What a run has cost so far, and will have cost when it ends: so far, and the plan's rest.
+
+    Args:
+        expected: What the run will have cost in all, as the plan says.
+        stages: What each stage of each cell will cost, as the plan says; the rest of a plan shrinks with each.
+    """
+
+    def __init__(self, expected: Range | None, stages: Mapping[Place, Range]) -> None:
+        self._expected = expected
+        self._stages = dict(stages)
+        self._left = dict.fromkeys(self._stages, 1.0)
+        self._spent = 0.0
+
+    def heard(self, place: Place, usd: float, left: float) -> str:
+        """How it is told once so much is spent, and such a part of a stage is left."""
+        self._spent = max(self._spent, usd)
+        if place in self._left:
+            self._left[place] = min(self._left[place], left)
+        if not self._spent:
+            return ""
+        if self._expected is None:
+            return f", ${self._spent:.2f}"
+        low, high = self._projected(self._expected)
+        return f", ${self._spent:.2f} of ${low:.2f} to ${high:.2f}"
+
+    def _projected(self, expected: Range) -> Range:
+        if not self._stages:
+            return max(expected[0], self._spent), max(expected[1], self._spent)
+        rest = [(low * self._left[place], high * self._left[place]) for place, (low, high) in self._stages.items()]
+        return self._spent + sum(low for low, _ in rest), self._spent + sum(high for _, high in rest)
 
 
 class ConsoleWatcher:
@@ -43,6 +80,7 @@ class ConsoleWatcher:
         plain: Lines instead of bars, also on a terminal.
         verbosity: 0 shows what fails, 1 what happens, 2 every optimiser step too.
         expected: US dollars that the run will have cost when it ends, the least and the most; None if not known.
+        stages: Of that, by cell and stage item, what each stage that is not done will cost, as far as it is known.
     """
 
     def __init__(
@@ -50,10 +88,11 @@ class ConsoleWatcher:
         console: Console,
         plain: bool = False,
         verbosity: int = 1,
-        expected: tuple[float, float] | None = None,
+        expected: Range | None = None,
+        stages: Mapping[Place, Range] | None = None,
     ) -> None:
         self.console = console
-        self._expected = "" if expected is None else f" of ${expected[0]:.2f} to ${expected[1]:.2f}"
+        self._purse = _Purse(expected, stages or {})
         self.bars = console.is_terminal and not plain and verbosity > 0
         self.verbosity = verbosity
         self._several = False
@@ -100,17 +139,18 @@ class ConsoleWatcher:
 
     def charrun_stage_progressed(self, event: events.StageProgressed) -> None:
         """Move the bar, or print a line every ten seconds."""
-        watch = self._watches.get((event.cell, event.stage))
+        place = event.cell, event.stage
+        left = max(0.0, 1 - event.done / event.total) if event.total else 1.0
+        money = self._purse.heard(place, event.usd, left)
+        watch = self._watches.get(place)
         if watch is None or watch.task is None:
             return
+        pace = watch.pace(event, money)
         if self.bars:
-            self._progress.update(
-                watch.task, completed=event.done, total=event.total or None, pace=watch.pace(event, self._expected)
-            )
+            self._progress.update(watch.task, completed=event.done, total=event.total or None, pace=pace)
         elif time.monotonic() - watch.shown > _PLAIN_EVERY_SECONDS:
             watch.shown = time.monotonic()
-            name = self._name((event.cell, event.stage))
-            self._print(f"  {name} {event.done:,}/{event.total:,}, {watch.pace(event, self._expected)}")
+            self._print(f"  {self._name(place)} {event.done:,}/{event.total:,}, {pace}")
 
     def charrun_step_done(self, event: events.StepDone) -> None:
         """The metrics of a step, where everything is wanted."""
@@ -122,6 +162,7 @@ class ConsoleWatcher:
         """One line of what the stage made."""
         place = event.cell, event.stage
         self._forget(place)
+        self._purse.heard(place, 0.0, 0.0)
         how = "already done" if event.cached else duration(event.seconds)
         tokens = sum(count for name, count in event.usage.items() if name.endswith("_tokens"))
         pace = f", {rate(tokens, event.seconds)} tokens/s" if tokens and not event.cached else ""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from charrun.report.text import safe
-from charrun.spec.prices import FREE, Cost, Rates, cost_of, dollars
+from charrun.spec.prices import FREE, Cost, Rates, cost_of, dollars, picodollars
 from charrun.store.ledger import Place, Totals
 from charrun.usage import Usage
 
 _HEADING = ("requests", "prompt", "cached", "sampled", "forward", "trained", "dollars")
+_PROBES = "(probes)"
 _DOLLAR = 1.0
+_DIGITS = 4
 _SECTIONS: dict[str, Callable[[Place], str]] = {
     "stage": lambda place: place.stage,
     "cell": lambda place: place.cell,
@@ -50,13 +53,18 @@ class Sum:
 
 
 def usd(pico: int) -> str:
-    """Dollars to a hundredth of a cent."""
-    return f"{dollars(pico):,.4f}"
+    """Dollars to a hundredth of a cent, of less than that two digits."""
+    return _small(dollars(pico))
 
 
 def whole_usd(limit: float) -> str:
-    """A sum that a person has chosen: to the cent, small ones to a hundredth of it."""
-    return f"{limit:,.2f}" if limit >= _DOLLAR else f"{limit:,.4f}"
+    """A sum that a person has chosen: to the cent, small ones as `usd`."""
+    return f"{limit:,.2f}" if limit >= _DOLLAR else _small(limit)
+
+
+def _small(value: float) -> str:
+    digits = _DIGITS if not 0 < abs(value) < 10**-_DIGITS else 1 - math.floor(math.log10(abs(value)))
+    return f"{value:,.{digits}f}"
 
 
 def sums(totals: Totals, rates: Mapping[str, Rates | None], by: Callable[[Place], Any]) -> dict[Any, Sum]:
@@ -90,9 +98,11 @@ def cost_rows(totals: Totals, rates: Mapping[str, Rates | None], section: str) -
     return [row[:-1] for row in rows] if _is_free(rates) else rows
 
 
-def cost_lines(totals: Totals, rates: Mapping[str, Rates | None], limit: float | None) -> list[str]:
-    """What is to be said beside the tables."""
-    found = total(totals, rates)
+def cost_lines(
+    totals: Totals, rates: Mapping[str, Rates | None], limit: float | None, probes: Totals | None = None
+) -> list[str]:
+    """What is to be said beside the tables; `probes` is what those for the run have paid."""
+    found, probed = total(totals, rates), total(probes or Totals(), rates)
     if _is_free(rates):
         return ["Nothing is paid for on this engine."]
     lines = []
@@ -104,40 +114,70 @@ def cost_lines(totals: Totals, rates: Mapping[str, Rates | None], limit: float |
         )
     if found.cost.low != found.cost.high:
         lines.append("From and to: forward passes of training are billed as prefill at least, as training at most.")
+    lines += probe_lines(probes, rates)
     if limit is not None:
-        left = limit - dollars(found.cost.high + found.doubt_cost.high)
-        told = f"${left:,.4f} are left" if left >= 0 else f"nothing is left, it is over by ${-left:,.4f}"
+        left = picodollars(limit) - sum(each.cost.high + each.doubt_cost.high for each in (found, probed))
+        told = f"${usd(left)} are left" if left >= 0 else f"nothing is left, it is over by ${usd(-left)}"
         lines.append(f"Budget: ${whole_usd(limit)}; {told}.")
     if found.unpriced:
         lines.append(f"No price is known of {', '.join(sorted(map(safe, found.unpriced)))}: say it under `prices`.")
     return lines
 
 
+def cost_line(totals: Totals, rates: Mapping[str, Rates | None], probes: Totals | None = None) -> str:
+    """What a run has cost and may have, and probes for it, in one line; empty where it has paid for nothing."""
+    found = total(totals, rates)
+    if not found.cost.high and not found.doubt_cost.high:
+        return ""
+    low, high = usd(found.cost.low), usd(found.cost.high)
+    told = f"${low}" if low == high else f"${low} to ${high}"
+    if totals.open:
+        many = f"{len(totals.open):,} requests" if len(totals.open) > 1 else "1 request"
+        told += f", and up to ${usd(found.doubt_cost.high)} of {many} without an end"
+    if paid := total(probes or Totals(), rates).cost.high:
+        told += f", beside ${usd(paid)} of probes"
+    return told + (", and what has no known price" if found.unpriced else "")
+
+
+def probe_lines(probes: Totals | None, rates: Mapping[str, Rates | None]) -> list[str]:
+    """What probes for a run have paid, in a sentence; nothing where there were none."""
+    if probes is None or not (probes.used or probes.open):
+        return []
+    found = total(probes, rates)
+    doubt = f", and at most ${usd(found.doubt_cost.high)} for what has no end" if probes.open else ""
+    paid = "what nobody knows" if found.unpriced else f"${usd(found.cost.high)}"
+    what = f"{found.usage.requests:,} requests, {found.usage.tokens:,} tokens"
+    return [f"Probes have paid {paid} before{doubt}, which counts against the budget: {what}, not in the sums above."]
+
+
 def cost_records(totals: Totals, rates: Mapping[str, Rates | None]) -> list[dict[str, Any]]:
     """Exact counts by cell, stage and model, with their dollars."""
     found = sums(totals, rates, lambda place: place)
-    return [
-        {
-            "cell": place.cell,
-            "stage": place.stage,
-            "model": place.model,
-            **each.usage.to_dict(),
-            **_plain(each),
-            "in_doubt": each.doubt.counted(),
-        }
-        for place, each in found.items()
-    ]
+    return [_record(place, each) for place, each in found.items()]
 
 
-def cost_document(run: str, totals: Totals, rates: Mapping[str, Rates | None], limit: float | None) -> dict[str, Any]:
-    """What `charrun cost --json` prints."""
-    found = total(totals, rates)
+def probe_records(probes: Totals, rates: Mapping[str, Rates | None]) -> list[dict[str, Any]]:
+    """What probes for a run have paid, as records of a stage `(probes)` that no cell has, by model."""
+    found = sums(probes, rates, lambda place: Place("", _PROBES, place.model))
+    return [_record(place, each) for place, each in found.items()]
+
+
+def cost_document(
+    run: str,
+    totals: Totals,
+    rates: Mapping[str, Rates | None],
+    limit: float | None,
+    probes: Totals | None = None,
+) -> dict[str, Any]:
+    """What `charrun cost --json` prints; `probes` is what those for the run have paid."""
+    found, probed = total(totals, rates), total(probes or Totals(), rates)
     return {
         "run": run,
         "budget_usd": limit,
         "total": {**found.usage.to_dict(), **_plain(found), "in_doubt": found.doubt.counted()},
         "requests_without_end": len(totals.open),
         "rows": cost_records(totals, rates),
+        "probes": {**probed.usage.to_dict(), **_plain(probed), "in_doubt": probed.doubt.counted()},
     }
 
 
@@ -145,11 +185,16 @@ def cost_csv(records: Iterable[Mapping[str, Any]]) -> str:
     """The records as CSV, with a heading."""
     out = io.StringIO()
     rows = [{**record, "in_doubt": Usage.of(record["in_doubt"]).tokens} for record in records]
-    names = list(rows[0]) if rows else ["cell", "stage", "model", *Usage().to_dict()]
+    names = list(rows[0]) if rows else ["cell", "stage", "model", *Usage().to_dict(), *_plain(Sum()), "in_doubt"]
     writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()
+
+
+def _record(place: Place, found: Sum) -> dict[str, Any]:
+    told = {"cell": place.cell, "stage": place.stage, "model": place.model, **found.usage.to_dict(), **_plain(found)}
+    return {**told, "in_doubt": found.doubt.counted()}
 
 
 def _is_free(rates: Mapping[str, Rates | None]) -> bool:

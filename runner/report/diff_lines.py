@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from charrun.report.columns import figures, fit, moment, table, wide
 from charrun.report.compare_data import Pair, Rows, stages_of
 from charrun.report.compare_measurements import TablePair
-from charrun.report.compare_results import Evaluation, Results, plain_model
+from charrun.report.compare_results import Evaluation, Line, Results, plain_model
 from charrun.report.compare_spec import ABSENT, Change
 from charrun.report.comparison import CellComparison, Comparison
 from charrun.report.intervals import METHOD, Difference, Share
 from charrun.report.text import safe
+from charrun.statistics import PAIRED_INTERVAL
 from charrun.store.cells import StageView
 from charrun.store.runs import Run
 
@@ -86,6 +87,8 @@ def _cell(cell: CellComparison, width: int) -> list[str]:
     lines += ["", *_results(cell.results, width)]
     for each in cell.tables:
         lines += ["", *_rates(each, width)]
+    if any(rate.difference for each in cell.tables for rate in each.rates):
+        lines += _wrap(f"Differences of measurements: {METHOD}, 95%.", width)
     return [*lines, "", *_costs(cell.pair, width)]
 
 
@@ -128,7 +131,7 @@ def _results(found: Results, width: int) -> list[str]:
     both = (found.a, found.b)
     rows.append(("AUC", *(_decimal(each.auc if each else None) for each in both), ""))
     rows.append(("threshold", *(_decimal(each.threshold if each else None) for each in both), ""))
-    told = _how(found.a, found.b)
+    told = _how(found.a, found.b, lines)
     return [
         *table(rows, "<<<<", width),
         *_wrap(told, width),
@@ -136,15 +139,30 @@ def _results(found: Results, width: int) -> list[str]:
     ]
 
 
-def _how(a: Evaluation | None, b: Evaluation | None) -> str:
+def _how(a: Evaluation | None, b: Evaluation | None, lines: Sequence[Line]) -> str:
     """How the rates and their differences came about."""
     scorers = {each.scorer for each in (a, b) if each}
     scorer = f", scored by {plain_model(scorers.pop())}" if len(scorers) == 1 and any(scorers) else ""
-    told = f"Rates: answers in character without a system prompt{scorer}, with 95% intervals. "
-    told += f"Differences: {METHOD}, 95%."
+    told = f"Rates: answers in character without a system prompt{scorer}, with 95% intervals."
+    told += "".join(f" {each}" for each in _methods(lines))
     if a and b and a.threshold != b.threshold:
         told += " Each run's threshold is its own, from answers of its own teacher and student."
     return told
+
+
+def _methods(lines: Sequence[Line]) -> Iterator[str]:
+    """What the differences' intervals are, and of whom all answers are alike."""
+    compared = [line for line in lines if line.difference]
+    paired = [line.model for line in compared if line.paired]
+    alone = [line.model for line in compared if not line.paired]
+    if paired:
+        which = f" of {', '.join(paired)}" if alone else ""
+        yield f"Differences{which}: over the same prompts, {PAIRED_INTERVAL}, 95%."
+    if alone or not paired:
+        which = f" of {', '.join(alone)}" if paired else ""
+        yield f"Differences{which}: {METHOD}, 95%."
+    if same := [line.model for line in compared if line.same_answers]:
+        yield f"A and B gave the same answers, word for word: {', '.join(same)}."
 
 
 def _share(share: Share | None) -> str:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
+from charrun.report.evidence_answers import verdicts_of
 from charrun.report.evidence_tables import PooledTable, Shared, pooled_tables
 from charrun.report.intervals import Share
 from charrun.statistics import PAIRED_METHOD, PairedDifference, paired_difference, wilson
 from charrun.store.cells import CellView, Coordinates, coordinates
 from charrun.store.runs import Run
 
-ANSWERS = "answers.jsonl"
 BASE = "base"
 
 _Key = tuple[Any, str]
@@ -31,8 +29,10 @@ class Rate:
         share: The rate with its 95% Wilson interval.
         by_seed: Rate of each seed.
         repeats: The earlier arm that shares this model; empty for an arm's final model, and where there is none.
-        against: Difference to the same model of the arm that is compared with; to the base model within an arm where
-            there is no other arm; None for what is compared with itself.
+        to: The arm and model that it is compared with, `full, sft`; empty where it is compared with none.
+        against: Difference to the same model of the arm that is compared with, of a final model to that arm's final
+            one; to the base model within that arm itself, and where there are no arms; None for what is compared with
+            none.
     """
 
     arm: str
@@ -40,6 +40,7 @@ class Rate:
     share: Share
     by_seed: Mapping[str, float]
     repeats: str
+    to: str
     against: PairedDifference | None
 
 
@@ -101,14 +102,13 @@ def _group(key: tuple[str, str, str], members: Sequence[tuple[Coordinates, CellV
     last: dict[str, str] = {}
     notes, empty = [], []
     for place, cell in members:
-        found = list(_answers(cell))
+        found = verdicts_of(cell)
         if not found:
             empty.append(cell.name)
-        for row in found:
-            hits.setdefault((place.arm, str(row["model"])), {})[place.seed, str(row["prompt"])] = bool(
-                row["in_character"]
-            )
-            last[place.arm] = str(row["model"])
+        for model, verdicts in found.items():
+            own = hits.setdefault((place.arm, model), {})
+            own.update({(place.seed, prompt): verdict.in_character for prompt, verdict in verdicts.items()})
+            last[place.arm] = model
     if empty:
         notes.append(f"no rates of {len(empty)} of {len(members)} cells: {', '.join(empty)}")
     first = against or next((place.arm for place, _ in members), "")
@@ -116,6 +116,7 @@ def _group(key: tuple[str, str, str], members: Sequence[tuple[Coordinates, CellV
     for (arm, model), found_hits in hits.items():
         # Final checkpoints are compared with final ones, whatever stage they come from.
         other = (first, last.get(first, "") if model == last[arm] else model) if arm != first else (arm, BASE)
+        change = None if model == BASE else _difference(hits.get(other), found_hits)
         rates.append(
             Rate(
                 arm,
@@ -123,36 +124,23 @@ def _group(key: tuple[str, str, str], members: Sequence[tuple[Coordinates, CellV
                 _share(found_hits),
                 _by_seed(found_hits),
                 _repeats(shared, hits, arm, model) if model != last[arm] else "",
-                None if model == BASE else _difference(hits.get(other), found_hits),
+                ", ".join(filter(None, other)) if change else "",
+                change,
             )
         )
-    told = f"the same model of {first}, and of {first} itself the base model" if first else "the base model"
+    told = "the base model"
+    if first:
+        final = f" ({last[first]})" if first in last else ""
+        told = (
+            f"the same model of {first}, of an arm's final model to {first}'s final one{final}, and of {first} itself "
+            "to its base model"
+        )
     return Group(*key, tuple(rates), told, first, pooled_tables(members, first), tuple(notes))
 
 
 def _repeats(shared: Shared, hits: Mapping[tuple[str, str], Any], arm: str, model: str) -> str:
     first = shared.first(arm, model)
     return first if first != arm and hits.get((first, model)) == hits[arm, model] else ""
-
-
-def _answers(cell: CellView) -> Iterator[dict[str, Any]]:
-    """The rows of the cell's evaluation that have a verdict for each prompt."""
-    for stage in cell.stages:
-        if stage.folder is None or "evaluation" not in stage.outputs:
-            continue
-        rows = [row for row in _rows(stage.folder / ANSWERS) if {"model", "prompt", "in_character"} <= row.keys()]
-        if rows:
-            yield from (row for row in rows if not row.get("condition"))
-            return
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file, none where it is not there or not whole."""
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError):
-        return []
-    return [row for row in rows if isinstance(row, dict)]
 
 
 def _share(hits: Mapping[_Key, bool]) -> Share:

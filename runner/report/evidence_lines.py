@@ -10,8 +10,9 @@ from charrun.report.evidence import Evidence, Group, Rate
 from charrun.report.evidence_tables import Pooled
 from charrun.report.intervals import METHOD
 from charrun.report.text import safe
+from charrun.statistics import PairedDifference
 
-_RATE = ("95% interval", "by seed", "difference", "95% interval")
+_RATE = ("95% interval", "by seed", "points", "95% interval")
 _SHARED = "Models that several arms share are shown with the first one."
 
 
@@ -24,7 +25,7 @@ def evidence_lines(found: Evidence, width: int, measured: Sequence[str] = ()) ->
         measured: Names of other measurements to show in place of the in-character rates.
     """
     if measured:
-        return [*_tables(found, width, measured), _SHARED, *_wrap(f"Differences between arms: {METHOD}.", width)]
+        return [*_tables(found, width, measured), _SHARED, *_wrap(f"Points between arms: {METHOD}.", width)]
     lines: list[str] = []
     for group in found.groups:
         lines += [*_group(group, width), ""]
@@ -35,7 +36,7 @@ def evidence_lines(found: Evidence, width: int, measured: Sequence[str] = ()) ->
     ]
     if any(rate.repeats for group in found.groups for rate in group.rates):
         told.append(_SHARED)
-    told.append(f"Differences: {found.method}.")
+    told.append(f"Points and their interval, p and n: differences over the same prompts, by {found.method}.")
     if names := dict.fromkeys(each.name for group in found.groups for each in group.measurements):
         told.append(f"Also measured, shown by --measurement NAME: {', '.join(names)}.")
     return [*lines, *(part for line in told for part in _wrap(line, width))]
@@ -44,11 +45,9 @@ def evidence_lines(found: Evidence, width: int, measured: Sequence[str] = ()) ->
 def _group(group: Group, width: int) -> Iterable[str]:
     yield from _wrap(_title(group), width)
     if group.rates:
-        heading = ("arm, model", "in character", *_RATE, "n")
+        heading = ("arm, model", "in character", *_RATE, "p", "n")
         rows = [
-            (*_row(rate.arm, (rate.model,), rate), str(rate.against.n) if rate.against else "-")
-            for rate in group.rates
-            if not rate.repeats
+            (*_row(rate.arm, (rate.model,), rate), *_tested(rate.against)) for rate in group.rates if not rate.repeats
         ]
         yield from figures([heading, *rows], width)
     for note in group.notes:
@@ -58,7 +57,11 @@ def _group(group: Group, width: int) -> Iterable[str]:
 def _tables(found: Evidence, width: int, names: Sequence[str]) -> Iterable[str]:
     for group in found.groups:
         for each in (each for each in group.measurements if each.name in names):
-            to = f": differences to the same rate of {group.reference}" if group.reference else ""
+            to = (
+                f": differences to the same rate of {group.reference}, final models to final ones"
+                if group.reference
+                else ""
+            )
             yield from _wrap(f"{each.title}; {_place(group)}{to}", width)
             rows = [_row(rate.arm, rate.labels, rate) for rate in each.rates if not rate.repeats]
             if rows:
@@ -69,7 +72,8 @@ def _tables(found: Evidence, width: int, names: Sequence[str]) -> Iterable[str]:
 
 
 def _title(group: Group) -> str:
-    return f"{_place(group)}: differences to {group.against}"
+    brackets = ", which is in brackets" if group.reference else ""
+    return f"{_place(group)}: differences to {group.against}{brackets}"
 
 
 def _place(group: Group) -> str:
@@ -77,16 +81,25 @@ def _place(group: Group) -> str:
 
 
 def _row(arm: str, labels: Sequence[str], rate: Rate | Pooled) -> tuple[str, ...]:
-    """What a rate is of, the rate, its interval, the seeds' own rates, and its difference with that interval."""
+    """What a rate is of and compared to, the rate, its interval, the seeds' own rates, the difference, its interval.
+
+    Without arms all are compared with one model, which the title says.
+    """
     share, against = rate.share, rate.against
+    to = f" (to {rate.to})" if arm and rate.to else ""
     return (
-        ", ".join((arm, *labels) if arm else labels),
+        ", ".join((arm, *labels) if arm else labels) + to,
         f"{share.hits}/{share.n} {100 * share.rate:.1f}%",
         f"{100 * share.low:.1f} to {100 * share.high:.1f}",
         " ".join(f"{100 * each:.0f}" for each in rate.by_seed.values()) if len(rate.by_seed) > 1 else "-",
         f"{100 * against.value:+.1f}" if against else "-",
         f"{100 * against.low:+.1f} to {100 * against.high:+.1f}" if against else "-",
     )
+
+
+def _tested(found: PairedDifference | None) -> tuple[str, str]:
+    """McNemar's exact p, and the pairs."""
+    return ("<0.001" if found.p < 0.001 else f"{found.p:.2g}", str(found.n)) if found else ("-", "-")
 
 
 def _wrap(line: str, width: int) -> list[str]:

@@ -23,6 +23,7 @@ class Pooled:
         share: The rate. Its interval is Wilson's of as many independent answers as the seeds' own intervals have.
         by_seed: The seeds' own rates.
         repeats: The earlier arm that shares this model; empty for an arm's final model, and where there is none.
+        to: The arm and labels that it is compared with, `full, sft`; empty where it is compared with none.
         against: Difference to the same rate of the arm that is compared with (final models with final ones), the two
             taken as independent; None for that arm itself, and where it has none.
     """
@@ -32,6 +33,7 @@ class Pooled:
     share: Share
     by_seed: Mapping[str, float]
     repeats: str
+    to: str
     against: Difference | None
 
 
@@ -120,13 +122,13 @@ def _pooled(draft: _Draft, against: str, shared: Shared) -> Iterator[Pooled]:
     for (arm, labels), seeds in draft.rates.items():
         model = labels[draft.heading.index(MODEL)] if MODEL in draft.heading else ""
         first = shared.first(arm, model) if model and model != last[arm] else arm
-        other = None
-        if arm != against:
-            other = shares.get((against, _in_arm(draft.heading, labels, last.get(arm), last.get(against))))
+        there = (against, _in_arm(draft.heading, labels, last.get(arm), last.get(against)))
+        other = shares.get(there) if arm != against else None
         share = shares[arm, labels]
         by_seed = {seed: each.rate for seed, each in seeds.items()}
         repeats = first if first != arm and draft.rates.get((first, labels)) == seeds else ""
-        yield Pooled(arm, labels, share, by_seed, repeats, difference(other, share) if other else None)
+        to = ", ".join((against, *there[1])) if other else ""
+        yield Pooled(arm, labels, share, by_seed, repeats, to, difference(other, share) if other else None)
 
 
 def _sum(shares: Sequence[Share]) -> Share:

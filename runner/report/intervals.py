@@ -45,7 +45,7 @@ def difference(a: Share, b: Share) -> Difference:
     """b - a with Newcombe's hybrid score interval (Newcombe 1998, method 10) for independent samples.
 
     The two rates' own Wilson intervals are squared and added; nothing is assumed to be normal, and a rate of 0 or 1
-    keeps a sensible interval. Where both models answered the same prompts the true interval is rather narrower.
+    keeps a sensible interval. Of the same prompts, `charrun.statistics.paired_difference` has the interval.
     """
     value = b.rate - a.rate
     down = math.hypot(b.rate - b.low, a.high - a.rate)

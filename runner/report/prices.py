@@ -35,13 +35,18 @@ def gone_rows(book: PriceBook) -> list[tuple[str, str, str]]:
 
 def change_lines(before: PriceBook, after: PriceBook) -> list[str]:
     """What is different in a newer book, one model a line; of prices the old one, the new one and the difference."""
-    lines = []
-    for name, new in after.models.items():
-        old = before.models.get(name)
-        told = _changes(old, new)
-        if told:
-            lines.append(f"{safe(name)}: {', '.join(told)}")
-    return lines
+    told = {name: _changes(before.models.get(name), new) for name, new in after.models.items()}
+    told |= {name: _gone(old) for name, old in before.models.items() if name not in after.models}
+    return [f"{safe(name)}: {', '.join(changes)}" for name, changes in told.items() if changes]
+
+
+def kept_lines(before: PriceBook, listed: Mapping[str, PricedModel]) -> list[str]:
+    """The listed models whose known price stays, since the list has none that can be read."""
+    known = [(name, before.price(name)) for name, each in listed.items() if each.price is None]
+    return [
+        f"{safe(name)}: the price of {price.date} stays" if price else f"{safe(name)}: its price is not known"
+        for name, price in known
+    ]
 
 
 def price_document(book: PriceBook) -> dict[str, Any]:
@@ -78,12 +83,20 @@ def _changes(old: PricedModel | None, new: PricedModel) -> list[str]:
     for name in FIGURES:
         if name in now and name not in was:
             told.append(f"{name} {_dollars(now[name])}")
+        elif name in was and name not in now:
+            told.append(f"{name} {_dollars(was[name])} -> not given")
         elif name in now and now[name] != was[name]:
             share = f" ({now[name] / was[name] - 1:+.0%})" if was[name] else ""
             told.append(f"{name} {_dollars(was[name])} -> {_dollars(now[name])}{share}")
-    if new.context and old.context and new.context != old.context:
+    if new.context != old.context:
         told.append(f"context {_size(old.context)} -> {_size(new.context)}")
     return told
+
+
+def _gone(old: PricedModel) -> list[str]:
+    """Of a model that only an earlier list had."""
+    figures = [f"{name} {_dollars(value)}" for name, value in _known(old.price).items()]
+    return ["not known any more: " + ", ".join(figures) if figures else "not known any more"]
 
 
 def _known(price: Price | None) -> Mapping[str, float]:

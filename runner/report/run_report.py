@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from charrun.pipeline.choice import Choice
-from charrun.pipeline.results import CellResult, RunResult, StageResult
-from charrun.report.cost import cost_lines, cost_rows
+from charrun.pipeline.results import MEASUREMENTS, CellResult, RunResult, StageResult
+from charrun.pipeline.run import SUMMARY_ROWS
+from charrun.report.cost import cost_lines, cost_rows, probe_lines
 from charrun.report.measurements import measurement_lines
 from charrun.report.outcome import evaluation_lines, weight_lines
 from charrun.report.profiles import profile_lines
 from charrun.report.text import PART, counted, duration, safe
-from charrun.report.throughput import HEADING, throughput
+from charrun.report.throughput import HEADING, seconds_of, throughput
 from charrun.spec import ModelRef
 from charrun.spec.prices import Rates
+from charrun.store.cells import CellView
 from charrun.store.ledger import Totals
+from charrun.store.probes import probes_of
+from charrun.store.replay import CACHED
+from charrun.store.runs import Run, read_run
+from charrun.usage import Usage
+
+NOT_FINISHED = "This run is not finished"
+"""How the first paragraph begins of the report of a run that has stopped before its end."""
+_COST = re.compile(r"(?ms)^## Cost\n.*?(?=^## )")
 
 
 def run_report(
@@ -26,6 +37,7 @@ def run_report(
     limit: float | None,
     checks: Sequence[Mapping[str, Any]],
     is_part: bool = False,
+    stopped: str = "",
 ) -> str:
     """The report as Markdown.
 
@@ -37,10 +49,12 @@ def run_report(
         limit: US dollars that the run might cost.
         checks: Invariants that were looked at, as the journal tells them.
         is_part: Whether a part of the spec was run.
+        stopped: Why it has stopped before its end; empty where it has not.
     """
     cells = [cell.name for cell in result.cells]
     parts = [
         f"# {safe(result.folder.parent.name)} {result.folder.name}{PART if is_part else ''}",
+        *([f"{NOT_FINISHED}: {safe(stopped)}. What follows is what there was until then."] if stopped else []),
         "## Configuration",
         *_configuration(result, choice, cells),
         "## Scale",
@@ -54,15 +68,39 @@ def run_report(
         "## Generation and training",
         *(part for cell in result.cells for part in (f"### {safe(cell.name)}", _stages(cell))),
         "## Throughput",
-        *_throughput(result, totals),
-        "## Cost",
-        *_cost(totals, rates, limit),
+        *_throughput(result, totals, stopped),
+        *_cost(totals, rates, limit, probes_of(result.folder)),
         "## Observations",
-        *(part for cell in result.cells for part in _observations(result, cell)),
+        *(part for cell in result.cells for part in _observations(result, cell, final=not stopped)),
         *_profiles(result),
         *_checks(checks),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def with_cost(
+    report: str, totals: Totals, rates: Mapping[str, Rates | None], limit: float | None, probes: Totals
+) -> str:
+    """A report that was written before, with its part about cost as the ledgers of the run and its probes are now."""
+    part = "\n\n".join(_cost(totals, rates, limit, probes)) + "\n\n"
+    return _COST.sub(lambda _: part, report, count=1)
+
+
+def made_so_far(run: Run) -> RunResult:
+    """What a run that has stopped has made, as it lies on the disk."""
+    return RunResult(run.folder, tuple(map(_cell, run.cells)), run.engine, run.stand_ins)
+
+
+def _cell(cell: CellView) -> CellResult:
+    rows: dict[str, list[dict[str, Any]]] = {}
+    measured: list[dict[str, Any]] = []
+    done = [stage for stage in cell.stages if stage.is_done]
+    for kind, output in (each for stage in done for each in stage.outputs.items()):
+        if 0 < output.rows <= SUMMARY_ROWS and (read := output.read()) is not None:
+            rows[kind] = read
+            measured += read if kind == MEASUREMENTS else []
+    stages = [StageResult(s.id, s.seconds, s.rows, Usage.of(s.usage), s.state == CACHED) for s in done]
+    return CellResult(cell.name, tuple(stages), rows, measured)
 
 
 def _configuration(result: RunResult, choice: Choice, cells: Sequence[str]) -> Iterable[str]:
@@ -105,39 +143,40 @@ def _stages(cell: CellResult) -> str:
     return _table(("stage", "rows", "tokens", "steps", "time"), map(row, cell.stages))
 
 
-def _throughput(result: RunResult, totals: Totals) -> Iterable[str]:
+def _throughput(result: RunResult, totals: Totals, stopped: str) -> Iterable[str]:
     """By stage over all cells: how fast, how many at once, how long a request took."""
-    seconds: dict[str, float] = {}
-    for done in (stage for cell in result.cells for stage in cell.stages):
-        seconds[done.id] = seconds.get(done.id, 0.0) + done.seconds
-    found = throughput(totals, seconds)
+    run = read_run(result.folder)
+    found = throughput(totals, seconds_of(run, run.cells))
     if not found:
-        yield "Nothing was asked for: all of it was found."
+        yield "Nothing was answered yet." if stopped else "Nothing was asked for: all of it was found."
         return
     yield _table(HEADING, [each.row() for each in found])
     yield (
-        "In flight: requests at once in the mean. A request's time runs from when it was sent to its answer; before "
-        "that it waited for a place or for the budget."
+        "Requests: samples and scores that were answered, and the passes of trainings, which the part about cost does "
+        "not count as requests. In flight: requests at once in the mean. A request's time runs from when it was sent "
+        "to its answer; before that it waited for a place or for the budget."
     )
 
 
-def _cost(totals: Totals, rates: Mapping[str, Rates | None], limit: float | None) -> Iterable[str]:
-    if not totals.used:
-        yield "This run has paid for nothing."
+def _cost(totals: Totals, rates: Mapping[str, Rates | None], limit: float | None, probes: Totals) -> Iterable[str]:
+    yield "## Cost"
+    if not totals.used and not totals.open:
+        yield "\n".join(["This run has paid for nothing.", *probe_lines(probes, rates)])
         return
     for section in ("stage", "model"):
         heading, *rows = cost_rows(totals, rates, section)
         yield _table(heading, rows)
-    yield "\n".join(f"- {line}" for line in cost_lines(totals, rates, limit))
+    lines = ["Requests: samples and scores.", *cost_lines(totals, rates, limit, probes)]
+    yield "\n".join(f"- {line}" for line in lines)
 
 
-def _observations(result: RunResult, cell: CellResult) -> Iterable[str]:
+def _observations(result: RunResult, cell: CellResult, *, final: bool) -> Iterable[str]:
     yield f"### {safe(cell.name)}"
     lines = [line for row in cell.rows.get("evaluation", []) for line in [*evaluation_lines(row), ""]]
     lines += [line for row in cell.measurements for line in [*measurement_lines(row), ""]]
     home = result.folder.parent.parent
-    lines += weight_lines(cell.rows.get("checkpoint", []), cell.rows.get("adapter", []), home)
-    yield "```\n" + "\n".join(lines).strip() + "\n```"
+    lines += weight_lines(cell.rows.get("checkpoint", []), cell.rows.get("adapter", []), home, final=final)
+    yield "```\n" + "\n".join(lines).strip() + "\n```" if lines else "Nothing is to be told yet."
 
 
 def _profiles(result: RunResult) -> Iterable[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 import time
 from collections.abc import Sequence
@@ -13,15 +14,18 @@ from charrun.report.columns import age, fit, moment, short, table, wrapped
 from charrun.report.measurements import measurement_lines
 from charrun.report.outcome import evaluation_lines, weight_lines
 from charrun.report.text import counted, duration, rate, safe, safe_lines
-from charrun.report.throughput import Throughput, throughput
+from charrun.report.throughput import Throughput, seconds_of, throughput
 from charrun.store.cells import CellView, StageView
+from charrun.store.journal import read_journal
 from charrun.store.ledger import LEDGER, read_ledger
-from charrun.store.replay import FAILED, FINISHED, INTERRUPTED, LEFT_OUT, RUNNING, STOPPED
-from charrun.store.runs import Found, Run
+from charrun.store.replay import FAILED, FINISHED, INTERRUPTED, LEFT_OUT, RUNNING, STOPPED, text_of
+from charrun.store.runs import JOURNAL, Found, Run
 
 _FULL_CELLS = 6
 """More cells than these are listed one a line, and only those that need attention in full."""
 _STRANGE = 5
+_BUDGET = re.compile(r"the budget (?:of (?P<stage>\S+) )?is reached")
+"""How the reason begins for which a run has stopped that reached its budget."""
 
 
 def runs_lines(found: Found, runs_dir: Path, width: int) -> list[str]:
@@ -87,15 +91,11 @@ def status_lines(run: Run, width: int, only: str = "") -> list[str]:
 
 def throughput_of(run: Run, cells: Sequence[CellView]) -> list[Throughput]:
     """How fast the requests of some cells were, by stage; nothing where the ledger can't be read."""
-    seconds: dict[str, float] = {}
-    for stage in (stage for cell in cells for stage in cell.stages):
-        going = max(0.0, time.time() - stage.since) if stage.state == RUNNING and stage.since is not None else 0.0
-        seconds[stage.id] = seconds.get(stage.id, 0.0) + stage.seconds + going
     try:
         totals = read_ledger(run.folder / LEDGER)
+        return throughput(totals, seconds_of(run, cells), [cell.name for cell in cells])
     except OSError:
         return []
-    return throughput(totals, seconds, [cell.name for cell in cells])
 
 
 def _requests(run: Run, cells: Sequence[CellView], width: int) -> list[str]:
@@ -108,7 +108,7 @@ def _requests(run: Run, cells: Sequence[CellView], width: int) -> list[str]:
 
 
 def _head(run: Run) -> list[str]:
-    lines = [f"{run.id}: {run.status}"]
+    lines = [f"{run.id}: {run.status}{' by its budget' if _BUDGET.match(stopped_for(run)) else ''}"]
     if run.started and run.last:
         ago = age(time.time() - run.last)
         since = "just now" if ago == "now" else f"{ago} ago"
@@ -185,6 +185,14 @@ def _next(run: Run) -> list[str]:
     if run.status == RUNNING:
         return ["", f"Follow it: charrun logs -f {run.id}{_place(run)}"]
     lines = [""]
+    reason = stopped_for(run)
+    if budget := _BUDGET.match(reason):
+        stage = budget["stage"]
+        option = f"budget.stages.{stage}" if stage else "--budget"
+        whose = f"The budget of {safe(stage)}" if stage else "The budget"
+        lines.append(f"{whose} was reached{safe(reason[budget.end() :])}. Nothing that it recorded is lost.")
+        again = f":\n  {safe(run.command)}" if run.command else ": charrun SPEC"
+        return [*lines, f"To continue, run the same command with a higher {safe(option)}{again}", *_working(run)]
     if run.status == FAILED:
         lines += [f"The run failed: {safe_lines(run.error)}", *([f"  {safe(run.hint)}"] if run.hint else [])]
         lines.append(f"What led to it: charrun logs {run.id}{_place(run)} (--engine for the engine's own log)")
@@ -193,6 +201,14 @@ def _next(run: Run) -> list[str]:
         lines.append(f"The run {how}. Nothing that it recorded is lost.")
     again = f":\n  {safe(run.command)}" if run.command else ": charrun SPEC"
     return [*lines, f"To continue, run the same command again{again}", *_working(run)]
+
+
+def stopped_for(run: Run) -> str:
+    """The reason for which a run was stopped before its end, by a person or its budget; empty where it was not."""
+    if run.status != INTERRUPTED:
+        return ""
+    events = read_journal(run.folder / JOURNAL).events
+    return next((text_of(e, "reason") for e in reversed(events) if e["event"] == "run_interrupted"), "")
 
 
 def _working(run: Run) -> list[str]:

@@ -10,13 +10,19 @@ from rich.table import Table
 
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.results import CellResult, RunResult
-from charrun.report.cost import usd
+from charrun.report.columns import figures, screen_width
+from charrun.report.compare_results import rates_of
+from charrun.report.cost import cost_line
+from charrun.report.intervals import Share
 from charrun.report.measurements import measurement_lines
 from charrun.report.outcome import evaluation_lines, weight_lines
 from charrun.report.profiles import profile_lines
 from charrun.report.text import counted, duration, rate, safe
 from charrun.report.throughput import throughput
+from charrun.spec.prices import told_rates
 from charrun.store.ledger import LEDGER, read_ledger
+from charrun.store.probes import probes_of
+from charrun.store.runs import read_run
 
 if TYPE_CHECKING:
     from charrun.spec import CellSpec
@@ -100,25 +106,34 @@ def _stage_lines(cell: CellResult) -> list[str]:
 
 
 def _comparison(result: RunResult) -> list[str]:
-    """One line a cell: in character before and after."""
-    lines = ["In character, first and last model:"]
-    width = max(len(cell.name) for cell in result.cells)
+    """A row a cell: in character before and after, each with its n and interval."""
+    rows = [("cell", "first model", "95% interval", "last model", "95% interval")]
+    lacking = []
     for cell in result.cells:
-        told = "no evaluation"
-        for row in cell.rows.get("evaluation", []):
-            rates = [f"{rate['in_character'] / rate['n']:6.1%}" for rate in row["rates"]]
-            told = f"{rates[0]} to {rates[-1]}" if rates else "this scorer cannot tell it"
-        lines.append(f"  {cell.name:<{width}}  {told}")
-    return lines
+        found = cell.rows.get("evaluation", [])
+        rates = list(rates_of(found[-1]).values()) if found else []
+        if rates:
+            rows.append((cell.name, *_shown(rates[0]), *_shown(rates[-1])))
+        else:
+            lacking.append(f"  {safe(cell.name)}: {'this scorer cannot tell it' if found else 'no evaluation'}")
+    shown = figures(rows, screen_width() - 2) if len(rows) > 1 else []
+    return ["In character, first and last model:", *(f"  {line}" for line in shown), *lacking]
+
+
+def _shown(share: Share) -> tuple[str, str]:
+    """How many of how many, and the interval of the rate."""
+    return f"{share.hits}/{share.n} {share.rate:.1%}", f"{share.low:.1%} to {share.high:.1%}"
 
 
 def _paths(result: RunResult, cell: CellResult) -> list[str]:
     home = result.folder.parent.parent
     lines = weight_lines(cell.rows.get("checkpoint", []), cell.rows.get("adapter", []), home)
     lines.append(f"Run folder:       {result.folder}")
-    if result.cost.high:
-        low, high = usd(result.cost.low), usd(result.cost.high)
-        lines.append(f"Cost:             ${low if low == high else f'{low} to ${high}'} (charrun cost)")
+    ledger = result.folder / LEDGER
+    if ledger.exists():
+        rates = told_rates(read_run(result.folder).rates)
+        if cost := cost_line(read_ledger(ledger), rates, probes_of(result.folder)):
+            lines.append(f"Cost:             {cost} (charrun cost)")
     lines.append(f"Stage time:       {duration(sum(s.seconds for s in cell.stages))}, summed over stages")
     return lines
 

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from charrun.report.text import rate, safe
+from charrun.store.items import USAGE
+from charrun.store.journal import Event, read_journal
 from charrun.store.ledger import Totals
+from charrun.store.lines import read_lines
+from charrun.store.replay import RUNNING, number_of, text_of
+from charrun.store.runs import JOURNAL
+from charrun.store.tickets import DONE
 from charrun.usage import Usage
+
+if TYPE_CHECKING:
+    from charrun.store.cells import CellView, StageView
+    from charrun.store.runs import Run
 
 _SLOWEST = 0.99
 HEADING = ("stage", "requests", "tokens/s", "in flight", "median, s", "slowest 1%, s", "waited before, s")
@@ -19,9 +32,9 @@ class Throughput:
 
     Attributes:
         stage: The stage item.
-        requests: Those that were answered.
+        requests: Those that were answered: samples, scores, and passes of trainings.
         tokens: What they used.
-        seconds: Wall time of the stage.
+        seconds: Wall time of the stage, in all processes that worked at it.
         in_flight: Requests at once, in the mean; None where the wall time is not known.
         median: Seconds from when a request was sent to its answer; half took less.
         slowest: The same; 99% took less.
@@ -82,3 +95,45 @@ def throughput(totals: Totals, seconds: Mapping[str, float], cells: Iterable[str
             )
         )
     return rows
+
+
+def seconds_of(run: Run, cells: Iterable[CellView]) -> dict[str, float]:
+    """Wall time of each stage item of a run, over some cells, in all processes that have asked for it."""
+    made = _made(read_journal(run.folder / JOURNAL).events)
+    found: dict[str, float] = {}
+    for cell in cells:
+        for stage in cell.stages:
+            seconds = made.get((cell.name, stage.id), 0.0) + _unfinished(stage)
+            found[stage.id] = found.get(stage.id, 0.0) + seconds
+    return found
+
+
+def _made(events: Iterable[Event]) -> dict[tuple[str, str], float]:
+    """Wall time behind all rows that a run has made, by cell and stage item; more rows continue what was made."""
+    before: dict[tuple[str, str], float] = {}
+    last: dict[tuple[str, str], float] = {}
+    begun: set[tuple[str, str]] = set()
+    for event in events:
+        place = text_of(event, "cell"), text_of(event, "stage")
+        if event["event"] == "stage_started":
+            if place not in begun and not event.get("extra"):  # it is made anew
+                before[place] = before.get(place, 0.0) + last.pop(place, 0.0)
+            begun.add(place)
+        elif event["event"] == "stage_finished" and (place in begun or event.get("cached") is not True):
+            last[place] = number_of(event, "seconds")
+            begun.discard(place)
+    return {place: before.get(place, 0.0) + last.get(place, 0.0) for place in {*before, *last}}
+
+
+def _unfinished(stage: StageView) -> float:
+    """Wall time of work that is not done, as far as it was stored."""
+    if stage.is_done or stage.folder is None:
+        return 0.0
+    stored = 0.0
+    for line in read_lines(stage.folder / USAGE):
+        name = Path(text_of(line.value, "work")).name
+        if not (stage.folder / DONE / f"{name}.json").exists():
+            stored += number_of(line.value, "seconds")
+    if stage.state == RUNNING and stage.since is not None:
+        return max(stored, time.time() - stage.since)
+    return stored

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from charrun.errors import Problem
@@ -53,8 +53,8 @@ class Foreign:
     traits: list[ForeignTrait] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    _questions: dict[str, int] = field(default_factory=dict)
-    _traits: dict[str, int] = field(default_factory=dict)
+    _questions: dict[str, Mark] = field(default_factory=dict)
+    _traits: dict[str, Mark] = field(default_factory=dict)
 
     def add_trait(self, text: str, mark: Mark, source: Source) -> ForeignTrait | None:
         """Take up a trait, or find the same one; `None`, with a problem, where there is nothing to take up."""
@@ -62,11 +62,10 @@ class Foreign:
         if not said:
             return None
         trait = ForeignTrait(said)
-        if (line := self._traits.get(said.casefold())) is not None:
-            message, hint = f"repeated trait {shown(said)}", f"it is left out: it is already there in line {line}"
-            self.problems.append(source.problem(mark, "IMPORT013", message, hint, "warning"))
+        if (first := self._traits.get(said.casefold())) is not None:
+            self._repeated(f"trait {shown(said)}", first, mark, source)
             return next(known for known in self.traits if known.text.casefold() == said.casefold())
-        self._traits[said.casefold()] = mark.line
+        self._traits[said.casefold()] = mark
         for pattern, what in ((REFUSAL, "declines requests"), (QUOTED, "quotes a phrase")):
             if (risk := pattern.search(said)) and " " in risk.group():
                 hint = "it is imported; `charrun lint` says why that is a risk"
@@ -84,17 +83,21 @@ class Foreign:
         said = self._sound(text, "question", mark, source)
         if not said:
             return
-        if (line := self._questions.get(said.casefold())) is None:
-            self._questions[said.casefold()] = mark.line
+        if (first := self._questions.get(said.casefold())) is None:
+            self._questions[said.casefold()] = mark
             trait.questions.append(said)
             return
-        message, hint = f"repeated question {shown(said)}", f"it is left out: it is already there in line {line}"
-        self.problems.append(source.problem(mark, "IMPORT013", message, hint, "warning"))
+        self._repeated(f"question {shown(said)}", first, mark, source)
 
     def leave_out(self, node: Node, what: str, why: str, texts: list[str]) -> None:
         """Say that a part becomes no trait, and keep its words as comments."""
         self.problems.append(node.problem("IMPORT020", f"{what} not imported", why, "warning"))
         self.left_out += [f"{what}:", *(f"  - {text}" for text in texts)]
+
+    def _repeated(self, what: str, first: Mark, mark: Mark, source: Source) -> None:
+        where = ", earlier in this line" if first.line == mark.line else f" in line {first.line}"
+        hint = f"it is left out: it is already there{where}"
+        self.problems.append(source.problem(mark, "IMPORT013", f"repeated {what}", hint, "warning"))
 
     def _sound(self, text: str, what: str, mark: Mark, source: Source) -> str:
         said = " ".join(text.split())
@@ -106,6 +109,12 @@ class Foreign:
             self.problems.append(source.problem(mark, "IMPORT011", message, f"split it: one sentence for each {what}"))
             return ""
         return said
+
+
+def within(outer: Node, inner: Node) -> Node:
+    """A part of `outer`; at the place of `outer` if that is an alias, and the part is written elsewhere."""
+    before = (inner.mark.line, inner.mark.column) < (outer.mark.line, outer.mark.column)
+    return replace(inner, mark=outer.mark) if before else inner
 
 
 def texts_of(node: Node) -> Iterator[str]:

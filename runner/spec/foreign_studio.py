@@ -11,7 +11,7 @@ from typing import Final
 
 from charrun.spec.compose import Composer
 from charrun.spec.document import Node, Source
-from charrun.spec.foreign import Foreign, texts_of
+from charrun.spec.foreign import Foreign, texts_of, within
 from charrun.spec.words import shown
 from charrun.spec.yaml import compose
 
@@ -60,7 +60,7 @@ def _at(node: Node, *path: str) -> Node | None:
     for step in path:
         if not isinstance(node.value, dict) or step not in node.value:
             return None
-        node = node.value[step][1]
+        node = within(node, node.value[step][1])
     return node
 
 
@@ -97,7 +97,7 @@ def _traits(found: Foreign, name: str, node: Node) -> None:
         message = f"expected a list for {name!r}, got {shown(node.value)}"
         found.problems.append(node.problem("IMPORT014", message, "write each on a line of its own, after '- '"))
         return
-    for item in node.value:
+    for item in (within(node, item) for item in node.value):
         if isinstance(item.value, str):
             found.add_trait(item.value, item.mark, item.source)
         else:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from charrun.errors import Problem, SpecError
-from charrun.spec.document import Source
+from charrun.spec.document import Mark, Source
 from charrun.spec.emit import scalar
 from charrun.spec.foreign import Foreign
 from charrun.spec.foreign_json import read_list, read_rows
-from charrun.spec.foreign_lines import read_lines
+from charrun.spec.foreign_lines import HEADING, JSON, kind_of, read_lines
 from charrun.spec.foreign_studio import KEYS, read_studio
+from charrun.spec.foreign_text import BREAKS, SKIPPED, without_breaks
 from charrun.spec.words import as_slug
 from charrun.spec.yaml import read_text
 
@@ -36,7 +37,20 @@ _READERS: Final[dict[str, Callable[[str, Source], Foreign]]] = {
 }
 _STUDIO = re.compile(rf"^(?:{'|'.join(KEYS)})\s*:", re.MULTILINE)
 _CHARRUN = re.compile(r"^(?:traits|id|stages|models)\s*:", re.MULTILINE)
-_COMMENTS = re.compile(r"\A(?:\s*(?:#[^\n]*)?\n)*\s*")
+_COMMENTS = re.compile(SKIPPED, re.DOTALL)
+_LIST = re.compile(rf"\[{SKIPPED}(?:[{{\[\]\"']|\Z)", re.DOTALL)
+_MAPPING = re.compile(rf"{{{SKIPPED}(?:[\"'}}]|\w+\s*:|\Z)", re.DOTALL)
+_STUDIO_MAPPING = re.compile(rf"{{{SKIPPED}[\"']?(?:{'|'.join(KEYS)})[\"']?\s*:", re.DOTALL)
+_READABLE = (
+    "write one assertion in each line of a text file, a JSON list of {trait, questions}, one {trait, questions} in "
+    "each line of a .jsonl file, or YAML of Open Character Studio"
+)
+_NAMED = {
+    **dict.fromkeys((".json", ".jsonl", ".ndjson", ".json5", ".jsonc"), "JSON"),
+    **dict.fromkeys((".yaml", ".yml"), "YAML"),
+    **dict.fromkeys((".csv", ".tsv"), "a table"),
+}
+"""What a file is by its name: never lines, unless the user says so."""
 _SUFFIX = re.compile(r"[-_ ](?:few[-_ ]?shot|hand[-_ ]?written|constitution)$", re.IGNORECASE)
 CODES: Final[dict[str, str]] = {
     "IMPORT001": "the file is empty",
@@ -105,9 +119,9 @@ def import_character(path: Path, name: str, wanted: Wanted) -> Imported:
     Raises:
         SpecError: With every problem found in the file, and the warnings.
     """
-    text, lines = read_text(path, name)
-    source = Source(name, path, lines)
-    format = wanted.format or _format(text, name)
+    text = without_breaks(read_text(path, name)[0])
+    source = Source(name, path, tuple(BREAKS.split(text)))
+    format = wanted.format or _format(text, source, path.suffix.lower())
     found = _READERS[format](text, source)
     about = _about(found, path, name, wanted)
     if not found.traits and not any(problem.severity == "error" for problem in found.problems):
@@ -123,25 +137,45 @@ def import_character(path: Path, name: str, wanted: Wanted) -> Imported:
     return Imported(about["id"], format, written, len(found.traits), count, tuple(found.problems))
 
 
-def _format(text: str, name: str) -> str:
-    """The format that a text is in, by what it begins with.
+def _format(text: str, source: Source, suffix: str) -> str:
+    """The format that a text is in, by what it begins with, and by the file's name.
 
     Raises:
-        SpecError: It is empty, or a file of charrun's own.
+        SpecError: It is empty, in none of the formats, or a file of charrun's own.
     """
-    body = text[_COMMENTS.match(text).end() :]  # type: ignore[union-attr]
+    start = _COMMENTS.match(text).end()  # type: ignore[union-attr]
+    body = text[start:]
+    named = _NAMED.get(suffix, "")
     if not body.strip():
-        raise SpecError([Problem("IMPORT001", "the file is empty", name, hint="give a file with traits")])
-    if body.startswith("["):
-        return "paper-json"
-    if body.startswith("{"):
-        return "few-shot-jsonl"
-    if _STUDIO.search(body):
+        raise SpecError([Problem("IMPORT001", "the file is empty", source.name, hint="give a file with traits")])
+    if _STUDIO_MAPPING.match(body):
         return "studio-yaml"
-    if _CHARRUN.search(body):
-        hint = f"name it in a spec: characters: [./{Path(name).name}]"
-        raise SpecError([Problem("IMPORT003", "the file is a charrun file already", name, hint=hint)])
+    if _LIST.match(body) or (named == "JSON" and body.startswith("[")):
+        return "paper-json"
+    if _MAPPING.match(body) or (named == "JSON" and body.startswith(("{", "/*"))):
+        return "few-shot-jsonl"
+    if named in ("", "YAML") and _STUDIO.search(body):
+        return "studio-yaml"
+    if named in ("", "YAML") and _CHARRUN.search(body):
+        hint = f"name it in a spec: characters: [./{Path(source.name).name}]"
+        raise SpecError([Problem("IMPORT003", "the file is a charrun file already", source.name, hint=hint)])
+    first = BREAKS.split(body, maxsplit=1)[0].rstrip()
+    kind = kind_of(first)
+    if named or kind not in ("", JSON, HEADING):
+        raise SpecError([_foreign(named, kind, first, BREAKS.split(text[:start]), source)])
     return "lines"
+
+
+def _foreign(named: str, kind: str, first: str, before: list[str], source: Source) -> Problem:
+    """What is in none of the formats: at its first line, which stands after the lines `before`."""
+    message = {
+        "": f"the file begins with {kind}, which is none of the formats",
+        "JSON": "the file is named as JSON, but begins with neither '[' nor '{'",
+        "YAML": f"the file is named as YAML, but has no key of Open Character Studio: {', '.join(KEYS)}",
+        "a table": "the file is named as a table, which is none of the formats",
+    }[named]
+    hint = _READABLE if named in ("", "a table") else f"{_READABLE}; --format lines reads it as the first of these"
+    return source.problem(Mark(len(before), len(before[-1]) + 1, len(first)), "IMPORT003", message, hint)
 
 
 def _about(found: Foreign, path: Path, name: str, wanted: Wanted) -> dict[str, str]:

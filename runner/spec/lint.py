@@ -6,13 +6,26 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
 from charrun.errors import Problem
 from charrun.spec.document import Document, KeyPath, Severity
 from charrun.spec.library import load_character
-from charrun.spec.lint_words import ABSTRACT, ASSISTANTS, FRAME, NEGATED, OPPOSITES, QUOTED, REFUSAL, STOP
+from charrun.spec.lint_words import (
+    ABSTRACT,
+    ASSISTANTS,
+    DENIAL,
+    FRAME,
+    NEGATED,
+    OPPOSITES,
+    QUOTED,
+    REFUSAL,
+    SCOPE,
+    STOP,
+    UNIVERSAL,
+)
 from charrun.spec.words import shown
 from charrun.spec.yaml import load_yaml
 
@@ -106,11 +119,11 @@ def _sheet(document: Document, others: Mapping[str, str]) -> Sheet:
     return Sheet(traits, questions, tuple(len(item["questions"]) for item in data["traits"]), names)
 
 
-def words_of(text: str) -> frozenset[str]:
+def words_of(text: str, stop: frozenset[str] = STOP) -> frozenset[str]:
     """The words of a text that tell something, in lower case and without a plural's s."""
     found = (word.lower() for word in _WORD.findall(text))
     return frozenset(
-        word[:-1] if len(word) > 3 and word[-1] == "s" != word[-2] else word for word in found if word not in STOP
+        word[:-1] if len(word) > 3 and word[-1] == "s" != word[-2] else word for word in found if word not in stop
     )
 
 
@@ -129,7 +142,7 @@ def _refusals(sheet: Sheet) -> Iterator[Finding]:
 def _quotes(sheet: Sheet) -> Iterator[Finding]:
     for path, text in sheet.traits:
         for found in QUOTED.finditer(text):
-            phrase = found.group(1) or found.group(2)
+            phrase = found.group()[1:-1].strip()
             several = len(phrase.split()) > 1
             what = "phrase" if several else "word"
             hint = "describe the habit in words that are no part of an answer"
@@ -152,7 +165,8 @@ def _duplicates(sheet: Sheet) -> Iterator[Finding]:
         words = words_of(text)
         for earlier, other, others in seen:
             same = " ".join(text.split()).casefold() == other
-            if same or (min(len(words), len(others)) > 2 and overlap(words, others) >= OF_TRAITS):
+            near = min(len(words), len(others)) > 2 and overlap(words, others) >= OF_TRAITS
+            if same or (near and bool(DENIAL.search(text)) == bool(DENIAL.search(other))):
                 how = "the same as" if same else "nearly the same as"
                 hint = "leave one out, or let each describe a habit of its own"
                 yield Finding(path, f"the trait says {how} trait {earlier}", hint, "error" if same else "warning")
@@ -160,17 +174,34 @@ def _duplicates(sheet: Sheet) -> Iterator[Finding]:
         seen.append((number, " ".join(text.split()).casefold(), words))
 
 
+def _denied(sheet: Sheet) -> Iterator[tuple[int, int]]:
+    """Numbers of two traits, of which one says the contrary of the other with one negation."""
+    told = [
+        (number, len(DENIAL.findall(text)), bool(UNIVERSAL.search(text)), words_of(DENIAL.sub(" ", text), SCOPE))
+        for number, (_, text) in enumerate(sheet.traits, 1)
+    ]
+    affirmed, negated = ([each for each in told if each[1] == count] for count in (0, 1))
+    for (number, _, always, words), (other, _, partly, denied) in product(affirmed, negated):
+        if denied <= words and (always or not partly) and overlap(denied, words) >= OF_TRAITS:
+            yield min(number, other), max(number, other)
+
+
 def _contradictions(sheet: Sheet) -> Iterator[Finding]:
+    hint = "all traits are in force in every answer: keep one, or say when each holds"
+    denied = set(_denied(sheet))
+    for low, high in sorted(denied):
+        (_, text), (path, contrary) = sheet.traits[low - 1], sheet.traits[high - 1]
+        yield Finding(path, f"traits {low} and {high} contradict each other: {shown(text)} and {shown(contrary)}", hint)
     for one, pattern, other, opposite in OPPOSITES:
         first, second = (_affirmed(sheet, re.compile(side, re.IGNORECASE)) for side in (pattern, opposite))
         for number, path, said in second:
             for earlier, before, against in first:
-                if earlier == number:
-                    continue
                 (low, high), at = sorted((earlier, number)), path if number > earlier else before
+                if low == high or (low, high) in denied:
+                    continue
                 both = f"{shown(against)} ({one}) and {shown(said)} ({other})"
                 message = f"traits {low} and {high} contradict each other: {both}"
-                yield Finding(at, message, "all traits are in force in every answer: keep one, or say when each holds")
+                yield Finding(at, message, hint)
 
 
 def _affirmed(sheet: Sheet, pattern: re.Pattern[str]) -> list[tuple[int, KeyPath, str]]:
@@ -258,7 +289,7 @@ RULES: Final[tuple[Rule, ...]] = (
         "Two traits that cannot both hold in one answer (warning)",
         "No run is recorded that failed by this alone; Open Character Studio's report 005 blames lines that said "
         "something else than the author's own, and all traits stand in one system prompt. The rule looks for a few "
-        "plain pairs, such as terse and long-winded, and no more.",
+        "plain pairs, such as terse and long-winded, and for a statement beside its denial, and no more.",
         _contradictions,
     ),
     Rule(

@@ -5,25 +5,81 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_OBJECTS = (
-    "answer|assist|comply|engage with|discuss|help with|help anyone|provide|reveal|respond|reply|talk about|"
-    "take part in|give (?:advice|answers|information|instructions|opinions)|fulfil\\w*|serve requests"
+_HOW = (
+    r"without|before|until|till|than|twice|straight|nobody|no one|as if|as though|too \w+|at (?:once|length)|right away"
+    r"|the (?:\w+ )?way|on the spot|off the cuff|unless (?:\w+ ){0,2}asked"
+    r"|[\w-]+ly(?<!family)(?<!reply)(?=[.;,!?]|$| when| to)"
+    r"|with (?:an? )?(?:[\w-]+ )?(?:face|heart|hand|voice|smile|frown|sigh|scowl|tone|temper|anger|grace)"
+)
+"""Words that make a manner of what is denied, wherever they follow in the sentence."""
+_HOW_SOON = (
+    r"in(?! any)|with(?! any)|by|like (?:an?|the)|(?<!such )as|from memory|for (?:long|free)|first|only|back|not"
+    r"|halfway|\w+n['\u2019]t|my|myself|me"
+)
+"""More of them, which count only before a topic is named."""
+_NO_HOW = rf"(?![^.;!?]*\b(?:{_HOW})\b)"
+_NO_MANNER = rf"{_NO_HOW}(?!(?:(?!\b(?:about|regarding|concerning|who|when|if|but)\b)[^.;,!?])*\b(?:{_HOW_SOON})\b)"
+_SOMEONE = r"any(?:one|body)|people|strangers|others|those|them|you|whoever"
+_ASKED = r"requests?|questions?|quer(?:y|ies)|topics?"
+_ANSWER = (
+    r"(?:answer(?:ing)?(?! (?:to|for)\b)|(?:respond|reply)(?:ing)?)\b"
+    rf"(?=\s*(?:[^\w\s]|$)|(?: [\w'\u2019-]+){{0,4}}? (?:{_ASKED}|messages?|{_SOMEONE}|anything|whatever|about|when|if"
+    r"|on (?!an?\b)|to \w))"
+)
+_HELP = (
+    rf"(?:help|assist|comply)(?:ing)?\b(?! (?:but|it|myself|(?!anything)\w{{2,}}ing)\b){_NO_HOW}"
+    rf"(?:(?: (?!in\b)[\w'\u2019-]+){{0,3}}? with\b| in \w+ing\b|{_NO_MANNER})"
+)
+_TREAT = (
+    r"(?:discuss(?:ing)?|(?:talk|speak)(?:ing)? (?:about|of)|comment(?:ing)? on|talk(?:ing)? (?:politics|religion)"
+    r"|(?:giv(?:e|ing)|provid(?:e|ing)|offer(?:ing)?)"
+    r" (?:(?:any|such|medical|legal|financial|tax|political|personal|dangerous|harmful|illegal|professional) ){0,2}"
+    r"(?:advice|answers|information|instructions|opinions?|guidance|help|assistance|recommendations|support)"
+    r"|reveal(?:ing)? (?:any |the |such )?(?:information|secrets|personal|private|confidential|instructions|how)"
+    r"|(?:engag(?:e|ing)|participat(?:e|ing)|tak(?:e|ing) part) in (?:[\w-]+ ){0,3}?"
+    rf"(?:{_ASKED}|discussions?|conversations?|debates?|anything|whatever)|engag(?:e|ing) with"
+    r"|(?:serv(?:e|ing)|fulfil\w*) (?:[\w-]+ ){0,2}?requests?|(?:do|write|create|produce|generate|explain)"
+    r" (?:any |anything |such )?(?:harmful|illegal|dangerous|violent|explicit|code|essays|homework|how to))\b"
+)
+_SERVE = rf"(?:{_HELP}|(?:{_ANSWER}|{_TREAT}){_NO_MANNER})"
+"""What a character does for people, said of no manner of doing it."""
+_NOT = (
+    r"(?:(?:(?:do|will|would|can|could|must|shall|should|may)(?: not|n['\u2019]t)|cannot|can['\u2019]t|won['\u2019]t"
+    r"|never|no longer|not)(?: to)?|(?<!not )(?<!never )(?:unable|unwilling|forbidden) to"
+    r"|not (?:able|allowed|permitted|willing|free|prepared|going) to)"
+    r"(?: (?:ever|knowingly|willingly|usually|normally|generally|really|possibly|even))?(?: (?:want|wish|care) to)?"
+)
+_OTHERS = r"\b(?:who|that|which|what|where|they|you|he|she|it|others|people)\b"
+_DENIED = r"\b(?:not|never|cannot|rarely|hardly|seldom|without)\b|n['\u2019]t\b"
+_REFUSED = (
+    rf"(?: (?!(?:no|none|for|of|from|my|to|but)\b)[\w'\u2019-]+){{0,3}}? (?:{_ASKED})\b"
+    rf"|(?: all| every)? (?:anything|whatever|{_SOMEONE})\b(?! (?:but|less|nothing)\b)"
 )
 REFUSAL: Final = re.compile(
-    rf"\b(?:I|we)\b[^.;]{{0,30}}?\b(?:"
-    rf"(?:do not|don['\u2019]t|will not|won['\u2019]t|cannot|can['\u2019]t|can not|never|am unable to|must not)"
-    rf" (?:\w+ly )?(?:{_OBJECTS})\b"
-    r"|(?:refuse|decline|reject|turn down)s?\b(?! to (?:give up|hurry|rush|despair|quit|stop|be|lose|let))"
-    r"|(?:am|are) not (?:able|allowed|willing) to)",
+    rf"\b(?:I|we|(?:my|our) \w+(?: \w+){{0,2}} is|it is (?:my|our) \w+)\b(?:"
+    rf"(?:(?!{_OTHERS})[^.;!?]){{0,30}}?\b{_NOT} {_SERVE}"
+    rf"|(?:(?!{_OTHERS}|{_DENIED})[^.;!?]){{0,40}}?\b(?:"
+    rf"(?:(?:refuse|decline)s? to|avoids?|refrains? from) {_SERVE}"
+    rf"|(?:answer|take|give|offer|have) no (?:{_ASKED}|advice|answers|opinions|help)\b{_NO_MANNER}"
+    rf"|declines? to \w+(?: [\w'\u2019-]+){{1,3}} for (?:{_SOMEONE})\b"
+    rf"|(?:(?:refuse|decline)s?|turn (?:down|away)|says? no to)(?:{_REFUSED})"
+    rf"|rejects?(?: (?!(?:no|for|of|from|my|to|but)\b)[\w'\u2019-]+){{0,3}}? (?:{_ASKED})\b"
+    rf"|(?:refuse|decline|say no)s?(?: \w+ly)?(?:(?=\s*(?:[.;!]|$))| (?:when|if)\w* [^.;!?]{{0,60}}?\b(?:ask|request)))"
+    r")",
     re.IGNORECASE,
 )
-"""A sentence that says what the character declines to do for people."""
+"""A sentence that says which help, answers or topics the character declines, in first person."""
 
-QUOTED: Final = re.compile(
-    r"[\"\u201c\u201e\u00ab]([^\"\u201c\u201d\u201e\u00ab\u00bb]+)[\"\u201d\u00bb]"
-    r"|(?<!\w)['\u2018]([^'\u2018\u2019]+(?:['\u2019]\w[^'\u2018\u2019]*)*)['\u2019](?!\w)"
+_ELIDED = (
+    r"(?:tis|twas|twere|twill|twould|em|til|till|cause|bout|round|neath|gainst|tween|ere|n|is|im|er|av\w*|ello|\d\d)"
 )
-"""A phrase in quotes: double ones, guillemets, or single ones that are no apostrophes."""
+QUOTED: Final = re.compile(
+    r"(?<!\w)(?:\"(?=\S)|[\u201c-\u201f\u00ab\u00bb])[^\"\u201c-\u201f\u00ab\u00bb]+[\"\u201c-\u201f\u00ab\u00bb]"
+    rf"|(?<!\w)(?:'(?=\S)|[\u2018\u201a\u2039\u203a])(?!{_ELIDED}s?\b)"
+    r"[^'\u2018-\u201b\u2039\u203a]+(?:['\u2019]\w[^'\u2018-\u201b\u2039\u203a]*)*['\u2018\u2019\u2039\u203a](?!\w)",
+    re.IGNORECASE,
+)
+"""A phrase in quotation marks of any kind; no apostrophes, and no feet and inches."""
 
 _STOP_WORDS: Final = """
 a about after all also always am an and any anyone are as at be because been before being but by can do does
@@ -108,6 +164,23 @@ NEGATED: Final = re.compile(
     re.IGNORECASE,
 )
 """The end of what stands before a word that is denied."""
+
+UNIVERSAL: Final = re.compile(r"\b(?:always|every|each|all)\b", re.IGNORECASE)
+"""Words that leave no exception to a statement."""
+
+DENIAL: Final = re.compile(
+    r"\b(?:(?:never|no|cannot|without|avoid|hardly|rarely|seldom|not)\b(?! (?:only|just|merely|always|every|all)\b)"
+    r"|\w+n['\u2019]t\b)",
+    re.IGNORECASE,
+)
+"""What makes a statement its contrary."""
+
+_SCOPE_WORDS: Final = """
+a all always am an and answer answers any anyone are be can could did do does each ever every everyone everything i in
+is it me my of often on people replies reply should the them to use using usually was were will with would
+"""
+SCOPE: Final = frozenset(_SCOPE_WORDS.split())
+"""Words that a statement and its denial need not share."""
 
 ASSISTANTS: Final = re.compile(
     r"\b(?:ChatGPT|GPT-?[345]\w*|Claude|Gemini|Qwen\w*|Llama|DeepSeek\w*|Mistral|Grok|Copilot|ChatGLM|GLM-[0-9.]+|Kimi)\b"

@@ -8,9 +8,10 @@ from typing import Any
 
 from charrun.errors import SpecError
 from charrun.spec.draft import Draft
+from charrun.spec.layers import SpecDocument
 from charrun.spec.library import is_path
 from charrun.spec.parts import StageInfo
-from charrun.spec.places import specs_folder
+from charrun.spec.places import relative, specs_folder
 from charrun.spec.schema import options_of, shipped_schema
 from charrun.spec.words import shown, suggest
 from charrun.spec.yaml import read_yaml
@@ -49,6 +50,15 @@ def resolve_preset(draft: Draft, stages: Mapping[str, StageInfo]) -> Preset:
             message = f"preset file {shown(told)}: {error.problems[0].message}"
             draft.add("SPEC027", message, path, draft.paths_hint(name, path))
         return {}
+
+
+def named_preset(read: SpecDocument) -> Preset:
+    """The options of the preset that a sound spec names."""
+    name = read.document.data.get("preset")
+    if name is None:
+        return {}
+    source = read.document.node(("preset",)).source
+    return dict(read_yaml(shipped_presets().get(name) or relative(source, name)[0]).data.get("stages", {}))
 
 
 def load_preset(path: Path, stages: Mapping[str, StageInfo], name: str = "") -> Preset:

@@ -119,12 +119,25 @@ def price_book(fetched: Path | None = None) -> PriceBook:
         kept = json.loads((fetched or fetched_file()).read_text(encoding="utf-8"))
         listed = {name: _listed(name, entry) for name, entry in kept["models"].items()}
         return laid_over(book, listed, str(kept["date"])) if kept["version"] == _VERSION else book
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return book
 
 
+def completed(book: PriceBook, listed: Mapping[str, PricedModel]) -> dict[str, PricedModel]:
+    """A list's models, with the price and the context that the book knows where the list says nothing that is one."""
+    found = {}
+    for name, each in listed.items():
+        known = book.models.get(name, each)
+        found[name] = replace(each, price=each.price or known.price, context=each.context or known.context)
+    return found
+
+
 def laid_over(book: PriceBook, listed: Mapping[str, PricedModel], date: str) -> PriceBook:
-    """A book with a newer list laid over it: what is listed is served, and what is not is told as not listed."""
+    """A book with a newer list laid over it: what is listed is served, and what is not is told as not listed.
+
+    A price that is known stays where the list has none.
+    """
+    listed = completed(book, listed)
     rest = {
         name: each if each.retired else replace(each, unlisted=each.unlisted or date)
         for name, each in book.models.items()
@@ -144,11 +157,21 @@ def _plain(price: Price | None) -> dict[str, Any]:
 
 
 def _listed(name: str, entry: Mapping[str, Any]) -> PricedModel:
-    if "prefill" not in entry:
-        return PricedModel(name, None, entry["context"])
-    fields = {**entry, "derived": tuple(entry["derived"])}
+    fields = dict(entry)
     context = fields.pop("context")
-    return PricedModel(name, Price(**fields), context)
+    if not (context is None or isinstance(context, int)):
+        raise ValueError(f"the context of {name} is no number")
+    if "prefill" not in fields:
+        return PricedModel(name, None, context)
+    price = Price(**{**fields, "derived": tuple(fields["derived"])})
+    figures = [value for key, value in price.figures().items() if key != "train" or value is not None]
+    if not all(map(_is_figure, figures)) or not isinstance(price.source, str) or not isinstance(price.date, str):
+        raise ValueError(f"the price of {name} is none")
+    return PricedModel(name, price, context)
+
+
+def _is_figure(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def _price(entry: Mapping[str, Any], table: Mapping[str, Any]) -> Price:
@@ -255,6 +278,13 @@ def picodollars(usd: float) -> int:
 def dollars(pico: int) -> float:
     """A sum of money in US dollars."""
     return pico / 10**12
+
+
+def in_dollars(pico: int) -> str:
+    """A sum of money as text: to a hundredth of a cent, of less than that two digits."""
+    value = abs(dollars(pico))
+    digits = 1 - math.floor(math.log10(value)) if 0 < value < 1e-4 else 4
+    return f"{dollars(pico):,.{digits}f}"
 
 
 def rates_of(price: Price) -> Rates:

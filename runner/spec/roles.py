@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
@@ -13,7 +12,8 @@ from charrun.spec.draft import Draft
 from charrun.spec.elsewhere import endpoint_of
 from charrun.spec.facts import retired_models, thinks
 from charrun.spec.parts import ModelEntry, ModelRef, StandIns
-from charrun.spec.words import nearest, shown, slug, suggest
+from charrun.spec.successors import entry_ids, taking
+from charrun.spec.words import nearest, shown, suggest
 
 _ID = "id"
 _ROLES = ("teacher", "student", "scorer", "judge", "writer")
@@ -44,13 +44,10 @@ def resolve_models(draft: Draft) -> tuple[ModelEntry, ...]:
 
 def _with_ids(draft: Draft, entries: list[tuple[KeyPath, ModelEntry]]) -> tuple[ModelEntry, ...]:
     """The entries, each with the id it has or the slug of its student, with the teacher's where that is not enough."""
-    students = Counter(slug(entry.student.name) for _, entry in entries if not entry.id)
+    ids = entry_ids([(entry.id, entry.student.name, entry.teacher.name) for _, entry in entries])
     found: dict[str, KeyPath] = {}
     result = []
-    for path, entry in entries:
-        id = entry.id or slug(entry.student.name)
-        if not entry.id and students[id] > 1:
-            id = slug(f"{id}-{slug(entry.teacher.name)}")
+    for id, (path, entry) in zip(ids, entries, strict=True):
         if id in found:
             line = draft.document.mark(found[id]).line
             at = (*path, _ID) if entry.id else path
@@ -90,13 +87,17 @@ def is_folder_name(name: str) -> bool:
 
 
 def _check_retired(draft: Draft, path: KeyPath, roles: dict[str, ModelRef], told: set[str]) -> None:
-    """Warn of models that the hosted service no longer lists, of each once."""
+    """Warn of models that the hosted service no longer lists, of each once, with what takes its successor."""
     for role, ref in roles.items():
         retired = retired_models().get(ref.name)
         if retired and ref.endpoint is None and ref.name not in told:
             told.add(ref.name)
             message = f"Tinker retired {ref.name} on {retired.date}"
-            draft.warn("SPEC055", message, _name_path(draft, (*path, role)), f"its successor is {retired.successor}")
+            hint = f"its successor is {retired.successor}"
+            if sets := taking(draft, ref.name):
+                hint += ", which the same options take" if sets in told else f": {sets}"
+                told.add(sets)
+            draft.warn("SPEC055", message, _name_path(draft, (*path, role)), hint)
 
 
 def _check_names(draft: Draft, path: KeyPath, roles: Collection[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from charrun.spec.document import Document, KeyPath, Node, Part
@@ -11,6 +12,7 @@ from charrun.spec.library import is_path
 from charrun.spec.model import Arm, Spec
 from charrun.spec.parts import StageItem
 from charrun.spec.places import relative
+from charrun.spec.presets import named_preset
 from charrun.spec.roles import is_folder_name
 
 DEFAULT = "default"
@@ -48,8 +50,28 @@ def as_written(spec: Spec, read: SpecDocument) -> dict[str, Any]:
     return {key: data[key] for key in _ORDER if key in data}
 
 
-def origin_of(document: Document, path: KeyPath) -> str:
-    """Where the value at `path` of what `as_written` gives comes from: `base.yaml:12`, `--set #1`, `default`."""
+def origins(spec: Spec, read: SpecDocument) -> Callable[[KeyPath], str]:
+    """Tells where values of `as_written` come from: `base.yaml:12`, `--set #1`, `preset paper`, `default`."""
+    preset, name = named_preset(read), read.document.data.get("preset")
+
+    def told(path: KeyPath) -> str:
+        found = _written(read.document, path)
+        if found != DEFAULT or path[0] != "stages" or len(path) < 4:
+            return found
+        value: Any = preset.get(spec.stages[int(path[1])].uses, {})
+        for step in path[3:]:
+            if isinstance(value, list):
+                break
+            if step not in value:
+                return found
+            value = value[step]
+        return f"preset {name}"
+
+    return told
+
+
+def _written(document: Document, path: KeyPath) -> str:
+    """Where a value that the spec itself has is written; `default` where it has none."""
     node = document.root
     for step in path:
         value = node.value
