@@ -10,6 +10,7 @@ Contract:
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import tinker
 
 _T = TypeVar("_T")
+_LOOK_SECONDS = 0.2
 
 
 class NotNow(BudgetReached):
@@ -62,7 +64,8 @@ class Spending:
         self._broke = broke
         self._go_on = go_on
         self._ledger: Ledger | None = None
-        self._probed = Cost()
+        self._probed = self._settled = Cost()
+        self._look_again = 0.0
         self._spent: dict[str, Cost] = {}
         self._flying = 0
         self._failure: CharrunError | None = None
@@ -96,10 +99,12 @@ class Spending:
         return sum(found, Cost())
 
     def settled(self) -> Cost:
-        """What ended requests cost; 0 where a price is not known."""
-        if self._ledger is None:
-            return Cost()
-        return sum((self._cost(place.model, usage) for place, usage in self.ledger.totals.used.items()), Cost())
+        """What ended requests cost, looked up a few times a second; 0 where a price is not known."""
+        if self._ledger is not None and time.monotonic() >= self._look_again:
+            used = self._ledger.totals.used.items()
+            self._settled = sum((self._cost(place.model, usage) for place, usage in used), Cost())
+            self._look_again = time.monotonic() + _LOOK_SECONDS
+        return self._settled
 
     def enter(self, place: Place, most: Usage) -> str:
         """Enter a request that is about to be sent; returns its number.
