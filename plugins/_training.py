@@ -250,20 +250,18 @@ def scale_warnings(ctx: StageContext) -> list[str]:
     ]
 
 
-def scorer_problems(ctx: StageContext, *options: str) -> list[str]:
-    """What is wrong where options, numbers, ask for scores of a model at an endpoint, which gives none."""
-    if ctx.model("scorer").endpoint is None:
+def scorer_problems(ctx: StageContext, asked: Mapping[str, int]) -> list[str]:
+    """What is wrong where the scorer, at an endpoint, is asked for scores.
+
+    Args:
+        ctx: The stage's context.
+        asked: By option, how often it asks.
+    """
+    scorer = ctx.model("scorer")
+    if scorer.endpoint is None:
         return []
     hint = "an endpoint gives no log-probs of a prompt: name a model as scorer that the engine serves"
-    return [f"{name} scores with {ctx.model('scorer').name}: {hint}" for name in options if _number(ctx.options, name)]
-
-
-def _number(options: Mapping[str, Any], name: str) -> int:
-    """An option, within others where its name has dots."""
-    value: Any = options
-    for part in name.split("."):
-        value = value[part]
-    return int(value)
+    return [f"{option} scores with {scorer.name}: {hint}" for option, often in asked.items() if often]
 
 
 def checkpoint_note(rank: int) -> str:

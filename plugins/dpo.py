@@ -127,7 +127,9 @@ class DpoStage(Stage):
 
     def problems(self, ctx: StageContext) -> list[str]:
         """A scorer that cannot score, where it is asked to."""
-        return scorer_problems(ctx, "probe_every", "monitor.scored_pairs")
+        options = ctx.options
+        asked = {"probe_every": options["probe_every"], "monitor.scored_pairs": options["monitor"]["scored_pairs"]}
+        return scorer_problems(ctx, asked)
 
     def further_inputs(self, ctx: StageContext) -> Any:
         """What the curve is measured with, where there is one."""

@@ -47,9 +47,9 @@ class MeasurableStage(Stage):
     shows: log p(y | trait, x) - log p(y | sentence, x), since the prompt around a trait, and any trait, calls up some
     character. A trait counts as the worst of the three AUCs. Traits by which the chosen answers cannot be told are
     named, and too many of them stop the run. Pairs are a seeded sample; it costs 2 n (traits + 5) scores and no
-    answers. In controls it looks at the same things: pairs that were exchanged by chance
-    are seen as they were, and where an arm trains another character than the one that evaluations look for, such as a
-    neutral one, there is nothing to be told, and no number stops it.
+    answers. In controls it looks at the same things: pairs that were exchanged by chance are seen as they were, and
+    where an arm trains another character than the one that evaluations look for, such as a neutral one, there is
+    nothing to be told, and no number stops it.
     """
 
     name: ClassVar[str] = "measurable"

@@ -85,7 +85,7 @@ class SftStage(Stage):
         found = [] if ctx.has("reflections") or ctx.has("interactions") else ["sft needs reflections or interactions"]
         if "lora_rank" in ctx.options and ctx.options["start"] == "checkpoint":
             found.append("lora_rank is for start: base; an adapter that is continued keeps its checkpoint's rank")
-        return [*found, *scorer_problems(ctx, "probe_every")]
+        return [*found, *scorer_problems(ctx, {"probe_every": ctx.options["probe_every"]})]
 
     def further_inputs(self, ctx: StageContext) -> Any:
         """What the curve is measured with, where there is one."""

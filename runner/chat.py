@@ -100,7 +100,7 @@ class Chat:
         self.tokenizer = tokenizer
         self.options = dict(options or {})
         self.name = name
-        self._asked = lru_cache(maxsize=_KEPT_PROMPTS)(lambda turns: self._tokenized([_messages(turns)])[0])
+        self._asked = lru_cache(maxsize=_KEPT_PROMPTS)(self._tokenized_prompt)
 
     def prompt(self, messages: Sequence[Message], prefill: str = "") -> list[int]:
         """Tokens that ask the model for the next assistant turn, shape [n].
@@ -223,6 +223,9 @@ class Chat:
             )
         )
 
+    def _tokenized_prompt(self, turns: tuple[tuple[Role, str], ...]) -> array[int]:
+        return self._tokenized([[Message(role=role, content=content) for role, content in turns]])[0]
+
     def _tokenized(self, conversations: Sequence[Sequence[Message]]) -> list[array[int]]:
         """Tokens of prompts; of many at once in less time, on all cores."""
         found = self.tokenizer.apply_chat_template(
@@ -233,10 +236,6 @@ class Chat:
             **self.options,
         )
         return [array("i", tokens) for tokens in found]
-
-
-def _messages(turns: tuple[tuple[Role, str], ...]) -> list[Message]:
-    return [Message(role=role, content=content) for role, content in turns]
 
 
 def is_open(text: str) -> bool:
