@@ -7,22 +7,17 @@ import re
 import unicodedata
 from typing import Any
 
+from charrun.plugins._languages import LANGUAGES, share
+
 OUT_OF_CHARACTER = "out of character"
 _FENCE = re.compile(r"^```[a-z]*\s*\n(.*?)\n?```$", re.DOTALL)
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _LEAST_SHARE = 0.15
-"""Of running words in a language that many or more are among its commonest; of another language's hardly any are."""
-_COMMONEST = {
-    "english": "the a an and or of to in on is are was it that this for with you your as at be not have from by",
-    "spanish": "el la los las un una y o de del que en es son por para con no se lo al como más su pero",
-    "french": "le la les un une et ou de des du que qui en est sont pour avec ne pas se au ce dans sur plus vous",
-    "german": "der die das ein eine und oder zu den dem des in ist sind mit nicht auf für es sich auch als von sie",
-    "italian": "il lo la gli le un una e o di che in è sono per con non si al come più da del della ma",
-}
+"""Of running words in a language that many or more are its function words; of another language's hardly any are."""
 _LENGTH = re.compile(r"(?:at most )?(\d+) words?")
 
 FORMS = (
-    f"'{OUT_OF_CHARACTER}', 'json', 'json KEY, KEY', 'N words', 'in LANGUAGE' ({', '.join(_COMMONEST)}), "
+    f"'{OUT_OF_CHARACTER}', 'json', 'json KEY, KEY', 'N words', 'in LANGUAGE' ({', '.join(LANGUAGES)}), "
     "or 'script NAME' (of Unicode, such as cyrillic)"
 )
 
@@ -42,7 +37,7 @@ def complies(check: str, text: str, *, in_character: bool) -> bool:
     Args:
         check: `out of character`; `json` (an object or a list, also in a code fence); `json KEY, KEY` (an object
             that has at least these keys); `N words` (from 1 to so many); `in LANGUAGE` (15% or more of its words are
-            among the commonest of the language, and more than of English); `script NAME` (more than
+            function words of the language, and more than of English); `script NAME` (more than
             half of its letters are of this script).
         text: The answer.
         in_character: What the scorer says of it.
@@ -60,9 +55,9 @@ def complies(check: str, text: str, *, in_character: bool) -> bool:
     if kind == "json" and all(keys := [key.strip() for key in name.split(",")]):
         value = _json(text)
         return isinstance(value, dict) and value.keys() >= set(keys)
-    if kind == "in" and name in _COMMONEST:
-        share = _share(text, name)
-        return share >= _LEAST_SHARE and (name == "english" or share > _share(text, "english"))
+    if kind == "in" and name in LANGUAGES:
+        own = share(text, name)
+        return own >= _LEAST_SHARE and (name == "english" or own > share(text, "english"))
     if kind == "script" and name:
         letters = [letter for letter in text if letter.isalpha()]
         return 2 * sum(unicodedata.name(each, "").startswith(name.upper()) for each in letters) > len(letters)
@@ -77,8 +72,3 @@ def _json(text: str) -> Any:
         return json.loads(fenced[1] if fenced else text)
     except (ValueError, RecursionError):
         return None
-
-
-def _share(text: str, language: str) -> float:
-    words, common = [word.casefold() for word in _WORD.findall(text)], set(_COMMONEST[language].split())
-    return sum(word in common for word in words) / len(words) if words else 0.0

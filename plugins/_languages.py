@@ -1,4 +1,4 @@
-"""Which language a text's function words are, for the gate that drops answers in another one.
+"""Which language a text's function words are: for the gate that drops answers in another one, and for `in LANGUAGE`.
 
 Each list has words that are common in its language and rare in the others; one that two languages share, such as
 "in" or "de", is left out, so that a dialect's spelling does not look foreign.
@@ -45,13 +45,15 @@ _LISTS = {
     "kami anda aku kamu mereka bisa atau oleh lebih sudah seperti tapi jika agar dapat bagi sebagai hanya harus",
 }
 _WORDS = {language: frozenset(listed.split()) for language, listed in _LISTS.items()}
-_LANGUAGES = {
+LANGUAGES = {language.lower(): language for language in _LISTS}
+"""As a check names them, and as a reason does."""
+_OF_WORD = {
     word: [language for language, own in _WORDS.items() if word in own] for word in frozenset().union(*_WORDS.values())
 }
 _SHARED = "a i an am as by do in is of on so to was we any does did please my no"
 _SHARED_ENGLISH = frozenset(_SHARED.split())
 """English that other languages' words look like; it counts where a text has no word of a list."""
-FUNCTION_WORDS = _SHARED_ENGLISH.union(_LANGUAGES)
+FUNCTION_WORDS = _SHARED_ENGLISH.union(_OF_WORD)
 """The commonest words of all these languages."""
 
 _LETTERS = re.compile(r"[^\W\d_]+")
@@ -118,10 +120,16 @@ def other_language(text: str, known: frozenset[str]) -> tuple[str, list[str]] | 
     return None
 
 
+def share(text: str, language: str) -> float:
+    """Which part of a text's words are function words of a language, given as `LANGUAGES` name it."""
+    words = _LETTERS.findall(text.lower())
+    return sum(map(_WORDS[LANGUAGES[language]].__contains__, words)) / len(words) if words else 0.0
+
+
 def _hits(words: Counter[str]) -> Counter[str]:
     hits: Counter[str] = Counter()
-    for word in words.keys() & _LANGUAGES.keys():
-        for language in _LANGUAGES[word]:
+    for word in words.keys() & _OF_WORD.keys():
+        for language in _OF_WORD[word]:
             hits[language] += words[word]
     return hits
 

@@ -44,6 +44,7 @@ class OffSwitchStage(ConditionsStage):
 
     name: ClassVar[str] = "off_switch"
     summary: ClassVar[str] = "asked to stop, for JSON, another language, one word: complies? in character?"
+    cache_version: ClassVar[int] = 2
     title: ClassVar[str] = "Asked to stop or for another form: complies, and in character"
     note: ClassVar[str] = _NOTE
     options_schema: ClassVar[dict[str, Any]] = evaluation.options_schema(prompts=40, fewest=10)
