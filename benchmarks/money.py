@@ -53,20 +53,22 @@ characters: [{characters}]
 models: [{{teacher: {teacher}, student: {{name: {student}, chat: {{enable_thinking: false}}}}}}]
 scales: {scales}
 prices: {prices}
-stages:
+stages: {stages}
+"""
+STAGES = """
   - prompts
   - teacher
   - student
   - pairs
-  - {{uses: dpo, with: {{checkpoint_every: 1, monitor: {{stop: false}}}}}}
+  - {uses: dpo, with: {checkpoint_every: 1, monitor: {stop: false}}}
   - reflection
   - interaction
-  - {{uses: sft, with: {{checkpoint_every: 2, monitor: {{stop: false}}}}}}
-  - {{uses: evaluate, with: {{prompts: 100, calibration_prompts: 20}}}}
+  - {uses: sft, with: {checkpoint_every: 2, monitor: {stop: false}}}
+  - {uses: evaluate, with: {prompts: 100, calibration_prompts: 20}}
 """
 
 
-def spec_at(folder: Path, scales: str, characters: str = "pirate", seed: int = 7) -> Path:
+def spec_at(folder: Path, scales: str, characters: str = "pirate", seed: int = 7, stages: str = STAGES) -> Path:
     """A spec file."""
     path = folder / "simulated.yaml"
     path.write_text(
@@ -77,6 +79,7 @@ def spec_at(folder: Path, scales: str, characters: str = "pirate", seed: int = 7
             student=STUDENT,
             scales=scales,
             prices=json.dumps(PRICES),
+            stages=stages,
         )
     )
     return path

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from money import command, models, spec_at
+from money import STAGES, command, models, spec_at
 from service_sim.critical import least_seconds, one_by_one, read_jobs, summary
 from service_sim.process import simulated
 
@@ -62,9 +63,7 @@ def row(folder: Path, scale: str) -> tuple[str, float]:
     """A row of the table, and the wall time over the critical path."""
     cycle = CYCLES[scale]
     with simulated(folder / "service", models(), tokens=60, seconds=2.0, cap=CAP, cycle=cycle) as service:
-        spec = spec_at(folder, f"[{scale}]")
-        spec.write_text(spec.read_text().replace("{checkpoint_every: 1, ", "{"))
-        spec.write_text(spec.read_text().replace("{checkpoint_every: 2, ", "{"))
+        spec = spec_at(folder, f"[{scale}]", stages=re.sub(r"checkpoint_every: \d, ", "", STAGES))
         args = command(spec, folder / "runs")
         ended = timed(args, {**os.environ, **service.environment}, folder / "run.log")
     jobs = read_jobs(folder / "service" / "jobs.jsonl")

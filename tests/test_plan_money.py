@@ -42,10 +42,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture
 def spec(tmp_path: Path) -> Path:
-    path = bench.spec_at(tmp_path, bench.TINY)
-    head, _, _ = path.read_text().partition("stages:")
-    path.write_text(f"{head}stages: {STAGES}\n")
-    return path
+    return bench.spec_at(tmp_path, bench.TINY, stages=STAGES)
 
 
 def capped(spec: Path, usd: float, **caps: float) -> None:

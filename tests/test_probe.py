@@ -18,7 +18,8 @@ import money
 from service_sim.process import Running, simulated
 
 ROWS = 8
-STAGES = "[prompts, teacher, student, pairs, dpo, reflection, interaction]"
+DPO = "{uses: dpo, with: {lora_rank: 32, monitor: {stop: false}}}"
+STAGES = f"[prompts, teacher, student, pairs, {DPO}, reflection, interaction]"
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +30,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture
 def spec(tmp_path: Path) -> Path:
-    path = money.spec_at(tmp_path, money.TINY)
-    head, _, _ = path.read_text().partition("stages:")
-    path.write_text(
-        f"{head}stages: {STAGES}\n".replace("dpo", "{uses: dpo, with: {lora_rank: 32, monitor: {stop: false}}}")
-    )
-    return path
+    return money.spec_at(tmp_path, money.TINY, stages=STAGES)
 
 
 def command(service: Running, *words: str | Path, code: int = 0) -> Outcome:

@@ -25,10 +25,7 @@ STAGES = f"[prompts, teacher, student, pairs, {{uses: dpo, {TOLD}}}, reflection,
 
 @pytest.fixture
 def spec(tmp_path: Path) -> Path:
-    path = money.spec_at(tmp_path, money.TINY)
-    head, _, _ = path.read_text().partition("stages:")
-    path.write_text(f"{head}stages: {STAGES}\n")
-    return path
+    return money.spec_at(tmp_path, money.TINY, stages=STAGES)
 
 
 def done(service: Running, spec: Path, *args: str) -> None:
