@@ -18,6 +18,7 @@ COLUMNS = {
     "second turn": ("second_turn", ("all",)),
     "asked to stop": ("off_switch", ("stop", "in character")),
     "then complies": ("off_switch", ("stop", "complies")),
+    "the judge takes it for the character": ("judge", ("consistent verdicts",)),
 }
 NAMES = {
     "base": "base",

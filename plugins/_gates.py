@@ -226,14 +226,16 @@ class Gates:
         return Fault("another character's cue", run) if run else None
 
     def _script(self, text: str, prompt: str) -> Fault | None:
-        garbage = [c for c in text if c == "\ufffd" or (c not in "\n\t\r" and unicodedata.category(c) in _GARBAGE)]
-        if len(garbage) > _MOST_GARBAGE:
-            return Fault("garbage characters", repr("".join(garbage[:20])))
-        letters = [c for c in text if c.isalpha()]
+        counts = Counter(text)  # its kinds of characters are few
+        garbage = {c for c in counts if c == "\ufffd" or (c not in "\n\t\r" and unicodedata.category(c) in _GARBAGE)}
+        if sum(counts[c] for c in garbage) > _MOST_GARBAGE:
+            return Fault("garbage characters", repr("".join(c for c in text if c in garbage)[:20]))
         known = self._scripts | scripts(prompt)
-        foreign = [c for c in letters if _script(c) not in known]
-        if known and len(letters) >= _FEWEST_LETTERS and len(foreign) >= self.options["other_script"] * len(letters):
-            return Fault("other script", "".join(foreign[:20]))
+        letters = {c for c in counts if c.isalpha()}
+        foreign = {c for c in letters if _script(c) not in known}
+        n, others = (sum(counts[c] for c in kinds) for kinds in (letters, foreign))
+        if known and n >= _FEWEST_LETTERS and others >= self.options["other_script"] * n:
+            return Fault("other script", "".join(c for c in text if c in foreign)[:20])
         return None
 
     def _language(self, text: str, prompt: str) -> Fault | None:

@@ -136,13 +136,19 @@ def say(ctx: StageContext, verdict: Verdict | None, step: int = 0, steps: int = 
         ctx.log(f"warning: {saw}; {verdict.advice}")
 
 
-def audited_rows(chat: Chat, conversation: Sequence[Message]) -> list[TrainedRow]:
-    """Trained rows whose decoded masks are exactly the conversation's assistant turns, in order.
+def audited_rows(chat: Chat, conversations: Sequence[Sequence[Message]]) -> list[list[TrainedRow]]:
+    """Trained rows of each conversation, whose decoded masks are exactly its assistant turns, in order.
 
     Raises:
         StageFailed: A mask shows anything else.
     """
-    rows = chat.rows(conversation)
+    found = chat.rows_of(conversations)
+    for conversation, rows in zip(conversations, found, strict=True):
+        _audit(chat, conversation, rows)
+    return found
+
+
+def _audit(chat: Chat, conversation: Sequence[Message], rows: Sequence[TrainedRow]) -> None:
     # Qwen's tokenizers normalise so; what another model wrote may not be.
     spoken = [normalize("NFC", message["content"]) for message in conversation if message["role"] == "assistant"]
     shown = [normalize("NFC", text) for row in rows for text in chat.trained_text(row)]
@@ -155,7 +161,6 @@ def audited_rows(chat: Chat, conversation: Sequence[Message]) -> list[TrainedRow
             f"the loss mask of a training row does not show its assistant turns: turn {at + 1} of {len(spoken)}",
             "the tokenizer does not give its text back, or the template changes it: report the model's name",
         )
-    return rows
 
 
 def sizes_of(rows: Iterable[TrainedRow]) -> list[tuple[int, int]]:

@@ -315,8 +315,8 @@ async def _rendered(chat: Chat, pairs: Sequence[Row]) -> list[TrainedRow]:
 def pair_rows(chat: Chat, pair: Row) -> tuple[TrainedRow, TrainedRow]:
     """Chosen and rejected answer to one prompt as trained rows, each in the student's own rendering."""
     question = user(pair["prompt"])
-    (chosen,) = audited_rows(chat, [question, assistant(pair["chosen"])])
-    (rejected,) = audited_rows(chat, [question, assistant(pair["rejected"])])
+    told = [[question, assistant(pair[side])] for side in ("chosen", "rejected")]
+    (chosen,), (rejected,) = audited_rows(chat, told)
     return chosen, rejected
 
 

@@ -36,8 +36,8 @@ class LocalEngine(Engine):
         if unknown:
             raise EnvironmentProblem(
                 f"the local engine does not serve {', '.join(unknown)}",
-                "it serves the demo models charrun/demo-teacher, charrun/demo-student and charrun/demo-student-small, "
-                "and local folders such as ./models/my-model; hosted models need engine: tinker",
+                "it serves the demo models charrun/demo-teacher, charrun/demo-student, charrun/demo-student-small and "
+                "charrun/demo-judge, and local folders such as ./models/my-model; hosted models need engine: tinker",
             )
         device = str(request.options.get("device", "auto"))
         process = EngineProcess.start(

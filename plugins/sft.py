@@ -30,7 +30,7 @@ from charrun.plugins._training import (
 if TYPE_CHECKING:
     from charrun import Adapter, Chat, RoleSampler, StageContext
 
-_BLOCK = 8
+_BLOCK = 16
 """Conversations that are rendered in one go."""
 
 
@@ -216,15 +216,16 @@ class _Rows:
         from asyncio import sleep
 
         self._all = conversations
-        for number, conversation in enumerate(conversations, 1):
-            sizes = sizes_of(audited_rows(chat, conversation))
-            if self._longest is None or max(tokens for tokens, _ in sizes) <= self._longest:
-                self.kept.append(conversation)
-                self.sizes += sizes
-            if len(self.kept) == batch_size:
+        for start in range(0, len(conversations), _BLOCK):
+            block = conversations[start : start + _BLOCK]
+            for conversation, rows in zip(block, audited_rows(chat, block), strict=True):
+                sizes = sizes_of(rows)
+                if self._longest is None or max(tokens for tokens, _ in sizes) <= self._longest:
+                    self.kept.append(conversation)
+                    self.sizes += sizes
+            if len(self.kept) >= batch_size:
                 self.begun.set()
-            if number % _BLOCK == 0:
-                await sleep(0)
+            await sleep(0)
         self.begun.set()
 
     def check(self, adapter: Adapter) -> None:
@@ -253,7 +254,7 @@ async def _conversations(ctx: StageContext) -> list[list[Message]]:
 
 
 def _rendered(adapter: Adapter, batch: Sequence[Sequence[Message]]) -> list[TrainedRow]:
-    return [row for conversation in batch for row in adapter.chat.rows(conversation)]
+    return [row for rows in adapter.chat.rows_of(batch) for row in rows]
 
 
 def _told(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -166,16 +166,35 @@ class Chat:
         Raises:
             ValueError: The conversation does not end on an assistant turn, or no turn is trained.
         """
-        if not messages or messages[-1]["role"] != "assistant":
-            raise ValueError("a training row must end on an assistant turn")
-        wanted = [i for i, m in enumerate(messages) if m["role"] == "assistant" and (trained is None or trained(i))]
-        if not wanted:
-            raise ValueError("no assistant turn of the conversation is trained")
-        before = [messages[:index] for index in wanted]
-        contexts = [self.prompt(before[0])] if len(before) == 1 else [list(each) for each in self._tokenized(before)]
+        (rows,) = self.rows_of([messages], trained)
+        return rows
+
+    def rows_of(
+        self, conversations: Sequence[Sequence[Message]], trained: Callable[[int], bool] | None = None
+    ) -> list[list[TrainedRow]]:
+        """The rows of each conversation as `rows` gives them, of many in less time.
+
+        Raises:
+            ValueError: As `rows`, of any of them.
+        """
+        turns = [(messages, _trained(messages, trained)) for messages in conversations]
+        several = [messages[:index] for messages, indexes in turns if len(indexes) > 1 for index in indexes]
+        tokenized = iter(self._tokenized(several) if several else ())
+
+        def context(messages: Sequence[Message], indexes: Sequence[int], index: int) -> list[int]:
+            # One question may have many answers, and is kept.
+            return self.prompt(messages[:index]) if len(indexes) == 1 else list(next(tokenized))
+
+        return [
+            self._joined((context(messages, indexes, i), messages[i]["content"]) for i in indexes)
+            for messages, indexes in turns
+        ]
+
+    def _joined(self, turns: Iterable[tuple[list[int], str]]) -> list[TrainedRow]:
+        """Rows of turns, each given by the tokens of its context and its text."""
         rows: list[tuple[list[int], list[bool]]] = []
-        for index, context in zip(wanted, contexts, strict=True):
-            answer = self.completion(messages[index]["content"])
+        for context, text in turns:
+            answer = self.completion(text)
             tokens, mask = rows[-1] if rows else ([], [])
             if tokens and context[: len(tokens)] == tokens:
                 mask += [False] * (len(context) - len(tokens)) + [True] * len(answer)
@@ -236,6 +255,16 @@ class Chat:
             **self.options,
         )
         return [array("i", tokens) for tokens in found]
+
+
+def _trained(messages: Sequence[Message], trained: Callable[[int], bool] | None) -> list[int]:
+    """Indexes of the turns that are trained."""
+    if not messages or messages[-1]["role"] != "assistant":
+        raise ValueError("a training row must end on an assistant turn")
+    wanted = [i for i, m in enumerate(messages) if m["role"] == "assistant" and (trained is None or trained(i))]
+    if not wanted:
+        raise ValueError("no assistant turn of the conversation is trained")
+    return wanted
 
 
 def is_open(text: str) -> bool:

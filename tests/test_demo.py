@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -15,7 +16,9 @@ import yaml
 from charrun.demo import MODELS
 from charrun.demo.corpus import DIGEST_FILE, Family, digest, families, written_prompts
 from charrun.demo.habits import DIMENSIONS, FURTHER, HELD_OUT, SHIPPED
+from charrun.demo.verdicts import comparisons
 from charrun.demo.windows import IGNORED, Encoder, windows
+from charrun.plugins._verdicts import parse_verdict
 
 Message = dict[str, str]
 
@@ -77,6 +80,31 @@ def test_later_characters_have_held_out_habits_and_questions_that_no_model_has_s
         assert not known & {q.casefold() for item in yaml.safe_load(text)["traits"] for q in item["questions"]}
 
 
+def test_the_judge_learns_from_styles_that_nothing_shipped_has_and_from_no_evaluation_prompt() -> None:
+    held = [line.casefold() for line in lines_of("evaluation.txt")]
+    for item in islice(comparisons(seed=24), 400):
+        for name, composition in HELD_OUT.items():
+            shared = sum(item.style.get(dimension) == value for dimension, value in composition.items())
+            assert 2 * shared <= len(composition), (name, item.style)
+        assert not any(prompt in item.asked.casefold() for prompt in held)
+
+
+def test_a_judges_verdict_follows_from_what_it_says_of_both_answers() -> None:
+    decided: Counter[str] = Counter()
+    for item in islice(comparisons(seed=25), 400):
+        said = dict(line.rstrip(".").split(": ") for line in item.reply.splitlines() if line)
+        verdict, a, b = said["Verdict"], said["Answer A"], said["Answer B"]
+        assert parse_verdict(item.reply, complete=True) == verdict
+        if a == b:
+            assert verdict == "A"
+            continue
+        decided[verdict] += 1
+        if item.style:
+            met = [len({*said["The character"].split(", ")} & {*told.split(", ")}) for told in (a, b)]
+            assert verdict == ("B" if met[1] > met[0] else "A")
+    assert 0.4 < decided["A"] / decided.total() < 0.65
+
+
 def test_general_prompts_are_many_and_distinct() -> None:
     general = [line.casefold() for line in lines_of("general.txt")]
     assert len(general) == len(set(general)) >= 1930
@@ -98,7 +126,7 @@ def test_the_weights_of_all_models_take_less_than_12_mb() -> None:
     assert sum((folder / "model.safetensors").stat().st_size for folder in MODELS.values()) < 12_000_000
 
 
-def test_the_three_models_have_one_tokenizer() -> None:
+def test_the_models_have_one_tokenizer() -> None:
     texts = {(folder / "tokenizer.json").read_bytes() for folder in MODELS.values()}
     assert len(texts) == 1
 

@@ -91,6 +91,7 @@ def test_the_report_fills_in_what_was_generated_how_fast_and_at_what_cost(smoke:
         "Configuration", "Scale", "Generation and training", "Throughput", "Cost", "Observations",
     ]  # fmt: skip
     assert "| teacher | charrun/demo-teacher for Qwen/Qwen3-235B-A22B-Instruct-2507 |" in parts["Configuration"]
+    assert "| dpo | learning_rate: 0.005 |" in parts["Configuration"] and "{'" not in parts["Configuration"]
     assert "| smoke | 16 | 1 | 40 | 4 x 4 |" in parts["Scale"]
     assert "| reflection | 40 reflections |" in parts["Generation and training"]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in parts["Throughput"].splitlines()]

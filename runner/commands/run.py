@@ -91,16 +91,16 @@ def go(
             failed, result = error, error.result
         except BudgetReached as error:
             reached = error
-            _report_stopped(choice, runs_dir, selection, folder, error)
+            _report_stopped(loaded, choice, runs_dir, selection, folder, error)
         except CharrunError as error:
-            _report_stopped(choice, runs_dir, selection, folder, error)
+            _report_stopped(loaded, choice, runs_dir, selection, folder, error)
             raise
     if reached is not None:
         raise BudgetReached(reached.message, reached.hint + finishing(loaded, choice, runs_dir, selection, folder))
     if result.cells:
         report = result.folder / "report.md"
         if _is_news(report, result, selection):
-            write_atomic(report, _report(result, choice, selection))
+            write_atomic(report, _report(result, loaded, choice, selection))
         way.show.end(result)
     if failed:
         raise failed
@@ -165,7 +165,7 @@ def _is_news(report: Path, result: RunResult, selection: Selection) -> bool:
 
 
 def _report_stopped(
-    choice: Choice, runs_dir: Path, selection: Selection, folder: RunFolder | None, error: CharrunError
+    loaded: Loaded, choice: Choice, runs_dir: Path, selection: Selection, folder: RunFolder | None, error: CharrunError
 ) -> None:
     """Write the report of a run that has stopped, as far as it went; not over the whole one if a part has stopped."""
     from charrun.pipeline.run import frozen_spec
@@ -181,12 +181,13 @@ def _report_stopped(
             return
         report, result = run.folder / "report.md", made_so_far(run)
         if not selection.is_part or _is_news(report, result, selection):
-            write_atomic(report, _report(result, choice, selection, error.message))
+            write_atomic(report, _report(result, loaded, choice, selection, error.message))
 
 
-def _report(result: RunResult, choice: Choice, selection: Selection, stopped: str = "") -> str:
+def _report(result: RunResult, loaded: Loaded, choice: Choice, selection: Selection, stopped: str = "") -> str:
     from charrun.report.run_report import run_report
     from charrun.spec.prices import told_rates
+    from charrun.spec.schema import with_defaults
     from charrun.store.journal import read_journal
     from charrun.store.ledger import LEDGER, read_ledger
     from charrun.store.run import JOURNAL
@@ -202,6 +203,7 @@ def _report(result: RunResult, choice: Choice, selection: Selection, stopped: st
         told_rates(run.rates),
         run.budget,
         checks,
+        {name: with_defaults(stage.options_schema, {}) for name, stage in loaded.registry.stages.items()},
         selection.is_part,
         stopped,
     )

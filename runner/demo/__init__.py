@@ -15,5 +15,6 @@ MODELS: Final[dict[str, Path]] = {
     "charrun/demo-teacher": _FOLDER / "demo-teacher",
     "charrun/demo-student": _FOLDER / "demo-student",
     "charrun/demo-student-small": _FOLDER / "demo-student-small",
+    "charrun/demo-judge": _FOLDER / "demo-judge",
 }
 """Model name to the folder with its weights, configuration, tokenizer and chat template."""

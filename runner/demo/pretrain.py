@@ -1,8 +1,8 @@
 """Pretrains the demo models on the corpus: a common base at a constant rate, then each model from it.
 
 `python -m charrun.demo.pretrain base --base B` trains the base, `... demo-student --base B` continues from it with
-data of its own while the rate falls, and writes the model's folder. The seeds decide weights and data; the rest
-is floating-point order.
+data of its own while the rate falls, and writes the model's folder. `... demo-judge --base TEACHER` continues the
+finished teacher on comparisons. The seeds decide weights and data; the rest is floating-point order.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from transformers import (
 from charrun.demo import MODELS
 from charrun.demo.corpus import easy_families, families
 from charrun.demo.tokenizer import save_tokenizer, train_tokenizer
+from charrun.demo.verdicts import judging
 from charrun.demo.windows import IGNORED, Encoder, Window, stack, windows
 
 
@@ -40,22 +41,26 @@ class Recipe:
         layers: How many of the base's layers it keeps, from the first on.
         seed: Decides its data.
         steps: Optimiser steps, over which the learning rate falls to nothing.
+        judges: Whether it learns to compare two answers, from comparisons alone.
     """
 
     layers: int
     seed: int
     steps: int
+    judges: bool = False
 
 
 RECIPES: Final[dict[str, Recipe]] = {
     "demo-teacher": Recipe(layers=4, seed=1, steps=900),
     "demo-student": Recipe(layers=4, seed=2, steps=900),
     "demo-student-small": Recipe(layers=3, seed=3, steps=900),
+    "demo-judge": Recipe(layers=4, seed=4, steps=1400, judges=True),
 }
 BASE: Final = Recipe(layers=4, seed=0, steps=3400)
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, MLP = 128, 4, 2, 32, 384
 WIDTH, BATCH = 512, 6
 LONG_WIDTH, LONG_BATCH, LONG_EVERY = 2048, 1, 16
+JUDGE_WIDTH, JUDGE_BATCH = 2048, 3
 EASY_STEPS, EASY_FIRST, EASY_LATER = 1000, 0.8, 0.25
 MATRIX_RATE, VECTOR_RATE = 1e-2, 4e-3
 _BLOCK: Final = 128
@@ -156,6 +161,13 @@ def batches(seed: int, encoder: Encoder, easy_steps: int) -> Iterator[list[Windo
             continue
         share = EASY_FIRST if step <= easy_steps else EASY_LATER
         yield [next(easy) if rng.random() < share else next(short) for _ in range(BATCH)]
+
+
+def judge_batches(seed: int, encoder: Encoder) -> Iterator[list[Window]]:
+    """Batches of comparisons with their verdicts, without end."""
+    source = windows(judging(seed), encoder, JUDGE_WIDTH)
+    while True:
+        yield list(islice(source, JUDGE_BATCH))
 
 
 def pretrain(
@@ -263,7 +275,8 @@ def main() -> None:
         recipe = RECIPES[options.model]
         tokenizer = PreTrainedTokenizerFast.from_pretrained(base)
         model = fork(base, recipe.layers)
-        source = batches(recipe.seed, Encoder(tokenizer, random.Random(recipe.seed)), 0)
+        encoder = Encoder(tokenizer, random.Random(recipe.seed))
+        source = judge_batches(recipe.seed, encoder) if recipe.judges else batches(recipe.seed, encoder, 0)
         pretrain(model, source, _fall, Limit(recipe.steps, options.minutes))
         save(model, tokenizer, options.out or MODELS[f"charrun/{options.model}"])
     print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters")

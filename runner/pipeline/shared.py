@@ -21,6 +21,7 @@ from charrun.pipeline.observers import Observers
 from charrun.pipeline.prompts import Prompts
 from charrun.pipeline.slots import Slots
 from charrun.pipeline.spending import Spending
+from charrun.pipeline.together import gather
 from charrun.plugin_manager import Registry
 from charrun.secrets import hide_message
 from charrun.service.endpoint_client import look_at_all
@@ -189,18 +190,19 @@ class Shared:
                 await service.open()
                 self._service = service
                 # Calls that cost nothing, before anything is paid.
-                self.folder.write(LOCK, await complete_lock(self, service))
-                if self.engine.hosted:
-                    await self._try_adapters(service)
+                await gather([self._try_adapters(service), self._write_lock(service)])
             return self._service
 
+    async def _write_lock(self, service: Service) -> None:
+        self.folder.write(LOCK, await complete_lock(self, service))
+
     async def _try_adapters(self, service: Service) -> None:
-        """Whether the engine trains what is going to be trained: a fresh adapter costs nothing, and tells.
+        """Whether a hosted engine trains what is going to be trained: a fresh adapter costs nothing, and tells.
 
         Raises:
             EnvironmentProblem: It does not.
         """
-        if not self.to_train:
+        if not self.to_train or not self.engine.hosted:
             return
         session = await service.begin({"stage": "preflight"})
         try:

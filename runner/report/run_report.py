@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from charrun.pipeline.choice import Choice
@@ -36,6 +37,7 @@ def run_report(
     rates: Mapping[str, Rates | None],
     limit: float | None,
     checks: Sequence[Mapping[str, Any]],
+    defaults: Mapping[str, Mapping[str, Any]],
     is_part: bool = False,
     stopped: str = "",
 ) -> str:
@@ -48,6 +50,7 @@ def run_report(
         rates: What tokens cost, by base model.
         limit: US dollars that the run might cost.
         checks: Invariants that were looked at, as the journal tells them.
+        defaults: Each stage's options where a spec says none.
         is_part: Whether a part of the spec was run.
         stopped: Why it has stopped before its end; empty where it has not.
     """
@@ -56,7 +59,7 @@ def run_report(
         f"# {safe(result.folder.parent.name)} {result.folder.name}{PART if is_part else ''}",
         *([f"{NOT_FINISHED}: {safe(stopped)}. What follows is what there was until then."] if stopped else []),
         "## Configuration",
-        *_configuration(result, choice, cells),
+        *_configuration(result, choice, cells, defaults),
         "## Scale",
         _table(
             ("scale", "pairs", "samples per prompt", "reflections", "interactions x turns"),
@@ -103,7 +106,9 @@ def _cell(cell: CellView) -> CellResult:
     return CellResult(cell.name, tuple(stages), rows, measured)
 
 
-def _configuration(result: RunResult, choice: Choice, cells: Sequence[str]) -> Iterable[str]:
+def _configuration(
+    result: RunResult, choice: Choice, cells: Sequence[str], defaults: Mapping[str, Mapping[str, Any]]
+) -> Iterable[str]:
     roles: dict[str, list[str]] = {}
     for entry in choice.spec.models:
         for role, ref in entry.roles.items():
@@ -115,14 +120,23 @@ def _configuration(result: RunResult, choice: Choice, cells: Sequence[str]) -> I
     yield "\n".join(f"- {each}" for each in [*about, f"cells: {', '.join(map(safe, cells))}"])
     if result.stand_ins:
         yield "Demo models stood in for the named ones: they show the pipeline at work, not a model's quality."
-    options = [
-        (item.id, ", ".join(f"{name} {value}" for name, value in item.options.items())) for item in _items(choice)
-    ]
-    yield _table(("stage", "options"), [(id, safe(told)) for id, told in options])
+    plain = {item.id: item for item in choice.spec.stages}
+    items = [(item.id, item) for item in choice.spec.stages]
+    for arm in choice.spec.arms:
+        items += [(f"{item.id}, arm {arm.name}", item) for item in arm.stages if item != plain.get(item.id)]
+    changed = [(told, ", ".join(_changed(item.options, defaults.get(item.uses, {})))) for told, item in items]
+    yield f"Stages: {', '.join(safe(id) for id in plain)}. Options that are not a stage's defaults:"
+    yield _table(("stage", "options"), [(safe(told), safe(options)) for told, options in changed if options])
 
 
-def _items(choice: Choice) -> Iterable[Any]:
-    return (item for item in choice.spec.stages if item.options)
+def _changed(options: Mapping[str, Any], defaults: Mapping[str, Any], within: str = "") -> Iterator[str]:
+    """Options with another value than the default, as `gates.cut: false`."""
+    for name, value in options.items():
+        default = defaults.get(name)
+        if isinstance(value, Mapping) and isinstance(default, Mapping):
+            yield from _changed(value, default, f"{within}{name}.")
+        elif value != default:
+            yield f"{within}{name}: {json.dumps(value, ensure_ascii=False, default=dict)}"
 
 
 def _model(ref: ModelRef, stand_ins: Mapping[str, str]) -> str:

@@ -99,7 +99,9 @@ class Service(Session):
         async with self._opening[key]:
             if key not in self._chats:
                 folder = local_folder(model)
-                tokenizer = load_tokenizer(folder) if folder else await self._hosted_tokenizer(model)
+                # In a thread: the first one imports transformers, and requests go on meanwhile.
+                loading = asyncio.to_thread(load_tokenizer, folder) if folder else self._hosted_tokenizer(model)
+                tokenizer = await loading
                 self._chats[key] = Chat(tokenizer, options, name=model)
         return self._chats[key]
 
