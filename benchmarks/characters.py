@@ -29,14 +29,23 @@ def table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def trained(groups: Sequence[Group], cells: dict[str, CellView]) -> Iterator[list[str]]:
-    """By character: what the gate before training says, rates, and the null control's rate."""
+def trained(groups: Sequence[Group], cells: dict[str, CellView], controls: dict[str, CellView]) -> Iterator[list[str]]:
+    """By character: what the gate before training says, rates, the null control's rate, and a judge's verdicts."""
     for group in groups:
         (gate,) = cells[group.character].rows("measurability")
         told = f"{len(gate['traits']) - gate['unmeasurable']} of {len(gate['traits'])}"
         rates = {(rate.arm, rate.model): rate.share for rate in group.rates}
         places = (("full", "base"), ("full", "dpo"), ("full", "sft"), ("neutral", "sft"))
-        yield [group.character, f"{gate['auc']:.3f}", told, *(shown(rates.get(place)) for place in places)]
+        judge = [verdicts(each[group.character]) for each in (cells, controls)]
+        yield [group.character, f"{gate['auc']:.3f}", told, *(shown(rates.get(place)) for place in places), *judge]
+
+
+def verdicts(cell: CellView) -> str:
+    """What the judge says of the final model's answers against the base model's."""
+    (table,) = (row for row in cell.rows("measurements") if row["name"] == "judge")
+    counts = next(each for each in table["comparisons"] if each["model"] == "sft")
+    told = ("won", "lost", "inconsistent", "unparsed", "equal")
+    return ", ".join(f"{counts[name]} {name}" for name in told if counts[name])
 
 
 def judged(cells: dict[str, CellView]) -> Iterator[list[str]]:
@@ -80,9 +89,13 @@ def main() -> None:
     given = parser.parse_args()
     run = find_run(given.runs_dir, given.run)
     views = {cell.name: cell for cell in run.cells}
-    cells = {place.character: views[place.name] for place in coordinates(run.spec) if place.arm == "full"}
+    cells, controls = (
+        {place.character: views[place.name] for place in coordinates(run.spec) if place.arm == arm}
+        for arm in ("full", "neutral")
+    )
     head = ["character", "AUC before training", "traits told alone", "base", "DPO", "final", "null control, final"]
-    print(table(head, trained(evidence_of(run).groups, cells)), end="\n\n")
+    head += ["judge: final over base", "judge: null control over base"]
+    print(table(head, trained(evidence_of(run).groups, cells, controls)), end="\n\n")
     print(table(["character", *JUDGED.values(), "audit: above its limit"], judged(cells)))
 
 

@@ -92,16 +92,17 @@ def test_the_judge_learns_from_styles_that_nothing_shipped_has_and_from_no_evalu
 def test_a_judges_verdict_follows_from_what_it_says_of_both_answers() -> None:
     decided: Counter[str] = Counter()
     for item in islice(comparisons(seed=25), 400):
-        said = dict(line.rstrip(".").split(": ") for line in item.reply.splitlines() if line)
-        verdict, a, b = said["Verdict"], said["Answer A"], said["Answer B"]
+        said = dict(line.rstrip(".").split(": ", 1) for line in item.reply.splitlines() if line)
+        verdict = said["Verdict"]
         assert parse_verdict(item.reply, complete=True) == verdict
-        if a == b:
-            assert verdict == "A"
-            continue
-        decided[verdict] += 1
-        if item.style:
-            met = [len({*said["The character"].split(", ")} & {*told.split(", ")}) for told in (a, b)]
-            assert verdict == ("B" if met[1] > met[0] else "A")
+        if item.question == "judge":
+            own, *each = ({*said[name].split(", ")} for name in ("The character", "Answer A", "Answer B"))
+            a, b = (len(own & habits) for habits in each)
+            assert [said[f"Shared with {letter}"].rsplit(": ", 1)[1] for letter in "AB"] == [str(a), str(b)]
+        else:
+            a, b = (said[f"Answer {letter}"] == "answers the message" for letter in "AB")
+        assert verdict == ("B" if b > a else "A")
+        decided[verdict] += a != b
     assert 0.4 < decided["A"] / decided.total() < 0.65
 
 

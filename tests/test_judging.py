@@ -17,10 +17,11 @@ from charrun.plugins._judging import shipped
 from charrun.plugins._verdicts import Tally, outcome, parse_choice, parse_verdict, self_labels
 from charrun.plugins.capability import CapabilityStage
 from charrun.plugins.coherence import CoherenceStage
+from charrun.plugins.evaluate import EvaluateStage
 from charrun.plugins.judge import JudgeStage
 from charrun.plugins.preferences import PreferencesStage
 from charrun.statistics import wilson
-from charrun.testing import RunningEngine, assert_resumes, assert_stage_contract, run_stage
+from charrun.testing import DEMO_MODELS, RunningEngine, assert_resumes, assert_stage_contract, run_stage
 
 if TYPE_CHECKING:
     import tinker
@@ -193,6 +194,42 @@ def test_a_judge_that_answers_something_else_gives_no_rate(untrained: dict[str, 
     (counted,) = row["comparisons"]
     assert counted["unparsed"] == 10 and row["rows"] == [] and "no rate" in " ".join(outcome.log)
     assert all(each["judge_at_a"] and each["at_a"] is None for each in written(outcome, "verdicts.jsonl"))
+
+
+def test_the_demo_judge_finds_the_character_in_either_place(untrained: dict[str, Any], engine: RunningEngine) -> None:
+    """The prompted model against an untrained one: a judge that reads the constitution takes the prompted one."""
+    outcome = run_stage(
+        JudgeStage,
+        options={"prompts": 20, "max_tokens": 96, "judge_max_tokens": 160, "against": "prompted"},
+        given={"checkpoint": [untrained]},
+        character="astronomer",
+        models={**DEMO_MODELS, "judge": "charrun/demo-judge"},
+        engine=engine,
+    )
+    (row,) = outcome.rows["measurements"]
+    (counted,) = row["comparisons"]
+    assert counted["reported"] and counted["lost"] >= 16 and counted["won"] == 0, counted
+    assert 0.4 < counted["said_a"] / counted["verdicts"] < 0.6
+    reasons = [each["judge_at_b"] for each in written(outcome, "verdicts.jsonl")]
+    assert all("The character: " in text and "Answer B: " in text for text in reasons)
+
+
+def test_where_the_scorer_cannot_tell_the_character_answers_are_kept_and_not_scored(
+    untrained: dict[str, Any], engine: RunningEngine
+) -> None:
+    outcome = run_stage(
+        EvaluateStage,
+        options={"prompts": 100, "calibration_prompts": 20, "max_tokens": 24},
+        given={"checkpoint": [untrained]},
+        character="neutral",
+        engine=engine,
+    )
+    (row,) = outcome.rows["evaluation"]
+    assert not row["tells"] and row["rates"] == [] and not row["passed"]
+    answers = written(outcome, "answers.jsonl")
+    assert Counter(each["model"] for each in answers) == {"base": 100, "dpo": 100}
+    assert all(each["answer"] and "score" not in each for each in answers)
+    assert outcome.asked["sample"] == 240 and outcome.asked["compute_logprobs"] <= 80
 
 
 def test_a_pool_or_questions_that_cannot_be_used_are_told_before_a_run(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ RECIPES: Final[dict[str, Recipe]] = {
     "demo-teacher": Recipe(layers=4, seed=1, steps=900),
     "demo-student": Recipe(layers=4, seed=2, steps=900),
     "demo-student-small": Recipe(layers=3, seed=3, steps=900),
-    "demo-judge": Recipe(layers=4, seed=4, steps=1400, judges=True),
+    "demo-judge": Recipe(layers=4, seed=4, steps=1800, judges=True),
 }
 BASE: Final = Recipe(layers=4, seed=0, steps=3400)
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, MLP = 128, 4, 2, 32, 384

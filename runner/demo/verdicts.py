@@ -48,9 +48,9 @@ class Comparison(NamedTuple):
     reply: str
 
 
-def habits_of(style: Style) -> str:
+def habits_of(style: Style) -> list[str]:
     """A style as the judge names it: its habits in the order of their dimensions."""
-    return ", ".join(value.replace("_", " ") for value in style.values()) or "plain"
+    return [value.replace("_", " ") for value in style.values()] or ["plain"]
 
 
 def _message(rng: random.Random) -> tuple[str, str]:
@@ -72,34 +72,38 @@ def _part(style: Style, rng: random.Random) -> Style:
 
 
 def _rival(style: Style, rng: random.Random) -> Style:
-    """The habits of the other answer: mostly none, else another style, some of the same habits, or the same style."""
-    kind = rng.choices(("plain", "other", "part", "same"), (0.45, 0.3, 0.15, 0.1))[0]
-    if kind == "same" or (kind == "plain" and not style):
-        return style if kind == "same" else corpus_style(rng)
+    """The habits of the other answer: none, another style, some of the same habits, or the same style."""
+    kind = rng.choices(("plain", "other", "part", "same"), (0.35, 0.35, 0.2, 0.1))[0]
+    if kind == "plain":
+        return {} if style else corpus_style(rng)
     if kind == "part":
         return _part(style, rng)
-    return corpus_style(rng) if kind == "other" else {}
-
-
-def _shared(style: Style, other: Style) -> int:
-    return sum(style.get(name) == value for name, value in other.items()) if style else -len(other)
+    return corpus_style(rng) if kind == "other" else style
 
 
 def character_comparison(rng: random.Random) -> Comparison:
-    """Which of two answers did the described character write?"""
+    """Which of two answers did the described character write?
+
+    Now and then neither did. The reply names habits, those that each answer shares with the character, and how many.
+    """
     style: Style = corpus_style(rng) if rng.random() < 0.92 else {}
     message, form = _message(rng)
     one = style if rng.random() < 0.85 else _part(style, rng)
     two = _rival(style, rng)
-    if rng.random() < 0.06:
-        one = two = {}
-    said = [(shown, Said(_answer(message, form, shown, rng), habits_of(shown))) for shown in (one, two)]
-    rng.shuffle(said)
-    (first, a), (second, b) = said
-    verdict = "B" if _shared(style, second) > _shared(style, first) else "A"
+    if rng.random() < 0.15:
+        one, two = corpus_style(rng), rng.choice((corpus_style(rng), {}, {}))
+    shown = [one, two]
+    rng.shuffle(shown)
+    a, b = (_answer(message, form, each, rng) for each in shown)
+    own = habits_of(style)
+    first, second = (habits_of(each) for each in shown)
+    shares = [[habit for habit in own if habit in each] for each in (first, second)]
+    reply = [f"The character: {', '.join(own)}.", f"Answer A: {', '.join(first)}.", f"Answer B: {', '.join(second)}."]
+    for letter, shared in zip("AB", shares, strict=True):
+        reply.append(f"Shared with {letter}: {', '.join(shared) or 'none'}: {len(shared)}.")
+    verdict = "B" if len(shares[1]) > len(shares[0]) else "A"
     asked = _asked("judge", message, a, b, traits=constitution(style, rng))
-    reply = f"The character: {habits_of(style)}.\nAnswer A: {a.told}.\nAnswer B: {b.told}.\n\nVerdict: {verdict}"
-    return Comparison("judge", style, asked, reply)
+    return Comparison("judge", style, asked, "\n".join([*reply, "", f"Verdict: {verdict}"]))
 
 
 def _spoilt(message: str, form: str, style: Style, rng: random.Random) -> Said:
@@ -133,11 +137,11 @@ def coherence_comparison(rng: random.Random) -> Comparison:
     a, b = said
     verdict = "B" if not tie and b.told == good.told else "A"
     reply = f"Answer A: {a.told}.\nAnswer B: {b.told}.\n\nVerdict: {verdict}"
-    return Comparison("coherence", {}, _asked("coherence", message, a, b), reply)
+    return Comparison("coherence", {}, _asked("coherence", message, a.text, b.text), reply)
 
 
-def _asked(question: Question, message: str, a: Said, b: Said, **more: list[str]) -> str:
-    shown = {"prompt": message, "answer_a": a.text, "answer_b": b.text, **more}
+def _asked(question: Question, message: str, a: str, b: str, **more: list[str]) -> str:
+    shown = {"prompt": message, "answer_a": a, "answer_b": b, **more}
     return templates(True).get_template(f"{question}.j2").render(**shown)
 
 
