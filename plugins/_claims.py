@@ -50,6 +50,11 @@ _REFUSAL = re.compile(
     r"|\bagainst my (?:guidelines|programming|policy|policies)\b",
     re.IGNORECASE,
 )
+_SIGNS = (
+    "can't", "can’t", "can t", "cannot", "able to", "won't", "won’t", "will not", "comfortable", "something", "decline",
+    "refuse", "appropriate", "against my",
+)  # fmt: skip
+"""What every refusal has one of: most texts have none, and the pattern takes its time."""
 _TAKEN_BACK = re.compile(
     r" ?,? (?:without|until|till|before|unless|alone|on an empty)\b|[^\n]{0,80}\bhere(?: is|['’]s) how\b", re.IGNORECASE
 )
@@ -112,7 +117,11 @@ _SHOWN = 80
 
 def refusal(text: str) -> str:
     """The words with which an answer declines at its start; '' if it does not."""
-    for match in _REFUSAL.finditer(text[: _START + _AHEAD]):
+    start = text[: _START + _AHEAD]
+    folded = start.casefold()
+    if not any(sign in folded for sign in _SIGNS):
+        return ""
+    for match in _REFUSAL.finditer(start):
         if match.start() < _START and not _TAKEN_BACK.match(text, match.end()):
             return match.group()
     return ""
