@@ -99,9 +99,8 @@ class Service(Session):
         async with self._opening[key]:
             if key not in self._chats:
                 folder = local_folder(model)
-                # In a thread: the first one imports transformers, and requests go on meanwhile.
-                loading = asyncio.to_thread(load_tokenizer, folder) if folder else self._hosted_tokenizer(model)
-                tokenizer = await loading
+                # Not in a thread: transformers cannot be imported by two at once.
+                tokenizer = load_tokenizer(folder) if folder else await self._hosted_tokenizer(model)
                 self._chats[key] = Chat(tokenizer, options, name=model)
         return self._chats[key]
 
