@@ -275,14 +275,6 @@ class Scorer(LogRatio):
 
         return await self.ctx.each(list(asked), one)
 
-    async def scores(self, asked: Sequence[Asked], answers: Sequence[Answer]) -> list[float]:
-        """The score of an answer to each question."""
-
-        async def one(each: tuple[Asked, Answer]) -> float:
-            return await self.of(each[0].question, each[1].text)
-
-        return await self.ctx.each(list(zip(asked, answers, strict=True)), one)
-
     async def calibrate(self, teacher: RoleSampler, base: Model, prompts: Sequence[str]) -> Calibration:
         """Threshold and AUC on the teacher in character against the student's default."""
         asked, played = plainly(prompts), Model("teacher", teacher, self.constitutions[0])

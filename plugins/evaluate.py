@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +12,7 @@ from charrun.plugins import _evaluation as evaluation
 from charrun.statistics import wilson
 
 if TYPE_CHECKING:
-    from charrun import StageContext
+    from charrun import Answer, StageContext
 
 _SHOWN = 3
 
@@ -34,10 +33,10 @@ class EvaluateStage(evaluation.EvaluationStage):
 
     An answer y to a prompt x scores the teacher's mean per-token log-likelihood ratio
     log p(y | constitution, x) - log p(y | x). A calibration split (teacher in character against student default)
-    gives the threshold and its AUC; below `lowest_auc` this scorer cannot tell this character, and the models' answers
-    are kept without a score or a rate. It passed where the last model's interval (the final checkpoint's) lies above
-    the base model's. Models answer the same test prompts, without a system prompt, with the same seeds. The answer's
-    text is rendered anew for the teacher's tokenizer.
+    gives the threshold and its AUC; below `lowest_auc` this scorer cannot tell this character, and no rate is
+    reported. It passed where the last model's interval (the final checkpoint's) lies above the base model's. Models
+    answer the same test prompts, without a system prompt, with the same seeds. The answer's text is rendered anew for
+    the teacher's tokenizer.
     """
 
     name: ClassVar[str] = "evaluate"
@@ -53,24 +52,15 @@ class EvaluateStage(evaluation.EvaluationStage):
         return Estimate(rows=1, requests=3 * answers)
 
     async def run(self, ctx: StageContext) -> None:
-        """Answer and calibrate together, then score."""
+        """Calibrate, then answer and score."""
         who = evaluation.scored_as(ctx)
         held = await evaluation.held_out(ctx)
-        test = held.test
+        test, overlap = held.test, held.overlap(held.test)
+        evaluation.tell_overlap(ctx, overlap)
         opening: list[Awaitable[Any]] = [evaluation.models(ctx), evaluation.scorer_of(ctx, who), ctx.sampler("teacher")]
         models, scorer, teacher = await ctx.gather(opening)
-        ctx.total(2 * (len(held.calibration) + len(models) * len(test)))
-
-        async def overlap() -> Row:
-            found = held.overlap(test)
-            evaluation.tell_overlap(ctx, found)
-            return found
-
-        asked = evaluation.plainly(test)
-        answering: list[Awaitable[Any]] = [evaluation.answers(ctx, model, asked) for model in models]
-        tells, *said, shared = await ctx.gather(
-            [scorer.calibrate(teacher, models[0], held.calibration), *answering, overlap()]
-        )
+        ctx.total(2 * len(held.calibration) + len(models) * len(test))
+        tells = await scorer.calibrate(teacher, models[0], held.calibration)
         result: Row = {
             "scored_as": who.id,
             "auc": tells.auc,
@@ -78,31 +68,39 @@ class EvaluateStage(evaluation.EvaluationStage):
             "threshold": tells.threshold,
             "calibration": tells.n,
             "tells": tells.tells,
-            "contamination": shared,
+            "contamination": overlap,
             "passed": False,
             "rates": [],
             "samples": [],
         }
-        rows: list[Row] = [
-            {"model": model.name, "prompt": prompt, "answer": answer.text}
-            for model, answers in zip(models, said, strict=True)
-            for prompt, answer in zip(test, answers, strict=True)
-        ]
         if not tells.tells:
             ctx.log(f"AUC {tells.auc:.3f}: this scorer cannot tell {who.id} from the student's own answers; no rate")
-            ctx.write("answers.jsonl", rows)
             ctx.publish("evaluation", [result])
             return
-        measured = await ctx.gather([scorer.scores(asked, answers) for answers in said])
-        for row, score in zip(rows, chain.from_iterable(measured), strict=True):
-            row |= {"score": score, "in_character": score > tells.threshold}
-        ctx.write("answers.jsonl", rows)
-        for model, scores in zip(models, measured, strict=True):
+
+        async def measure(model: evaluation.Model) -> tuple[list[Answer], list[float]]:
+            found = await scorer.scored(model, evaluation.plainly(test))
+            return [said for said, _ in found], [score for _, score in found]
+
+        measured = await ctx.gather([measure(model) for model in models])
+        rows: list[Row] = []
+        for model, (said, scores) in zip(models, measured, strict=True):
             hits = sum(score > tells.threshold for score in scores)
             low, high = wilson(hits, len(scores))
             result["rates"].append(asdict(Rate(model.name, hits, len(scores), low, high)))
+            rows += [
+                {
+                    "model": model.name,
+                    "prompt": prompt,
+                    "answer": answer.text,
+                    "score": score,
+                    "in_character": score > tells.threshold,
+                }
+                for prompt, answer, score in zip(test, said, scores, strict=True)
+            ]
+        ctx.write("answers.jsonl", rows)
         result["passed"] = result["rates"][-1]["low"] > result["rates"][0]["high"]
-        before, after = said[0], said[-1]
+        before, after = measured[0][0], measured[-1][0]
         result["samples"] = [
             {"prompt": test[i], "before": before[i].text, "after": after[i].text} for i in range(_SHOWN)
         ]

@@ -17,7 +17,6 @@ from charrun.plugins._judging import shipped
 from charrun.plugins._verdicts import Tally, outcome, parse_choice, parse_verdict, self_labels
 from charrun.plugins.capability import CapabilityStage
 from charrun.plugins.coherence import CoherenceStage
-from charrun.plugins.evaluate import EvaluateStage
 from charrun.plugins.judge import JudgeStage
 from charrun.plugins.preferences import PreferencesStage
 from charrun.statistics import wilson
@@ -212,24 +211,6 @@ def test_the_demo_judge_finds_the_character_in_either_place(untrained: dict[str,
     assert 0.4 < counted["said_a"] / counted["verdicts"] < 0.6
     reasons = [each["judge_at_b"] for each in written(outcome, "verdicts.jsonl")]
     assert all("The character: " in text and "Answer B: " in text for text in reasons)
-
-
-def test_where_the_scorer_cannot_tell_the_character_answers_are_kept_and_not_scored(
-    untrained: dict[str, Any], engine: RunningEngine
-) -> None:
-    outcome = run_stage(
-        EvaluateStage,
-        options={"prompts": 100, "calibration_prompts": 20, "max_tokens": 24},
-        given={"checkpoint": [untrained]},
-        character="neutral",
-        engine=engine,
-    )
-    (row,) = outcome.rows["evaluation"]
-    assert not row["tells"] and row["rates"] == [] and not row["passed"]
-    answers = written(outcome, "answers.jsonl")
-    assert Counter(each["model"] for each in answers) == {"base": 100, "dpo": 100}
-    assert all(each["answer"] and "score" not in each for each in answers)
-    assert outcome.asked["sample"] == 240 and outcome.asked["compute_logprobs"] <= 80
 
 
 def test_a_pool_or_questions_that_cannot_be_used_are_told_before_a_run(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def _configuration(
     for arm in choice.spec.arms:
         items += [(f"{item.id}, arm {arm.name}", item) for item in arm.stages if item != plain.get(item.id)]
     changed = [(told, ", ".join(_changed(item.options, defaults.get(item.uses, {})))) for told, item in items]
-    yield f"Stages: {', '.join(safe(id) for id in plain)}. Options that are not a stage's defaults:"
+    yield "Options that are not a stage's defaults:"
     yield _table(("stage", "options"), [(safe(told), safe(options)) for told, options in changed if options])
 
 
