@@ -90,6 +90,22 @@ def _raw(chat: Chat, row: TrainedRow) -> TrainedRow:
     return TrainedRow(array("i", [*context, *answer]), bytes([0] * len(context) + [1] * len(answer)))
 
 
+@contextmanager
+def every_row(changed: Callable[[TrainedRow], TrainedRow]) -> Iterator[None]:
+    """Training rows are changed after their rendering; rendering none meanwhile is an error of the sabotage."""
+    rows_of, met = Chat.rows_of, 0
+
+    def ruined(chat: Chat, *args: Any, **more: Any) -> list[list[TrainedRow]]:
+        nonlocal met
+        rows = [[changed(row) for row in each] for each in rows_of(chat, *args, **more)]
+        met += len(rows)
+        return rows
+
+    with patch.object(Chat, "rows_of", ruined):
+        yield
+        assert met, "the stage rendered nothing that could be sabotaged"
+
+
 class TruncatedDpo(DpoStage):
     """Rows truncated to their first tokens, as with a `max_length` that is applied after rendering."""
 
@@ -97,14 +113,11 @@ class TruncatedDpo(DpoStage):
     left: ClassVar[int] = 0
 
     async def run(self, ctx: Any) -> None:
-        rows = Chat.rows
+        def cut(row: TrainedRow) -> TrainedRow:
+            end = bytes(row.trained).index(1) + self.left
+            return TrainedRow(row.tokens[:end], row.trained[:end])
 
-        def cut(chat: Chat, *args: Any, **more: Any) -> list[TrainedRow]:
-            whole = rows(chat, *args, **more)
-            ends = [bytes(row.trained).index(1) + self.left for row in whole]
-            return [TrainedRow(row.tokens[:end], row.trained[:end]) for row, end in zip(whole, ends, strict=True)]
-
-        with patch.object(Chat, "rows", cut):
+        with every_row(cut):
             await super().run(ctx)
 
 
@@ -121,15 +134,10 @@ class UserTurnsSft(SftStage):
     name: ClassVar[str] = "sft"
 
     async def run(self, ctx: Any) -> None:
-        rows = Chat.rows
+        def flipped(row: TrainedRow) -> TrainedRow:
+            return TrainedRow(row.tokens, bytes([0, *(1 - on for on in row.trained[1:])]))
 
-        def flipped(chat: Chat, *args: Any, **more: Any) -> list[TrainedRow]:
-            return [
-                TrainedRow(row.tokens, bytes([0, *(1 - on for on in row.trained[1:])]))
-                for row in rows(chat, *args, **more)
-            ]
-
-        with patch.object(Chat, "rows", flipped):
+        with every_row(flipped):
             await super().run(ctx)
 
 
