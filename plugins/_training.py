@@ -182,7 +182,7 @@ def check_lengths(adapter: Adapter, sizes: Sequence[tuple[int, int]]) -> None:
         raise problem
 
 
-def lengths_problem(adapter: Adapter, sizes: Sequence[tuple[int, int]]) -> StageFailed | None:
+def lengths_problem(adapter: Adapter | RoleSampler, sizes: Sequence[tuple[int, int]]) -> StageFailed | None:
     """What `check_lengths` raises, or None."""
     if idle := sum(trained == 0 for _, trained in sizes):
         return StageFailed(f"{idle} of {len(sizes)} training rows have no trained token")

@@ -66,8 +66,9 @@ class PairsStage(Stage):
         ctx.total(wanted)
         chosen, rejected = await ctx.rows("chosen"), await ctx.rows("rejected")
         gates, too_long = gates_of(ctx, ctx.characters), await _too_long(ctx)
+        judged: Judged = {}
         for _ in range(_ROUNDS):
-            pairs, dropped = pair(chosen, rejected, gates, too_long)
+            pairs, dropped = pair(chosen, rejected, gates, too_long, judged)
             lost = dropped.lost
             if lost > ctx.options["most_dropped"] * len(chosen):
                 ctx.write("gates.json", dropped.report())
@@ -126,20 +127,36 @@ async def _too_long(ctx: StageContext) -> Callable[[Row], bool]:
     return is_longer
 
 
+Judged = dict[str, tuple[str, Fault | None]]
+"""By row id which answer of a pair is at fault, and why."""
+
+
 def pair(
-    chosen: Sequence[Row], rejected: Sequence[Row], gates: Gates, too_long: Callable[[Row], bool] = lambda row: False
+    chosen: Sequence[Row],
+    rejected: Sequence[Row],
+    gates: Gates,
+    too_long: Callable[[Row], bool] = lambda row: False,
+    judged: Judged | None = None,
 ) -> tuple[list[Row], Tally]:
-    """Pairs by row id in the chosen rows' order, and what the gates dropped."""
+    """Pairs by row id in the chosen rows' order, and what the gates dropped.
+
+    Args:
+        chosen: The teacher's answers.
+        rejected: The student's.
+        gates: What judges them.
+        too_long: Whether an answer with its prompt is.
+        judged: Rows that were judged before, as a top-up finds them; those that are now are added.
+    """
     own = {row["id"]: row for row in rejected}
-    plain, tally = gates.plain(), Tally()
+    plain, tally, known = gates.plain(), Tally(), {} if judged is None else judged
     pairs: list[Row] = []
     for row in chosen:
         other = own.get(row["id"])
         if other is None:
             continue
-        side, fault = _fault(row, other, gates, plain)
-        if fault is None and (too_long(row) or too_long(other)):
-            side, fault = "rejected" if too_long(other) else "chosen", Fault("too long")
+        if row["id"] not in known:
+            known[row["id"]] = _fault(row, other, gates, plain, too_long)
+        side, fault = known[row["id"]]
         if tally.count(fault, (other if side == "rejected" else row)["answer"], row["id"], side):
             texts = {"chosen": row["answer"], "rejected": other["answer"]}
             pairs.append({"id": row["id"], "prompt": row["prompt"], **texts})
@@ -160,11 +177,16 @@ def distinct(rows: Sequence[Row], texts: Sequence[str], gates: Gates, tally: Tal
     return [row for index, row in enumerate(rows) if index not in twins]
 
 
-def _fault(chosen: Row, rejected: Row, gates: Gates, plain: Gates) -> tuple[str, Fault | None]:
+def _fault(
+    chosen: Row, rejected: Row, gates: Gates, plain: Gates, too_long: Callable[[Row], bool]
+) -> tuple[str, Fault | None]:
     for side, row, judge in (("chosen", chosen, gates), ("rejected", rejected, plain)):
         if fault := own_fault(row) or judge.fault(row["answer"], complete=row["complete"], prompt=row["prompt"]):
             return side, fault
-    return "", Fault("both answers equal") if chosen["answer"] == rejected["answer"] else None
+    if chosen["answer"] == rejected["answer"]:
+        return "", Fault("both answers equal")
+    long = next((side for side, row in (("rejected", rejected), ("chosen", chosen)) if too_long(row)), "")
+    return long, Fault("too long") if long else None
 
 
 @hookimpl

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from charrun import Estimate, Message, Row, Stage, StageFailed, TrainedRow, assistant, hookimpl, user
 from charrun.plugins import _curve, _monitor
@@ -100,27 +100,32 @@ class SftStage(Stage):
         origin = None if fresh else checkpoint
         rows = _Rows(ctx)
 
+        name = "fresh" if fresh else "adapter"  # another name: not DPO's initial A again
+
+        async def opened() -> Adapter:
+            if origin is None:
+                return await ctx.new_adapter("student", ctx.options.get("lora_rank", checkpoint["lora_rank"]), name)
+            return await ctx.continue_adapter("student", origin, name)
+
+        async def first_scored() -> list[list[float]] | None:
+            """Of the first batch, by what the adapter begins with; None where the training has begun already."""
+            await rows.begun.wait()
+            first = rows.first(sampler)
+            asked = first and not ctx.has_begun(name) and not lengths_problem(sampler, sizes_of(first))
+            return await sampler_logprobs(ctx, sampler, first) if asked else None
+
         async def begin() -> Adapter:
             """The adapter, checked beside the rest of the rows."""
-            if origin is None:
-                rank = ctx.options.get("lora_rank", checkpoint["lora_rank"])
-                adapter = await ctx.new_adapter("student", rank, "fresh")  # another name: not DPO's initial A again
-            else:
-                adapter = await ctx.continue_adapter("student", origin)
-            await rows.begun.wait()
-            first = _rendered(adapter, rows.kept[: ctx.options["batch_size"]])
+            opening: list[Awaitable[Any]] = [opened(), first_scored()]
+            adapter, sampled = await ctx.gather(opening)
+            first = rows.first(adapter)
             if adapter.next_step == 0 and first and not lengths_problem(adapter, sizes_of(first)):
-                await self._check_step_zero(ctx, adapter, first, await ctx.sampler("student", origin))
-            return adapter
+                await self._check_step_zero(ctx, adapter, first, sampled or await sampler_logprobs(ctx, sampler, first))
+            return cast("Adapter", adapter)
 
-        async def look() -> RoleSampler:
-            """What the adapter begins with, by whose rendering the rows are measured."""
-            sampler = await ctx.sampler("student", origin)
-            await rows.measure(sampler.chat, await _conversations(ctx), ctx.options["batch_size"])
-            return sampler
-
-        work: list[Awaitable[Any]] = [begin(), look()]
-        adapter, sampler = await ctx.gather(work)
+        sampler = await ctx.sampler("student", origin)
+        work: list[Awaitable[Any]] = [begin(), rows.measure(sampler.chat, await _conversations(ctx))]
+        adapter, _ = await ctx.gather(work)
         rows.check(adapter)
         every = ctx.options["checkpoint_every"]
         batches = batches_of(rows.kept, ctx.options["batch_size"])
@@ -134,7 +139,7 @@ class SftStage(Stage):
             ctx.advance()
 
         def submit(batch: Sequence[Sequence[Message]]) -> Any:
-            rows = _rendered(adapter, batch)
+            rows = _rendered(adapter.chat, batch)
             share = 1.0 / sum(row.trained_tokens for row in rows)
             return adapter.client.forward_backward([row.datum(share) for row in rows], "cross_entropy")
 
@@ -166,20 +171,22 @@ class SftStage(Stage):
         ctx.publish("checkpoint", [{**saved, "start": ctx.options["start"]}])
 
     async def _check_step_zero(
-        self, ctx: StageContext, adapter: Adapter, rows: Sequence[TrainedRow], sampler: RoleSampler
+        self, ctx: StageContext, adapter: Adapter, rows: Sequence[TrainedRow], sampled: Sequence[Sequence[float]]
     ) -> None:
         """The sampler of what the adapter begins with agrees with the trainer, and what is trained is text.
+
+        Args:
+            ctx: The stage's context.
+            adapter: As it begins.
+            rows: The first batch.
+            sampled: The sampler's log-probs of their trained tokens, in nats.
 
         Raises:
             StageFailed: It does not or is not; no optimiser step was submitted.
         """
         controls = text_controls(ctx.rng("text control"), rows) if ctx.options["monitor"]["text"] else []
-        logprobs, sampled, found = await ctx.gather(
-            [
-                forward_logprobs(ctx, adapter, rows),
-                sampler_logprobs(ctx, sampler, rows),
-                forward_logprobs(ctx, adapter, control_rows(controls)),
-            ]
+        logprobs, found = await ctx.gather(
+            [forward_logprobs(ctx, adapter, rows), forward_logprobs(ctx, adapter, control_rows(controls))]
         )
         check_sampler(ctx, sampled, logprobs)
         gaps = text_gaps(rows, logprobs, controls, found)
@@ -205,9 +212,14 @@ class _Rows:
         self.begun = Event()
         self._ctx = ctx
         self._longest: int | None = ctx.options.get("max_length")
+        self._batch_size: int = ctx.options["batch_size"]
         self._all: Sequence[list[Message]] = ()
 
-    async def measure(self, chat: Chat, conversations: Sequence[list[Message]], batch_size: int) -> None:
+    def first(self, of: Adapter | RoleSampler) -> list[TrainedRow]:
+        """The first batch as it is rendered for a model; all rows where they are fewer."""
+        return _rendered(of.chat, self.kept[: self._batch_size])
+
+    async def measure(self, chat: Chat, conversations: Sequence[list[Message]]) -> None:
         """Look at all conversations; others may go on meanwhile.
 
         Raises:
@@ -223,7 +235,7 @@ class _Rows:
                 if self._longest is None or max(tokens for tokens, _ in sizes) <= self._longest:
                     self.kept.append(conversation)
                     self.sizes += sizes
-            if len(self.kept) >= batch_size:
+            if len(self.kept) >= self._batch_size:
                 self.begun.set()
             await sleep(0)
         self.begun.set()
@@ -253,8 +265,8 @@ async def _conversations(ctx: StageContext) -> list[list[Message]]:
     return found
 
 
-def _rendered(adapter: Adapter, batch: Sequence[Sequence[Message]]) -> list[TrainedRow]:
-    return [row for rows in adapter.chat.rows_of(batch) for row in rows]
+def _rendered(chat: Chat, batch: Sequence[Sequence[Message]]) -> list[TrainedRow]:
+    return [row for rows in chat.rows_of(batch) for row in rows]
 
 
 def _told(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -169,6 +169,13 @@ class StageContext(Told):
         """An adapter that continues a checkpoint with a fresh optimizer, or as far as an earlier run trained it."""
         return await self._adapters.continued(self.model(role), checkpoint, name)
 
+    def has_begun(self, name: str = "adapter") -> bool:
+        """Whether an earlier run has trained an adapter of the stage and saved it; may be asked before it is opened.
+
+        The engine may hold it no longer: then it begins anew, with `next_step` 0.
+        """
+        return bool(self._run.work.training.resumable(name))
+
     async def reference(self, adapter: Adapter, rows: Sequence[TrainedRow]) -> Reference:
         """Log-probs of each row's trained tokens under the weights that the adapter began with, from the store.
 
