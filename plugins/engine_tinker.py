@@ -188,14 +188,14 @@ class TinkerEngine(Engine):
             if model in retired:
                 line += f": retired on {retired[model].date}, its successor is {retired[model].successor}"
             lines.append(line)
-        raise EnvironmentProblem("\n".join(lines), _instead(lacking, retired, names))
+        raise EnvironmentProblem("\n".join(lines), _instead(lacking, retired, names, request.successors))
 
 
-def _instead(lacking: Sequence[str], retired: Collection[str], served: Collection[str]) -> str:
-    """What to do about models that are not served; the engine does not know where the spec names them."""
+def _instead(lacking: Sequence[str], retired: Collection[str], served: Collection[str], successors: str) -> str:
+    """What to do about models that are not served."""
     hints = []
     if any(model in retired for model in lacking):
-        hints.append("the spec's warnings SPEC055 tell the --set that takes a successor: charrun validate SPEC")
+        hints.append(f"successors are taken by {successors}" if successors else "name successors in the spec")
     if any(model not in retired for model in lacking):
         names = sorted(served)
         more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""

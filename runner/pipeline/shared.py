@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from charrun import events
 from charrun.errors import BudgetReached, EnvironmentProblem, Interrupted, Locked, StageFailed, disk_problem
 from charrun.pipeline.answers import SharedAnswers
-from charrun.pipeline.choice import Choice
+from charrun.pipeline.choice import Choice, successors
 from charrun.pipeline.defects import asking
 from charrun.pipeline.lockfile import complete_lock
 from charrun.pipeline.named import NamedCheckpoints
@@ -347,4 +347,4 @@ class Shared:
 
     def _request(self) -> EngineRequest:
         storage, log = self.runs_dir / "engine", self.folder.folder / "engine.log"
-        return EngineRequest(self.spec.engine_models, self.spec.engine.options, storage, log)
+        return EngineRequest(self.spec.engine_models, self.spec.engine.options, storage, log, successors(self.spec))

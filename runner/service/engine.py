@@ -19,12 +19,15 @@ class EngineRequest:
         options: The engine's own options, already checked against its schema.
         storage: Folder for an engine that keeps checkpoints on this machine.
         log: File for an engine's own log.
+        successors: Options of the command line that take the successors of the spec's models which the hosted service
+            has retired; empty where there are none, or none that would do.
     """
 
     models: Sequence[str]
     options: Mapping[str, Any]
     storage: Path
     log: Path
+    successors: str = ""
 
 
 @dataclass(frozen=True)
