@@ -154,6 +154,38 @@ def test_the_ledger_is_what_went_over_the_wire(whole: Whole) -> None:
     assert "charrun/demo-teacher" in told and "Budget: $1.00; $" in told
 
 
+def test_storage_is_told_after_a_run_and_before_the_next(
+    whole: Whole, proxy: Proxy, demo_engine: RunningEngine, tmp_path: Path
+) -> None:
+    """As the engine's own files are large, and in proportion to the rank."""
+    rows = [json.loads(line) for path in whole.runs.glob("store/*/checkpoint-*.jsonl") for line in path.open()]
+    assert [row["stage"] for row in sorted(rows, key=lambda row: str(row["stage"]))] == ["dpo", "sft"]
+    folders = [demo_engine.storage / _folder(row[kind]) for row in rows for kind in ("state", "sampler")]
+    files = [file for folder in folders for file in folder.iterdir() if file.name != "meta.json"]
+    size = sum(file.stat().st_size for file in files)
+    assert whole.cost["storage_bytes"] == size
+    told = charrun("cost", "--runs-dir", whole.runs).out
+    assert f"until you delete them: {size / 1e9:.3g} GB, $" in told
+    assert f"until you delete them: {size / 1e9:.3g} GB, $" in next(whole.runs.glob("*/*/report.md")).read_text()
+
+    spec = tmp_path / "paid.yaml"
+    spec.write_text(SPEC)
+
+    def planned(*args: str) -> int:
+        env = key(demo_engine, proxy.base_url)
+        outcome = charrun("plan", spec, "--runs-dir", whole.runs, "--json", "--set", "seed=9", *args, env=env)
+        return int(json.loads(outcome.out)["storage_bytes"])
+
+    assert planned() == pytest.approx(size, rel=0.01)
+    assert planned("--set", "stages.dpo.with.lora_rank=32") == pytest.approx(size / 2, rel=0.01)
+
+
+def _folder(path: str) -> str:
+    """Where the local engine keeps a checkpoint."""
+    run, kind, name = path.removeprefix("tinker://").split("/")
+    return f"{run.replace(':', '_')}/{kind}/{name}"
+
+
 @pytest.mark.slow
 def test_what_stopped_for_its_budget_goes_on_under_a_higher_one(
     run: Run, tmp_path: Path, proxy: Proxy, whole: Whole

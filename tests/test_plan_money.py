@@ -150,7 +150,7 @@ def test_a_plan_tells_the_tokens_of_each_stage_in_80_columns(plan: Plan) -> None
     assert re.search(r"3\.\dk prompt tokens, .* of them cached, 192-6\.2k sampled, \$0", plan("--plain"))
     found = {stage["id"]: stage for stage in document(plan)["cells"][0]["stages"]}
     assert found["dpo"]["basis"] == f"rows of teacher, student: {GUESSED}" and "sources" not in found["dpo"]
-    assert "how large they get is not known" in told
+    assert "how large they get is not known before the first" in told
     steps = [
         found[id][end][model]["steps"]
         for id in ("student", "dpo")

@@ -42,6 +42,7 @@ def cost(run: str, by: str, as_csv: bool, reconcile: bool, settle: bool, runs_di
     A request that was in flight when its process was killed has no end, and counts at the most that it can have used.
     --reconcile --settle asks the engine's bill what it was: once the bill is complete, hours after the run.
     """
+    from charrun.pipeline.storage import stored_by
     from charrun.report.cost import (
         cost_csv,
         cost_document,
@@ -65,12 +66,15 @@ def cost(run: str, by: str, as_csv: bool, reconcile: bool, settle: bool, runs_di
     totals, probes = read_ledger(found.folder / LEDGER), probes_of(found.folder)
     rates = told_rates(found.rates)
     limit = found.budget
+    storage = stored_by(found)
     for line in totals.damaged:
         click.echo(f"warning: {found.folder / LEDGER}:{line} is damaged and is not counted", err=True)
     if reconcile:
         _reconcile(found, totals, settle)
     elif as_json:
-        click.echo(json.dumps(cost_document(found.id, totals, rates, limit, probes), indent=2, ensure_ascii=False))
+        click.echo(
+            json.dumps(cost_document(found.id, totals, rates, limit, probes, storage), indent=2, ensure_ascii=False)
+        )
     elif as_csv:
         click.echo(cost_csv([*cost_records(totals, rates), *probe_records(probes, rates)]), nl=False)
     elif not totals.used and not totals.open:
@@ -80,7 +84,7 @@ def cost(run: str, by: str, as_csv: bool, reconcile: bool, settle: bool, runs_di
     else:
         click.echo(f"{found.id} on {safe(found.engine)}; tokens\n")
         click.echo("\n".join(figures(cost_rows(totals, rates, by), screen_width())))
-        if lines := cost_lines(totals, rates, limit, probes):
+        if lines := cost_lines(totals, rates, limit, probes, storage):
             click.echo("\n" + "\n".join(paragraph(line) for line in lines))
 
 
@@ -102,6 +106,7 @@ def _reconcile(run: Run, totals: Totals, settle: bool) -> None:
 def _settle(run: Run, totals: Totals, bill: Sequence[Billed]) -> str:
     """Enter what the bill says of requests without an end; returns what was entered."""
     from charrun.pipeline.bill import ends_by_bill
+    from charrun.pipeline.storage import stored_by
     from charrun.report.run_report import with_cost
     from charrun.spec.prices import told_rates
     from charrun.store.files import write_atomic
@@ -123,7 +128,7 @@ def _settle(run: Run, totals: Totals, bill: Sequence[Billed]) -> str:
         report = run.folder / "report.md"
         if report.exists():
             now = read_ledger(run.folder / LEDGER), told_rates(run.rates), run.budget, probes_of(run.folder)
-            write_atomic(report, with_cost(report.read_text("utf-8"), *now))
+            write_atomic(report, with_cost(report.read_text("utf-8"), *now, stored_by(run)))
     tokens = sum(used.tokens for used in ends.values())
     left = len(totals.open) - len(ends)
     told = f"Settled: {len(ends):,} requests without an end, {tokens:,} tokens by the bill"

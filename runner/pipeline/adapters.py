@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from charrun.spec import ModelRef
     from charrun.stage import Row
 
+BYTES = "bytes"
+"""Of a checkpoint's row: what its state and its sampler's weights have together, where storage is paid for."""
 KIND = "charrun"
 """Key of the note that every checkpoint of charrun's carries at the engine."""
 INTERMEDIATE, FINAL = "intermediate", "final"
@@ -105,7 +107,10 @@ class Adapters:
             saved = Saved(steps, paths[0], None, paths[1], adapter.base_model)
             if steps:  # of a loop that charrun does not know there is nothing to go on from
                 log.saved(adapter.name, saved)
-        return self._row(adapter.base_model, adapter.rank, saved.state, saved.sampler)
+        row, size = self._row(adapter.base_model, adapter.rank, saved.state, saved.sampler), None
+        if self._run.cell.shared.engine.hosted:
+            size = await service.size(saved.state, saved.sampler)
+        return row if size is None else {**row, BYTES: size}
 
     async def take(self, ref: ModelRef, folder: Path, rank: int, name: str) -> Row:
         """See `StageContext.take_adapter`."""

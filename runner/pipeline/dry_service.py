@@ -157,6 +157,10 @@ class DryService(Service):
         """Nobody says."""
         return None
 
+    async def size(self, *paths: str) -> int | None:
+        """Nobody says."""
+        return None
+
     async def delete(self, path: str) -> None:
         """Nothing is deleted."""
 

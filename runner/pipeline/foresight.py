@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.dry_run import Found, run_dry
+from charrun.pipeline.storage import EarlierSizes
 from charrun.plugin_manager import Registry
 from charrun.spec.prices import Cost, Rates, cost_of, cost_of_all, cost_sum
 from charrun.store.ledger import Place
@@ -53,6 +54,7 @@ class Foresight:
         unknown: Models whose tokenizer is not on this machine: counted with charrun's own.
         gaps: Stages that could not be foreseen, each with the reason.
         times: How many seconds each cell takes, at the least and at the most.
+        stored: Bytes of the checkpoint that each training leaves at the service; None where nothing tells.
     """
 
     stages: dict[tuple[str, str], Forecast]
@@ -60,6 +62,7 @@ class Foresight:
     unknown: set[str]
     gaps: dict[tuple[str, str], str]
     times: dict[str, tuple[float, float]]
+    stored: dict[tuple[str, str], int | None] = field(default_factory=dict)
 
     def unpriced(self) -> list[str]:
         """Models of whose tokens some have no known price."""
@@ -71,6 +74,12 @@ class Foresight:
         """Stage items that train."""
         found = (stage for (_, stage), each in self.stages.items() if any(u.trained_tokens for u in each.high.values()))
         return list(dict.fromkeys(found))
+
+    @property
+    def storage(self) -> int | None:
+        """Bytes of all checkpoints that it will leave at the service; None where that of one is not known."""
+        known = [size for size in self.stored.values() if size is not None]
+        return sum(known) if len(known) == len(self.stored) else None
 
     def seconds(self, jobs: int) -> tuple[float, float]:
         """How long all of it takes, with so many cells at once: at the least and at the most."""
@@ -111,7 +120,19 @@ def foresee(choice: Choice, registry: Registry, runs_dir: Path, cells: Sequence[
         run = [times[cell.name] for cell in _spread(group)]
         alike = min(each[0] for each in run), max(each[1] for each in run)
         times = {**{cell.name: alike for cell in group}, **times}
-    return Foresight(stages, short.rates, short.unknown, short.gaps, times)
+    stored = _stored(cells, stages)
+    return Foresight(stages, short.rates, short.unknown, short.gaps, times, stored)
+
+
+def _stored(cells: Sequence[Cell], stages: Mapping[tuple[str, str], Forecast]) -> dict[tuple[str, str], int | None]:
+    """What each training leaves at the service, in bytes."""
+    earlier = EarlierSizes(cells[0].shared.store) if cells else None
+    return {
+        (cell.name, run.item.id): earlier.of(run)
+        for cell in cells
+        for run in cell.selected
+        if earlier and run.stage.trains and (cell.name, run.item.id) in stages
+    }
 
 
 def cells_to_run(cells: Sequence[Cell]) -> list[Cell]:

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from charrun.report.text import safe
-from charrun.spec.prices import FREE, Cost, Rates, cost_of, dollars, picodollars
+from charrun.spec.prices import FREE, STORAGE_USD, Cost, Rates, cost_of, dollars, picodollars
 from charrun.store.ledger import Place, Totals
 from charrun.usage import Usage
 
 _HEADING = ("requests", "prompt", "cached", "sampled", "forward", "trained", "dollars")
 _PROBES = "(probes)"
 _DOLLAR = 1.0
+_GIGABYTE = 10**9
 _DIGITS = 4
 _SECTIONS: dict[str, Callable[[Place], str]] = {
     "stage": lambda place: place.stage,
@@ -62,6 +63,11 @@ def whole_usd(limit: float) -> str:
     return f"{limit:,.2f}" if limit >= _DOLLAR else _small(limit)
 
 
+def stored(size: int) -> str:
+    """Bytes at the service with what they cost, such as `2.31 GB, $0.2310 a month`."""
+    return f"{size / _GIGABYTE:.3g} GB, ${_small(size / _GIGABYTE * STORAGE_USD)} a month"
+
+
 def _small(value: float) -> str:
     digits = _DIGITS if not 0 < abs(value) < 10**-_DIGITS else 1 - math.floor(math.log10(abs(value)))
     return f"{value:,.{digits}f}"
@@ -99,9 +105,21 @@ def cost_rows(totals: Totals, rates: Mapping[str, Rates | None], section: str) -
 
 
 def cost_lines(
-    totals: Totals, rates: Mapping[str, Rates | None], limit: float | None, probes: Totals | None = None
+    totals: Totals,
+    rates: Mapping[str, Rates | None],
+    limit: float | None,
+    probes: Totals | None = None,
+    storage: int = 0,
 ) -> list[str]:
-    """What is to be said beside the tables; `probes` is what those for the run have paid."""
+    """What is to be said beside the tables.
+
+    Args:
+        totals: The run's ledger.
+        rates: What tokens cost.
+        limit: Its budget in US dollars.
+        probes: What those for the run have paid.
+        storage: Bytes of its final checkpoints at the service, as far as they are known.
+    """
     found, probed = total(totals, rates), total(probes or Totals(), rates)
     if _is_free(rates):
         return ["Nothing is paid for on this engine."]
@@ -115,6 +133,8 @@ def cost_lines(
     if found.cost.low != found.cost.high:
         lines.append("From and to: forward passes of training are billed as prefill at least, as training at most.")
     lines += probe_lines(probes, rates)
+    if storage:
+        lines.append(f"Its final checkpoints stay there until you delete them: {stored(storage)}.")
     if limit is not None:
         left = picodollars(limit) - sum(each.cost.high + each.doubt_cost.high for each in (found, probed))
         told = f"${usd(left)} are left" if left >= 0 else f"nothing is left, it is over by ${usd(-left)}"
@@ -168,14 +188,16 @@ def cost_document(
     rates: Mapping[str, Rates | None],
     limit: float | None,
     probes: Totals | None = None,
+    storage: int = 0,
 ) -> dict[str, Any]:
-    """What `charrun cost --json` prints; `probes` is what those for the run have paid."""
+    """What `charrun cost --json` prints; arguments as of `cost_lines`."""
     found, probed = total(totals, rates), total(probes or Totals(), rates)
     return {
         "run": run,
         "budget_usd": limit,
         "total": {**found.usage.to_dict(), **_plain(found), "in_doubt": found.doubt.counted()},
         "requests_without_end": len(totals.open),
+        "storage_bytes": storage or None,
         "rows": cost_records(totals, rates),
         "probes": {**probed.usage.to_dict(), **_plain(probed), "in_doubt": probed.doubt.counted()},
     }

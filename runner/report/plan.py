@@ -11,7 +11,7 @@ from charrun.pipeline.choice import Choice
 from charrun.pipeline.plan import BETWEEN, PlannedCell, PlannedStage
 from charrun.pipeline.run import JOBS
 from charrun.report.columns import figures, fit, short
-from charrun.report.cost import usd, whole_usd
+from charrun.report.cost import stored, usd, whole_usd
 from charrun.report.text import counted, duration, safe
 from charrun.spec.prices import STORAGE_USD, Cost, cost_sum, dollars, picodollars
 from charrun.usage import Usage
@@ -160,6 +160,7 @@ def plan_document(planned: Sequence[PlannedCell], money: Money | None) -> dict[s
         "spent_usd": dollars(money.spent),
         "limits": [_limit_document(limit) for limit in money.limits()],
         "warnings": money.warnings(),
+        "storage_bytes": money.foresight.storage,
         "seconds": [round(each) for each in money.foresight.seconds(JOBS)],
         "tokenizers_missing": sorted(money.foresight.unknown),
         "not_foreseen": [{"cell": c, "stage": s, "why": why} for (c, s), why in money.foresight.gaps.items()],
@@ -207,9 +208,11 @@ def money_lines(money: Money) -> list[str]:
     if longest:
         lines.append(f"It will take {duration(shortest)} to {duration(longest)} at the service.")
     if foresight.trained:
+        size = foresight.storage
+        told = f"{stored(size)}, as earlier ones" if size else "how large they get is not known before the first"
         lines.append(
-            f"Final checkpoints of {', '.join(map(safe, foresight.trained))} stay there until you delete them, at "
-            f"${STORAGE_USD:.2f} a GB and month; how large they get is not known: tinker checkpoint delete PATH."
+            f"Final checkpoints of {', '.join(map(safe, foresight.trained))} stay there until you delete them (tinker "
+            f"checkpoint delete PATH), at ${STORAGE_USD:.2f} a GB and month: {told}."
         )
     if money.limit is not None:
         caps = ", ".join(f"{safe(id)} at most ${whole_usd(cap)}" for id, cap in money.caps.items())

@@ -10,6 +10,7 @@ from typing import Any
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.results import MEASUREMENTS, CellResult, RunResult, StageResult
 from charrun.pipeline.run import SUMMARY_ROWS
+from charrun.pipeline.storage import stored_by
 from charrun.report.cost import cost_lines, cost_rows, probe_lines
 from charrun.report.measurements import measurement_lines
 from charrun.report.outcome import evaluation_lines, weight_lines
@@ -72,7 +73,7 @@ def run_report(
         *(part for cell in result.cells for part in (f"### {safe(cell.name)}", _stages(cell))),
         "## Throughput",
         *_throughput(result, totals, stopped),
-        *_cost(totals, rates, limit, probes_of(result.folder)),
+        *_cost(totals, rates, limit, probes_of(result.folder), stored_by(read_run(result.folder))),
         "## Observations",
         *(part for cell in result.cells for part in _observations(result, cell, final=not stopped)),
         *_profiles(result),
@@ -82,10 +83,15 @@ def run_report(
 
 
 def with_cost(
-    report: str, totals: Totals, rates: Mapping[str, Rates | None], limit: float | None, probes: Totals
+    report: str,
+    totals: Totals,
+    rates: Mapping[str, Rates | None],
+    limit: float | None,
+    probes: Totals,
+    storage: int = 0,
 ) -> str:
     """A report that was written before, with its part about cost as the ledgers of the run and its probes are now."""
-    part = "\n\n".join(_cost(totals, rates, limit, probes)) + "\n\n"
+    part = "\n\n".join(_cost(totals, rates, limit, probes, storage)) + "\n\n"
     return _COST.sub(lambda _: part, report, count=1)
 
 
@@ -172,7 +178,9 @@ def _throughput(result: RunResult, totals: Totals, stopped: str) -> Iterable[str
     )
 
 
-def _cost(totals: Totals, rates: Mapping[str, Rates | None], limit: float | None, probes: Totals) -> Iterable[str]:
+def _cost(
+    totals: Totals, rates: Mapping[str, Rates | None], limit: float | None, probes: Totals, storage: int
+) -> Iterable[str]:
     yield "## Cost"
     if not totals.used and not totals.open:
         yield "\n".join(["This run has paid for nothing.", *probe_lines(probes, rates)])
@@ -180,7 +188,7 @@ def _cost(totals: Totals, rates: Mapping[str, Rates | None], limit: float | None
     for section in ("stage", "model"):
         heading, *rows = cost_rows(totals, rates, section)
         yield _table(heading, rows)
-    lines = ["Requests: samples and scores.", *cost_lines(totals, rates, limit, probes)]
+    lines = ["Requests: samples and scores.", *cost_lines(totals, rates, limit, probes, storage)]
     yield "\n".join(f"- {line}" for line in lines)
 
 

@@ -151,6 +151,18 @@ class Service(Session):
                 raise StageFailed(f"the engine does not hold {path}", "name a checkpoint that is there") from error
         return found.base_model or None
 
+    async def size(self, *paths: str) -> int | None:
+        """Bytes of checkpoints together; None where the engine does not say."""
+        import tinker
+
+        sizes: dict[str, int | None] = {}
+        with contextlib.suppress(tinker.TinkerError):  # it is only told
+            for run in {path.removeprefix("tinker://").partition("/")[0] for path in paths}:
+                found = (await self._rest.list_checkpoints(run)).checkpoints
+                sizes |= {each.tinker_path: each.size_bytes for each in found}
+        known = [size for path in paths if (size := sizes.get(path)) is not None]
+        return sum(known) if len(known) == len(paths) else None
+
     async def delete(self, path: str) -> None:
         """Delete a checkpoint; one that cannot be deleted expires by itself."""
         import tinker
