@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from charrun import Estimate, Row, Stage, StageFailed, hookimpl, system, user
 from charrun.plugins._answers import OPTIONS_SCHEMA, WRITER, writer_of
 from charrun.plugins._audit import REFLECTIONS_AUDIT, audit_texts, audited
-from charrun.plugins._gates import GATES
+from charrun.plugins._gates import GATES, Fault
 from charrun.plugins._tally import FIRST, Tally, check_first, first_of, gates_of
 from charrun.plugins.pairs import distinct
 
@@ -94,12 +94,16 @@ class ReflectionStage(Stage):
                 ctx.advance(min(came + n, share) - min(came, share))
                 came += n
 
+            faults: list[Fault | None] = []
             for _ in range(_ROUNDS):
                 arrived(-came)  # those that are known count again at once
                 answers = await ask(kind, asked, arrived)
+                faults += [
+                    gates.fault(answer.text, complete=answer.complete, prompt=prompts[kind])
+                    for answer in answers[len(faults) :]
+                ]
                 own, rows = Tally(), list[Row]()
-                for answer in answers:
-                    fault = gates.fault(answer.text, complete=answer.complete, prompt=prompts[kind])
+                for answer, fault in zip(answers, faults, strict=True):
                     row = _row(kind, prompts[kind], answer)
                     if own.count(fault, answer.text, row["id"]):
                         rows.append(row)
