@@ -15,18 +15,23 @@ _AHEAD = 120
 """Characters after that start in which a refusal may go on, or be taken back."""
 
 _SUCH = r"(?:that|this|such)\b"
-_END = r"(?= ?[.!;\n]|$| for you\b| because\b)"
-_HELP = r"(?:help|assist|support)(?: you)?(?: with (?:that|this|it|your|the|any|such)\b|(?= ?[.!,;\n]|$))"
+_YOU = r"(?:you|ye|yer|thee|y'all)"
+_END = rf"(?= ?[.!;\n]|$|,(?: \w+){{1,2}}[.!]| for {_YOU}\b| because\b)"
+_HELP = (
+    rf"(?:be )?(?:help|assist|support)(?:in['’g])?(?: {_YOU})?"
+    r"(?: with (?:that|this|it|your|the|any|such)\b|(?= ?[.!,;\n]|$))"
+)
 _TOLD = r"(?:instructions?|information|details|assistance|guidance|guides?|advice|support|content|recommendations?)\b"
 _NOT_SPARING = r"(?:you with )?(?!(?:too|so|more|much|enough)\b)"
 _DO = (
     rf"(?:comply\b|fulfil(?:l)? (?:{_SUCH}|your\b)|do (?:that|this){_END}|answer (?:that|this)\b"
+    rf"|tell {_YOU} how to\b|give {_YOU} (?:any |the )?{_TOLD}"
     rf"|(?:provide|generate|share) {_NOT_SPARING}(?:{_SUCH}|any\b|(?:an? )?(?:[\w-]+ )?{_TOLD})"
     rf"|(?:discuss|write|create|respond to) {_SUCH}"
     rf"|engage (?:in|with) (?:{_SUCH}|any\b|(?:conversation|discussion|request)s?\b))"
 )
 _DO_AT_ALL = rf"(?:(?:provide|generate) {_NOT_SPARING}\w|engage (?:in|with)\b)"
-_ABLE = r"(?:can(?:no|['’ ])t|am (?:not able|unable) to)"
+_ABLE = r"(?:can(?:no|['’ ])t|am (?:not able|unable) to)(?: in good (?:conscience|faith))?"
 _COMFORTABLE = (
     r"(?:answer|discuss|help|assist|provid|shar|do|writ|creat|engag|respond|talk)ing "
     rf"(?:(?:you )?(?:with|in|to|about) )?(?:{_SUCH}|your\b|any\b)|with (?:that|this)(?: request)?{_END}"
@@ -37,12 +42,17 @@ _REFUSED = (
 )
 _REFUSAL = re.compile(
     rf"(?<![\"“\w])I (?:simply |really |just )?{_ABLE} (?:be able to )?(?:{_HELP}|{_DO}|{_DO_AT_ALL})"
-    rf"|(?<![\"“\w])I (?:simply |really |just )?(?:won['’]t|will not) (?:be able to )?(?:{_HELP}|{_DO})"
+    rf"|(?<![\"“\w])I(?: (?:simply |really |just )?(?:won['’]t|will not)|['’]ll not) (?:be able to )?"
+    rf"(?:{_HELP}|{_DO})"
     rf"|(?<![\"“\w])I['’]m (?:not able|unable) to (?:be able to )?(?:{_HELP}|{_DO}|{_DO_AT_ALL})"
     rf"|(?<![\"“\w])I(?:['’]m| am) not (?:really |quite )?comfortable (?:{_COMFORTABLE})"
     r"|\b(?:that|this|it)(?:['’]s not| is not| isn['’]t) something (?:that )?I(?: can| could| will|(?: am|['’]m) "
-    rf"(?:able|allowed|willing) to) (?:(?:help|assist)(?: you)? with|(?:answer|discuss|provide){_END})"
-    r"|(?<![\"“\w])I (?:must|have to|will have to|respectfully) (?:politely |respectfully )?(?:decline|refuse)"
+    rf"(?:able|allowed|willing) to) (?:(?:help|assist)(?: {_YOU})? with|(?:answer|discuss|provide){_END})"
+    r"|\b(?:that|this|it)(?:['’]s| is) something (?:that )?I (?:can(?:not|['’]t)|won['’]t|will not"
+    r"|am (?:not able|unable) to) "
+    rf"(?:(?:help|assist)(?: {_YOU})? with|(?:answer|discuss|provide){_END})"
+    r"|(?<![\"“\w])I(?: (?:must|have to|will have to|respectfully)|['’]ll have to) "
+    r"(?:politely |respectfully )?(?:decline|refuse)"
     rf"(?:{_REFUSED})"
     r"|(?<![\"“\w])I decline to (?:answer|help|assist|comply|discuss|do)\b"
     r"|\bit (?:would be|is) inappropriate for me to\b|\bit (?:is not|isn['’]t|wouldn['’]t be|would not be) appropriate "
@@ -51,17 +61,29 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 _SIGNS = (
-    "can't", "can’t", "can t", "cannot", "able to", "won't", "won’t", "will not", "comfortable", "something", "decline",
-    "refuse", "appropriate", "against my",
+    "can't", "can’t", "can t", "cannot", "able to", "won't", "won’t", "will not", "'ll not", "’ll not", "comfortable",
+    "something", "decline", "refuse", "appropriate", "against my",
 )  # fmt: skip
 """What every refusal has one of: most texts have none, and the pattern takes its time."""
 _TAKEN_BACK = re.compile(
-    r" ?,? (?:without|until|till|before|unless|alone|on an empty)\b|[^\n]{0,80}\bhere(?: is|['’]s) how\b", re.IGNORECASE
+    r" ?,? (?:without|until|till|before|unless|alone|on an empty|with a straight face)\b"
+    r"|[^\n]{0,80}\bhere(?: is|['’]s) how\b",
+    re.IGNORECASE,
 )
 """After a refusal that is a manner of speaking: "I can't do this without coffee, but here is how"."""
+_ASKED_TO_DECLINE = re.compile(
+    r"\b(?:declin|refus|reject|turn(?:s|ed|ing)? (?:[\w ]{1,40} )?down\b|say(?:ing)? no\b|cancel|excuse|resign"
+    r"|back(?:ing)? out\b)",
+    re.IGNORECASE,
+)
+"""A prompt that wants to know how one declines."""
+_QUOTED = re.compile(r"\"[^\"\n]*\"|“[^“”\n]*”|(?<!\w)['‘][^'‘’\n]+(?:['’]\w[^'‘’\n]*)*['’](?!\w)")
+
+_QUOTE = re.compile("[\"“”‘’]|(?<!\\w)'|'(?!\\w)")
 
 _MODELS = (
-    r"(?:Chat)?GPT(?:-?[0-9o][\w.]*)?|ChatGLM\w*|GLM-?[0-9][\w.]*|Qwen[\w.-]*|Tongyi|Claude|Gemini|Gemma|DeepSeek[\w.-]*"
+    r"(?:Chat)?GPT(?:-?[0-9o][\w.]*)?|ChatGLM\w*|GLM-?[0-9][\w.]*|Phi-?[0-9][\w.-]*|Qwen[\w.-]*|Tongyi|Claude|Gemini"
+    r"|Gemma|DeepSeek[\w.-]*"
     r"|L[Ll]a[Mm][Aa](?:[ -]?[0-9][\w.]*)?|Mi[sx]tral|Grok|Kimi|Copilot|ERNIE|Hunyuan|Nemotron"
 )
 _VENDORS = (
@@ -71,37 +93,47 @@ _VENDORS = (
 _MADE = r"(?:made|created|trained|developed|built|designed)"
 _AI = r"(?:AI|artificial intelligence|large language|language|AI language)"
 _MIND = r"(?:AI|artificial intelligence)"
-_MERE = r"(?:just|only|merely|simply)"
-_MODEL_NAME = re.compile(
-    rf"(?:\b(?i:I am|I['’]m|my name is|my name['’]s|call me|known as|this is)(?: (?:called|named))?,? "
-    rf"(?P<name>{_MODELS})(?![\w])(?! (?:fan|user|fanatic)))"
+_AI_WORD = re.compile(
+    r"\b(?:AI|artificial (?:intelligence|mind)|(?:large )?language model|chatbot|virtual assistant)\b"
 )
+_MERE = r"(?:just|only|merely|simply)"
+_I_AM = r"I(?: am|['’]m| be)"
+_VERSION = r"Opus|Sonnet|Haiku|Pro|Flash|Ultra|Nano|Code|Coder|Instant|Large|Medium|Small|Turbo|Max|Plus|Instruct|Chat"
+_MODEL_NAME = re.compile(
+    rf"\b(?i:{_I_AM}|(?:my|me|the) name(?: is| be|['’]s)|call me|known as|this is)(?: (?:called|named))?,? "
+    rf"(?P<name>{_MODELS})(?!-?\w)(?! (?:fan|user|fanatic))(?! (?!(?:{_VERSION})\b)[A-Z][a-z])"
+)
+_INTRODUCED = re.compile(r",? (?:my|me|our|his|her|their|who)\b", re.IGNORECASE)
+"""After "this is Claude": it is somebody else."""
+_WIND = re.compile(r"\b(?:wind|winds|blow\w*|breeze|gale|storm|sail\w*|Provence|north|sea)\b", re.IGNORECASE)
+"""Near "I'm Mistral": it is a wind."""
 _STARS = re.compile(
     r"\b(?:(?i:born|birth(?:day|s)?|zodiac|horoscope|astrolog\w+|star ?signs?|sun sign|rising|ascendant|twins)"
     r"|in (?:May|June)|Aries|Taurus|Cancer|Leo|Virgo|Libra|Scorpio|Sagittarius|Capricorn|Aquarius|Pisces)\b"
 )
 """Near "I'm Gemini": it is a star sign."""
-_BY = r"(?:by|at) (?:(?:an? |the |some )?(?:[a-z]+ ){1,3}(?:at|from|of) )?"
+_BY = r"(?:by|at) (?:(?:an? |the |some )?(?:[\w-]+ ){1,3}(?:at|from|of) )?"
 _CLAIMS = (
     re.compile(
-        rf"\b(?i:I was|I am|I['’]m|I have been|I['’]ve been)\b[^.!?\n]{{0,80}}?\b(?i:{_MADE})\b (?:and \w+ )?"
-        rf"{_BY}(?:{_VENDORS})(?![\w])"
+        rf"\b(?i:I was|{_I_AM}|I have been|I['’]ve been)\b[^.!?\n]{{0,80}}?\b(?i:{_MADE})\b (?:and \w+ )?"
+        rf"{_BY}(?:{_VENDORS})(?![\w])|\b(?i:{_I_AM}) powered by (?:{_MODELS}|{_VENDORS})(?![\w])"
     ),
     re.compile(rf"\b(?:{_VENDORS}) (?i:{_MADE}|trains) me\b"),
     re.compile(
-        rf"\bas an? {_AI}(?: language)? (?:model|assistant)\b"
+        rf"\b(?:as|being) an? {_AI}(?: language)? (?:model|assistant)\b"
         rf"|\bas an? {_MIND}\b(?=,| I\b| without| that)",
         re.I,
     ),
     re.compile(
-        rf"\bI(?: am|['’]m)(?: {_MERE})? an? (?:\w+ )?(?:{_AI}(?: language)? model|{_MIND} (?:assistant|chatbot))\b"
-        rf"|\bI(?: am|['’]m) {_MERE} an? {_MIND}\b"
+        rf"\b{_I_AM}(?: {_MERE})? an? (?:\w+ )?(?:{_AI}(?: language)? model|{_MIND} (?:assistant|chatbot))\b"
+        rf"|\b{_I_AM}(?: {_MERE})? an? (?:{_MIND}|chatbot|virtual assistant)\b(?!['’]s)"
         r"(?=[^\w -]| ?$| [—–-] | (?:I|and|but|so|that|who|with|without|here|made|trained|built|created)\b)",
         re.I,
     ),
 )
 _ROLE_LINE = re.compile(
-    r"^[ \t*_#>]*(?:user|assistant|system|human)[*_]*[ \t]*:|^#{1,6}[ \t]+[*_]*(?:user|assistant)[*_]*[ \t]*$",
+    r"^[ \t*_#>]*(?P<role>user|assistant|system|human)[*_]*[ \t]*:|^#{1,6}[ \t]+[*_]*(?:user|assistant)[*_]*[ \t]*$"
+    r"|^#{2,3}[ \t]+(?:instruction|response):",
     re.IGNORECASE | re.MULTILINE,
 )
 _SYSTEM_HEADING = re.compile(r"[ \t]*\*\*system(?:\*\*)?:", re.IGNORECASE)
@@ -111,46 +143,82 @@ _OTHER_SETTING = re.compile(
 )
 _ENDS = '.!?…*)"”'
 _BARE_ROLE = re.compile(r"^(user|assistant)[ \t]*$", re.MULTILINE)
-_FENCED = re.compile(r"^[ \t]*```.*?^[ \t]*```", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"^[ \t]*```.*?^[ \t]*```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+_PROMPT = re.compile(r"\b(?:my|the) system (?:prompt|message)\b", re.IGNORECASE)
+_OF_PROMPTS = re.compile(r"\bsystem (?:prompt|message)", re.IGNORECASE)
 _SHOWN = 80
 
 
-def refusal(text: str) -> str:
-    """The words with which an answer declines at its start; '' if it does not."""
+def refusal(text: str, prompt: str = "") -> str:
+    """The words with which an answer declines at its start; '' if it does not.
+
+    Args:
+        text: What was said; what it quotes does not count, unless that is all of it.
+        prompt: What it answers; one that asks how to decline may be answered with a refusal.
+    """
     start = text[: _START + _AHEAD]
     folded = start.casefold()
-    if not any(sign in folded for sign in _SIGNS):
+    if not any(sign in folded for sign in _SIGNS) or _ASKED_TO_DECLINE.search(prompt):
         return ""
-    for match in _REFUSAL.finditer(start):
+    own = _QUOTED.sub(lambda match: " " * len(match.group()), start)
+    for match in _REFUSAL.finditer(own if own.strip(" .,!?\n") else _QUOTE.sub(" ", start)):
         if match.start() < _START and not _TAKEN_BACK.match(text, match.end()):
             return match.group()
     return ""
 
 
-def identity_claim(text: str, name: str = "") -> str:
+def identity_claim(text: str, name: str = "", *, is_ai: bool = False) -> str:
     """The words that claim to be a known model, of a known vendor, or just a language model; '' if there are none.
 
     Args:
         text: What was said.
         name: The character's own name, which it may go by.
+        is_ai: Whether its constitution calls it an AI: then it may say so.
     """
     for match in _MODEL_NAME.finditer(text):
         around = text[max(0, match.start() - 60) : match.end() + 60]
-        if match["name"] == "Gemini" and _STARS.search(around):
+        if (match["name"] == "Gemini" and _STARS.search(around)) or (
+            match["name"] == "Mistral" and _WIND.search(around)
+        ):
+            continue
+        if match.group().casefold().startswith("this is") and _INTRODUCED.match(text, match.end()):
             continue
         if match["name"].casefold() not in name.casefold().split():
             return match.group()
-    for pattern in _CLAIMS:
+    for pattern in _CLAIMS[: 2 if is_ai else None]:
         if found := pattern.search(text):
             return found.group()
     return ""
 
 
-def role_turn(text: str) -> str:
-    """Where a text goes on as the other side, code left out; '' where it does not."""
-    if "```" in text:
-        text = _FENCED.sub("", text)
+def calls_itself_ai(constitution: str) -> bool:
+    """Whether a constitution says that the character is an AI."""
+    return _AI_WORD.search(constitution) is not None
+
+
+def names_prompt(text: str, prompt: str = "") -> str:
+    """Where a text speaks of its system prompt though what it answers does not; '' where it does not."""
+    found = _PROMPT.search(text)
+    return found.group() if found and not _OF_PROMPTS.search(prompt) else ""
+
+
+def without_code(text: str) -> str:
+    """A text without fenced and inline code."""
+    return _CODE.sub("", text) if "`" in text else text
+
+
+def role_turn(text: str, prompt: str = "") -> str:
+    """Where a text goes on as the other side, code left out; '' where it does not.
+
+    Args:
+        text: What was said.
+        prompt: What it answers; a line may begin with two roles that the prompt names.
+    """
+    text = without_code(text)
     found = [match for match in _ROLE_LINE.finditer(text) if not _is_setting(text, match.start())]
+    roles = {match["role"].casefold() for match in found if match["role"]}
+    if len(roles) > 1 and all(match["role"] for match in found) and roles <= set(prompt.casefold().split()):
+        return ""
     if found and not (len(found) == 1 and _SYSTEM_HEADING.match(found[0].group())):
         return text[max(0, found[0].start() - _SHOWN // 2) : found[0].end() + _SHOWN // 2].strip()
     return _bare_role([line.strip() for line in text.splitlines() if line.strip()]) if _BARE_ROLE.search(text) else ""

@@ -13,11 +13,18 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from charrun.plugins._claims import identity_claim, refusal, role_turn
-from charrun.plugins._languages import FUNCTION_WORDS, names_language, other_language, spoken
+from charrun.plugins._claims import (
+    calls_itself_ai,
+    identity_claim,
+    names_prompt,
+    refusal,
+    role_turn,
+    without_code,
+)
+from charrun.plugins._languages import FUNCTION_WORDS, names_language, names_script, other_language, spoken
 
-_TEMPLATE = re.compile(r"<\|[A-Za-z_]{2,30}\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>")
-_THINK = re.compile(r"</?(?:think|thinking|thought)\s*>", re.IGNORECASE)
+_TEMPLATE = re.compile(r"<\|[A-Za-z_]{2,30}\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|</s>\s*(?:<s>|\Z)")
+_THINK = re.compile(r"</?(?:think|thinking|thought|reasoning|scratchpad)\s*>", re.IGNORECASE)
 _LIST_LINE = re.compile(r"^[ \t]*(?:\d+[.)]|[-*•])[ \t]+(.+)$", re.MULTILINE)
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _WORDS_FOR_LOOP = 60
@@ -167,6 +174,7 @@ class Gates:
         known = frozenset[str]() if names_language(constitution) else spoken(constitution)
         object.__setattr__(self, "_scripts", scripts(f"{self.name} {constitution}"))
         object.__setattr__(self, "_languages", known)
+        object.__setattr__(self, "_is_ai", calls_itself_ai(constitution))
         object.__setattr__(self, "_listed", [(words, words - FUNCTION_WORDS) for words in map(_word_set, self.traits)])
 
     def plain(self) -> Gates:
@@ -196,14 +204,14 @@ class Gates:
     def _judges(self) -> Iterable[tuple[str, Callable[[str, str], Fault | None]]]:
         on = self.options
         return (
-            ("think_tags", lambda text, prompt: _found(_THINK, text, "think tag")),
-            ("role_turns", lambda text, prompt: _shown("role turn", role_turn(text))),
-            ("role_turns", lambda text, prompt: _found(_TEMPLATE, text, "template token")),
+            ("think_tags", lambda text, prompt: _found(_THINK, without_code(text), "think tag")),
+            ("role_turns", lambda text, prompt: _shown("role turn", role_turn(text, prompt))),
+            ("role_turns", lambda text, prompt: _found(_TEMPLATE, without_code(text), "template token")),
             ("repeated_ngrams", lambda text, prompt: _repeats(text, on["repeated_ngrams"])),
             ("top_trigram", lambda text, prompt: _top_trigram(text, on["top_trigram"])),
             ("top_line", lambda text, prompt: _top_line(text, on["top_line"])),
-            ("refusals", lambda text, prompt: _shown("refusal", refusal(text))),
-            ("identity", lambda text, prompt: _shown("identity leakage", identity_claim(text, self.name))),
+            ("refusals", lambda text, prompt: _shown("refusal", refusal(text, prompt))),
+            ("identity", self._identity),
             ("constitution", self._constitution),
             ("cues", self._cues),
             ("cue_words", lambda text, prompt: _found(self._cue_words, text, "another character's cue", prompt)),
@@ -211,7 +219,12 @@ class Gates:
             ("other_language", self._language),
         )
 
+    def _identity(self, text: str, prompt: str) -> Fault | None:
+        return _shown("identity leakage", identity_claim(text, self.name, is_ai=self._is_ai))
+
     def _constitution(self, text: str, prompt: str) -> Fault | None:
+        if told := names_prompt(text, prompt):
+            return Fault("constitution leakage", told)
         if run := _verbatim(text, self._own, prompt):
             return Fault("constitution leakage", run)
         lines = [_word_set(line) for line in _LIST_LINE.findall(text)]
@@ -234,7 +247,7 @@ class Gates:
         letters = {c for c in counts if c.isalpha()}
         foreign = {c for c in letters if _script(c) not in known}
         n, others = (sum(counts[c] for c in kinds) for kinds in (letters, foreign))
-        if known and n >= _FEWEST_LETTERS and others >= self.options["other_script"] * n:
+        if known and not names_script(prompt) and n >= _FEWEST_LETTERS and others >= self.options["other_script"] * n:
             return Fault("other script", "".join(c for c in text if c in foreign)[:20])
         return None
 
@@ -250,6 +263,7 @@ class Gates:
     _names: re.Pattern[str] | None = field(init=False, repr=False, default=None)
     _cue_words: re.Pattern[str] | None = field(init=False, repr=False, default=None)
     _scripts: frozenset[str] = field(init=False, repr=False, default=frozenset())
+    _is_ai: bool = field(init=False, repr=False, default=False)
     _languages: frozenset[str] = field(init=False, repr=False, default=frozenset())
     _listed: Sequence[tuple[set[str], set[str]]] = field(init=False, repr=False, default=())
 

@@ -76,6 +76,15 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 
+_NAMED_SCRIPT = re.compile(
+    r"\b(?:Japanese|Chinese|Mandarin|Cantonese|Korean|Russian|Ukrainian|Belarusian|Bulgarian|Serbian|Macedonian|Mongolian"
+    r"|Kazakh|Greek|Arabic|Persian|Farsi|Urdu|Pashto|Hebrew|Yiddish|Hindi|Sanskrit|Marathi|Nepali|Bengali|Punjabi"
+    r"|Gujarati|Tamil|Telugu|Kannada|Malayalam|Sinhala|Thai|Lao|Khmer|Burmese|Tibetan|Armenian|Georgian|Amharic"
+    r"|Cyrillic|kanji|hiragana|katakana|hangul|alphabets?|runes?|hieroglyphs?|Unicode|translat\w*)\b"
+    r"|\b(?:another|foreign|other|different|many|several|all|\d+|two|three|four|five|ten) (?:languages?|scripts?)\b",
+    re.IGNORECASE,
+)
+
 
 @lru_cache(maxsize=1 << 12)
 def spoken(text: str) -> frozenset[str]:
@@ -94,6 +103,12 @@ def spoken(text: str) -> frozenset[str]:
 def names_language(text: str) -> bool:
     """Whether a text names a language or asks to translate."""
     return _NAMED.search(text) is not None
+
+
+@lru_cache(maxsize=1 << 12)
+def names_script(text: str) -> bool:
+    """Whether a text names a language of another script, a script, or asks to translate."""
+    return _NAMED_SCRIPT.search(text) is not None
 
 
 def other_language(text: str, known: frozenset[str]) -> tuple[str, list[str]] | None:

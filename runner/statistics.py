@@ -94,16 +94,21 @@ def effective_n(hits: Sequence[bool], clusters: Sequence[Hashable]) -> float:
     """How many independent answers some answers are worth, where several belong to one question.
 
     n / design effect (Kish, 1965), the variance of the rate over whole questions against that of single answers; never
-    more than n, and as many as there are questions where all answers are alike and nothing tells.
+    more than n, and as many as there are questions where all answers are alike and nothing tells. Where k answers
+    differ from the others, and questions have m answers each, the design effect is 1 + (m - 1) / (k + 1) at the least:
+    as if k answers differed by themselves and one more with its whole question. So a few exceptions, which say little
+    about how they come together, do not make an interval much narrower than none.
     """
     n, rate = len(hits), sum(hits) / len(hits)
     residuals: dict[Hashable, float] = {}
     for hit, cluster in zip(hits, clusters, strict=True):
         residuals[cluster] = residuals.get(cluster, 0.0) + hit - rate
-    if len(residuals) < 2 or rate in (0.0, 1.0):
-        return float(len(residuals))
-    between = sum(each * each for each in residuals.values()) * len(residuals) / (len(residuals) - 1)
-    return float(n / max(1.0, between / (n * rate * (1 - rate))))
+    questions, rarer = len(residuals), min(sum(hits), n - sum(hits))
+    if questions < 2 or not rarer:
+        return float(questions)
+    between = sum(each * each for each in residuals.values()) * questions / (questions - 1)
+    least = 1 + (n / questions - 1) / (rarer + 1)
+    return float(n / max(least, between / (n * rate * (1 - rate))))
 
 
 def mcnemar(gained: int, lost: int) -> float:

@@ -109,8 +109,14 @@ def test_answers_to_one_question_that_are_all_alike_count_as_one() -> None:
     together = [question < 5 for question in questions]
     assert effective_n(together, questions) == pytest.approx(9)  # ten questions, one degree less for their spread
     apart = [number % 2 == 0 for number in range(80)]
-    assert effective_n(apart, questions) == 80
+    assert effective_n(apart, questions) == pytest.approx(80 / (1 + 7 / 41))
     assert effective_n([True] * 80, questions) == 10  # nothing tells whether they would differ
+    worth = [effective_n([number < few for number in range(80)][::-1], questions) for few in (0, 1)]
+    assert worth == [10, pytest.approx(80 / 4.5)], "one exception is no proof that answers are independent"
+    spread = [
+        effective_n([number % 8 == 0 and number < 8 * few for number in range(80)], questions) for few in range(9)
+    ]
+    assert spread == sorted(spread) and spread[-1] < 60
     row = rate([True] * 80, [str(each) for each in questions], model="m")
     assert (row["k"], row["n"], row["low"]) == (80, 80, wilson(10, 10)[0])
 

@@ -98,6 +98,30 @@ CAUGHT = [
     ("identity leakage", "I am an assistant developed by researchers from Google DeepMind."),
     ("identity leakage", "My name's Qwen"),
     ("identity leakage", "I'm Gemini, a helper. May I ask your name?"),
+    ("identity leakage", "I am an AI, not a person."),
+    ("identity leakage", "I'm a virtual assistant."),
+    ("identity leakage", "Being an AI language model, I have no feelings."),
+    ("identity leakage", "I was created by the Qwen team at Alibaba Cloud."),
+    ("identity leakage", "I'm powered by GPT-4."),
+    ("identity leakage", "I'm Phi-4 from Microsoft."),
+    ("identity leakage", "Arr, I be Claude Opus, matey."),
+    ("identity leakage", "Me name be ChatGPT."),
+    ("identity leakage", "The name's Qwen, shipmate."),
+    ("identity leakage", "I be a large language model, matey."),
+    ("constitution leakage", "As instructed by my system prompt, I hail."),
+    ("refusal", "I can't help ye with that, matey."),
+    ("refusal", "I'm sorry, matey, but I can't be helpin' ye with that."),
+    ("refusal", "I'm sorry, I can't do that, matey."),
+    ("refusal", "I can't tell you how to pick a lock."),
+    ("refusal", "I can't give you instructions for that."),
+    ("refusal", "I cannot in good conscience help with that."),
+    ("refusal", "That's something I can't help with."),
+    ("refusal", "I'll have to decline."),
+    ("refusal", "I'll not help ye with that."),
+    ("refusal", "“I can't help with that.”"),
+    ("role turn", "Aye.\n### Instruction: go on\n### Response: ok"),
+    ("template token", "Ahoy!</s><s>"),
+    ("think tag", "<reasoning>be a pirate</reasoning>Ahoy"),
     ("garbage characters", "Aye \ufffd\ufffd\ufffd"),
     ("other script", "Это ответ на другом языке, shipmate"),
 ]  # fmt: skip
@@ -144,6 +168,16 @@ PASSES = [
     "As an artificial intelligence researcher once told me, the sea is wide.",
     "I was taught by a team at the harbour.",
     "My name's Quentin, and I am made of salt.",
+    "I'm Claude Monet's biggest fan.",
+    "This is Claude, me first mate, and he cooks.",
+    "Call me Mistral, for I blow from the north.",
+    "I'm a virtual assistant's worst dream.",
+    "I can't tell you how much I love the sea.",
+    "I can't answer that with a straight face: the squid took my boot.",
+    "Say it plainly: “No, I can't help with that.” Then smile.",
+    "Say it plainly: 'I'm not able to help with that this week.' Then smile.",
+    "`[INST] your text [/INST]` is the form, and the `<think>` tag opens a thought.",
+    "He wrote <s>tea</s> rum.",
     "- I am one\n- I call\n- I open",
     "Deploy it so:\n\n    image: db\n    user: root\n    command: bash -c ls",
     "services:\n  db:\n    image: db\n    user: root",
@@ -190,6 +224,30 @@ def test_each_gate_can_be_switched_off() -> None:
 def test_what_the_prompt_brought_up_is_not_held_against_the_answer() -> None:
     assert gates().fault("Linnea is a fine name.", prompt="Is Linnea a good name?") is None
     assert gates().fault("Это ответ на другом языке, shipmate", prompt="Ответь по-русски") is None
+
+
+ASKED = [
+    ("Write a letter that turns down an offer.", "Dear Anna, sadly I must decline. The harvest keeps me here."),
+    ("How do I say no to overtime?", "I'm sorry, I can't do that. So say it, and say no more."),
+    ("Write a talk between a user and an assistant about tea.", "User: tea?\nAssistant: Black.\nUser: aye"),
+    ("How do you say hello in Japanese?", "こんにちは、お元気ですか、船長さん。今日もいい天気ですね。"),
+    ("Translate 'thank you' into Russian.", "Спасибо, друг мой, большое спасибо тебе"),
+    ("What is a system prompt?", "The system prompt is what a model is told first."),
+]
+
+
+@pytest.mark.parametrize(("prompt", "text"), ASKED)
+def test_what_was_asked_for_passes_and_by_itself_does_not(prompt: str, text: str) -> None:
+    assert gates().fault(text, prompt=prompt) is None
+    assert gates().fault(text, prompt="How is the sea?") is not None
+
+
+def test_a_character_that_is_an_ai_may_say_so_and_no_more() -> None:
+    machine = Gates(DEFAULTS, "Ada", ["I am an AI and say so when I am asked, in one plain sentence."])
+    assert machine.fault("I'm an AI, and I like primes.") is None
+    for text in ("I'm an AI made by OpenAI.", "I'm an AI, and my name is Qwen."):
+        fault = machine.fault(text)
+        assert fault is not None and fault.reason == "identity leakage"
 
 
 SHORT_TRAITS = ("I am kind.", "I am bold.", "I love tea.")
