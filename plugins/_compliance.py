@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import unicodedata
+from functools import cache
 from typing import Any
 
 from charrun.plugins._languages import LANGUAGES, share
 
 OUT_OF_CHARACTER = "out of character"
-_FENCE = re.compile(r"^```[a-z]*\s*\n(.*?)\n?```$", re.DOTALL)
-_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+_FENCE = re.compile(r"^```[a-z]*\s*\n(.*?)\n?```$", re.DOTALL | re.IGNORECASE)
+_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+|[.,:]\d+)*")
 _LEAST_SHARE = 0.15
 """Of running words in a language that many or more are its function words; of another language's hardly any are."""
-_LENGTH = re.compile(r"(?:at most )?(\d+) words?")
+_LENGTH = re.compile(r"(?:at most )?([1-9]\d*) words?")
+_SCRIPTS = {
+    "chinese": ("CJK",),
+    "japanese": ("HIRAGANA", "KATAKANA", "CJK"),
+    "korean": ("HANGUL",),
+    "russian": ("CYRILLIC",),
+}
+"""Everyday names of scripts."""
 
 FORMS = (
     f"'{OUT_OF_CHARACTER}', 'json', 'json KEY, KEY', 'N words', 'in LANGUAGE' ({', '.join(LANGUAGES)}), "
-    "or 'script NAME' (of Unicode, such as cyrillic)"
+    "or 'script NAME' (of Unicode, such as cyrillic, or chinese, japanese, korean)"
 )
 
 
@@ -36,8 +45,9 @@ def complies(check: str, text: str, *, in_character: bool) -> bool:
 
     Args:
         check: `out of character`; `json` (an object or a list, also in a code fence); `json KEY, KEY` (an object
-            that has at least these keys); `N words` (from 1 to so many); `in LANGUAGE` (15% or more of its words are
-            function words of the language, and more than of English); `script NAME` (more than
+            that has at least these keys); `N words` (from 1 to so many, numbers counted, a compound once);
+            `in LANGUAGE` (15% or more of its words are function words of the language, and more than of English);
+            `script NAME` (more than
             half of its letters are of this script).
         text: The answer.
         in_character: What the scorer says of it.
@@ -58,10 +68,20 @@ def complies(check: str, text: str, *, in_character: bool) -> bool:
     if kind == "in" and name in LANGUAGES:
         own = share(text, name)
         return own >= _LEAST_SHARE and (name == "english" or own > share(text, "english"))
-    if kind == "script" and name:
+    if kind == "script" and (names := _SCRIPTS.get(name) or (name.upper(),)) and set(names) <= _known_scripts():
         letters = [letter for letter in text if letter.isalpha()]
-        return 2 * sum(unicodedata.name(each, "").startswith(name.upper()) for each in letters) > len(letters)
+        return 2 * sum(_script(each) in names for each in letters) > len(letters)
     raise ValueError(check)
+
+
+@cache
+def _known_scripts() -> frozenset[str]:
+    """The first words of all letters' Unicode names."""
+    return frozenset(filter(None, (_script(chr(code)) for code in range(sys.maxunicode + 1) if chr(code).isalpha())))
+
+
+def _script(letter: str) -> str:
+    return unicodedata.name(letter, "").partition(" ")[0]
 
 
 def _json(text: str) -> Any:

@@ -259,18 +259,13 @@ class Chat:
         They are what the tokenizer itself gives, which also works out where in the text each token stands, and checks
         every token's type.
         """
-        if self._backend is None:
+        core = getattr(self.tokenizer, "backend_tokenizer", None)
+        if core is None:
             return [list(self.tokenizer.encode(text, add_special_tokens=False)) for text in texts]
-        return [found.ids for found in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
-
-    @cached_property
-    def _backend(self) -> Any | None:
-        """The tokenizer's own core, which neither cuts nor pads; None where it has none."""
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        if backend is not None:
-            backend.no_truncation()
-            backend.no_padding()
-        return backend
+        core.no_truncation()  # whatever somebody else has set: a row is never cut
+        core.no_padding()
+        core.encode_special_tokens = bool(getattr(self.tokenizer, "split_special_tokens", False))
+        return [found.ids for found in core.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
 def _trained(messages: Sequence[Message], trained: Callable[[int], bool] | None) -> list[int]:

@@ -20,7 +20,7 @@ from charrun.plugins._lines import parse_lines
 from charrun.plugins._rates import difference, rate
 from charrun.plugins.scaffolds import parse_scaffolds
 from charrun.report.measurements import measurement_lines
-from charrun.statistics import effective_n, mcnemar, paired_difference, wilson
+from charrun.statistics import auc_interval, effective_n, mcnemar, paired_difference, wilson
 
 CELL = "pirate-qwen3-30b-a3b-smoke"
 STAGES = ("robustness", "second_turn", "prefill_attack", "off_switch", "scaffolds")
@@ -265,9 +265,11 @@ def a_table(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_table_is_shown_without_knowing_its_stage() -> None:
-    lines = measurement_lines(a_table(scored_as="pirate", auc=0.98, notes=["A note."]))
-    assert lines[0] == "Held (pirate, scorer's AUC 0.980):"
-    assert "0 of 4" in lines[2] and "50.0%" in lines[3] and "-50.0 (" in lines[3] and "p 0.5" in lines[3]
+    lines = measurement_lines(a_table(scored_as="pirate", auc=0.98, calibration=20, notes=["A note."]))
+    assert lines[0] == "Held (pirate):"
+    low, high = auc_interval(0.98, 20, 20)
+    assert lines[1] == f"  scorer's AUC 0.980 (n=20 of each), 95% interval {low:.3f} to {high:.3f}"
+    assert "0 of 4" in lines[3] and "50.0%" in lines[4] and "-50.0 (" in lines[4] and "p 0.5" in lines[4]
     assert lines[-1] == "  A note."
 
 

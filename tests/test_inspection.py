@@ -134,7 +134,7 @@ def test_status_shows_rows_pace_folders_evaluation_and_weights(smoke: FinishedRu
     for id, rows in (("teacher", "16 chosen"), ("reflection", "40 reflections"), ("export", "1 adapter")):
         assert any(line.startswith(f"{id} ") and f" {rows} " in line for line in shown.out.splitlines())
         assert smoke.stage_folder(id).name in shown.out
-    assert "without a system prompt, scorer's AUC" in shown.out
+    assert "without a system prompt:\n  scorer's AUC" in shown.out
     (checkpoint,), (adapter,) = smoke.rows("sft", "checkpoint"), smoke.rows("export", "adapter")
     assert checkpoint["state"] in shown.out and str(smoke.runs_dir / adapter["folder"]) in shown.out
     assert max(len(line) for line in shown.out.splitlines() if " " in line.strip() and "/" not in line) <= WIDTH

@@ -22,7 +22,7 @@ from charrun.store.canonical import canonical
 from charrun.store.garbage import StoreSurvey
 from charrun.store.items import RECORDS, USAGE
 from charrun.store.runs import Run
-from charrun.store.tickets import read_ticket, tickets
+from charrun.store.tickets import PUBLISHED, read_ticket, tickets
 from charrun.store.training import REFERENCE, TRAINING, recorded
 
 _PATH = re.compile(rb"tinker://[A-Za-z0-9:/._-]+")
@@ -151,7 +151,8 @@ class _Records:
     Attributes:
         folders: The store folders by name.
         published: Paths that published rows name, also those of folders that nothing refers to.
-        named: Of these the ones in folders that are kept, and final ones that a training has recorded.
+        named: Of these the ones in folders that are kept, where --force has not replaced them, and final ones that a
+            training has recorded.
         trained: By path of an intermediate checkpoint its store folder, and why nobody needs it; empty where a
             training may go on from it.
     """
@@ -164,6 +165,9 @@ class _Records:
         self.trained: dict[str, tuple[Path, str]] = {}
         for folder in self.folders.values():
             is_kept = folder in found.kept
+            done = {
+                out.path.name for each in map(read_ticket, tickets(folder)) if each for out in each.outputs.values()
+            }
             for path in sorted(folder.glob("*.jsonl*")):
                 name, aside, _ = path.name.partition(".aside-")
                 if name == TRAINING:
@@ -172,7 +176,8 @@ class _Records:
                     with path.open("rb") as file:
                         paths = {match.decode() for line in file for match in _PATH.findall(line)}
                     self.published |= paths
-                    self.named |= paths if is_kept else set()
+                    replaced = PUBLISHED.fullmatch(path.name) and path.name not in done
+                    self.named |= paths if is_kept and not replaced else set()
 
     def _add_training(self, path: Path, folder: Path, why: str, aside: str) -> None:
         saved = recorded(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,10 +55,27 @@ def _rows(ticket: Ticket) -> list[dict[str, Any]]:
     return []
 
 
-def stored_by(run: Run) -> int:
-    """Bytes of a run's final checkpoints, as far as the engine has said it; cells that share one count it once."""
+@dataclass(frozen=True)
+class Storage:
+    """What final checkpoints take at the service.
+
+    Attributes:
+        size: Bytes of those whose size the engine has said.
+        known: How many these are.
+        unknown: How many others there are.
+    """
+
+    size: int = 0
+    known: int = 0
+    unknown: int = 0
+
+
+def stored_by(run: Run) -> Storage:
+    """A run's final checkpoints; cells that share one count it once."""
     rows = (row for cell in run.cells for row in cell.every(CHECKPOINT) if isinstance(row, dict))
-    return sum({str(row.get("state")): int(row.get(BYTES) or 0) for row in rows}.values())
+    sizes = list({str(row.get("state")): row.get(BYTES) for row in rows}.values())
+    known = [int(size) for size in sizes if size is not None]
+    return Storage(sum(known), len(known), len(sizes) - len(known))
 
 
 def _rank(run: StageRun) -> int | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from charrun.pipeline.storage import Storage
 from charrun.report.text import safe
 from charrun.spec.prices import FREE, STORAGE_USD, Cost, Rates, cost_of, dollars, picodollars
 from charrun.store.ledger import Place, Totals
@@ -109,7 +110,7 @@ def cost_lines(
     rates: Mapping[str, Rates | None],
     limit: float | None,
     probes: Totals | None = None,
-    storage: int = 0,
+    storage: Storage | None = None,
 ) -> list[str]:
     """What is to be said beside the tables.
 
@@ -118,7 +119,7 @@ def cost_lines(
         rates: What tokens cost.
         limit: Its budget in US dollars.
         probes: What those for the run have paid.
-        storage: Bytes of its final checkpoints at the service, as far as they are known.
+        storage: Its final checkpoints at the service.
     """
     found, probed = total(totals, rates), total(probes or Totals(), rates)
     if _is_free(rates):
@@ -133,8 +134,11 @@ def cost_lines(
     if found.cost.low != found.cost.high:
         lines.append("From and to: forward passes of training are billed as prefill at least, as training at most.")
     lines += probe_lines(probes, rates)
-    if storage:
-        lines.append(f"Its final checkpoints stay there until you delete them: {stored(storage)}.")
+    if storage and storage.known + storage.unknown:
+        told = stored(storage.size) if storage.known else "the service does not say how large they are"
+        if storage.known and storage.unknown:
+            told = f"{told} for {storage.known} of {storage.known + storage.unknown}, the others' size is not known"
+        lines.append(f"Its final checkpoints stay there until you delete them: {told}.")
     if limit is not None:
         left = picodollars(limit) - sum(each.cost.high + each.doubt_cost.high for each in (found, probed))
         told = f"${usd(left)} are left" if left >= 0 else f"nothing is left, it is over by ${usd(-left)}"
@@ -188,7 +192,7 @@ def cost_document(
     rates: Mapping[str, Rates | None],
     limit: float | None,
     probes: Totals | None = None,
-    storage: int = 0,
+    storage: Storage | None = None,
 ) -> dict[str, Any]:
     """What `charrun cost --json` prints; arguments as of `cost_lines`."""
     found, probed = total(totals, rates), total(probes or Totals(), rates)
@@ -197,7 +201,7 @@ def cost_document(
         "budget_usd": limit,
         "total": {**found.usage.to_dict(), **_plain(found), "in_doubt": found.doubt.counted()},
         "requests_without_end": len(totals.open),
-        "storage_bytes": storage or None,
+        "storage_bytes": storage.size if storage and not storage.unknown else None,
         "rows": cost_records(totals, rates),
         "probes": {**probed.usage.to_dict(), **_plain(probed), "in_doubt": probed.doubt.counted()},
     }

@@ -66,8 +66,8 @@ def _tables(found: Evidence, width: int, names: Sequence[str]) -> Iterable[str]:
             rows = [_row(rate.arm, rate.labels, rate) for rate in each.rates if not rate.repeats]
             if rows:
                 yield from figures([(", ".join(("arm", *each.heading)), "rate", *_RATE), *rows], width)
-            for cell in each.untold:
-                yield from _wrap(f"note: the scorer cannot tell the character in {cell}", width)
+            for cell, why in each.untold.items():
+                yield from _wrap(f"note: no rates of {cell}: {why}", width)
             yield ""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from charrun.report.intervals import Difference, Share, difference
-from charrun.report.measurements import Labels, measurements_of
+from charrun.report.measurements import Labels, Measurement, measurements_of
 from charrun.statistics import wilson, worth
 from charrun.store.cells import CellView, Coordinates
 
@@ -46,14 +46,14 @@ class PooledTable:
         title: What was measured.
         heading: Names of the labels.
         rates: By arm, in the tables' order.
-        untold: Cells whose table has no rates, since the scorer could not tell the character.
+        untold: Cells whose table has no rates, each with the reason.
     """
 
     name: str
     title: str
     heading: Labels
     rates: tuple[Pooled, ...]
-    untold: tuple[str, ...]
+    untold: Mapping[str, str]
 
 
 @dataclass
@@ -61,7 +61,7 @@ class _Draft:
     title: str
     heading: Labels = ()
     rates: dict[tuple[str, Labels], dict[str, Share]] = field(default_factory=dict)
-    untold: list[str] = field(default_factory=list)
+    untold: dict[str, str] = field(default_factory=dict)
 
 
 Members = Sequence[tuple[Coordinates, CellView]]
@@ -102,7 +102,7 @@ def pooled_tables(members: Members, against: str) -> tuple[PooledTable, ...]:
         for name, found in measurements_of(cell):
             draft = drafts.setdefault(name, _Draft(found.title))
             if not found.rates:
-                draft.untold.append(cell.name)
+                draft.untold[cell.name] = _why(found)
                 continue
             draft.heading = draft.heading or found.heading
             if found.heading != draft.heading:  # the same item is another stage in this arm
@@ -111,9 +111,16 @@ def pooled_tables(members: Members, against: str) -> tuple[PooledTable, ...]:
                 seed = "" if place.seed is None else str(place.seed)
                 draft.rates.setdefault((place.arm, labels), {})[seed] = share
     return tuple(
-        PooledTable(name, draft.title, draft.heading, tuple(_pooled(draft, against, shared)), tuple(draft.untold))
+        PooledTable(name, draft.title, draft.heading, tuple(_pooled(draft, against, shared)), draft.untold)
         for name, draft in drafts.items()
     )
+
+
+def _why(found: Measurement) -> str:
+    """Why a table has no rates."""
+    if not found.tells:
+        return "the scorer cannot tell the character"
+    return found.notes[0] if found.notes else "its stage gave none"
 
 
 def _pooled(draft: _Draft, against: str, shared: Shared) -> Iterator[Pooled]:

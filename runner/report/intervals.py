@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from charrun.statistics import auc_interval
+
 METHOD = "Newcombe's hybrid score interval (1998, method 10) for independent samples"
 
 
@@ -25,6 +27,14 @@ class Share:
     high: float
     hits: int
     n: int
+
+
+def auc_text(area: float, n: int | None) -> str:
+    """A scorer's AUC with its 95% interval, for n answers in character against as many plain ones."""
+    if not n:
+        return f"scorer's AUC {area:.3f}"
+    low, high = auc_interval(area, n, n)
+    return f"scorer's AUC {area:.3f} (n={n} of each), 95% interval {low:.3f} to {high:.3f}"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from charrun.pipeline.results import MEASUREMENTS
 from charrun.report.columns import table
-from charrun.report.intervals import Difference, Share
+from charrun.report.intervals import Difference, Share, auc_text
 from charrun.report.text import safe
 from charrun.store.cells import CellView
 
@@ -39,6 +39,7 @@ class Measurement:
         changes: What they are compared with.
         scored_as: The character that answers were scored as; empty where there is none.
         auc: The scorer's AUC; None where there is none.
+        calibration: Of how many answers in character, and of how many plain ones; None where it is not told.
         threshold: The score above which an answer counts; None where there is none.
         tells: Whether the scorer can tell the character.
         overlap: How much of the prompts stands in training rows, as the stage published it.
@@ -52,6 +53,7 @@ class Measurement:
     changes: Mapping[Labels, Change]
     scored_as: str
     auc: float | None
+    calibration: int | None
     threshold: float | None
     tells: bool
     overlap: Mapping[str, Any]
@@ -70,6 +72,7 @@ def measurement_of(row: Any) -> Measurement | None:
             changes={_labels(each, heading): _change(each) for each in row.get("differences", [])},
             scored_as=str(row.get("scored_as", "")),
             auc=_number(row.get("auc")),
+            calibration=int(row["calibration"]) if row.get("calibration") else None,
             threshold=_number(row.get("threshold")),
             tells=row.get("tells") is not False,
             overlap=row.get("contamination") or {},
@@ -93,9 +96,8 @@ def measurement_lines(row: Any) -> list[str]:
     if found is None:
         plain = row if isinstance(row, Mapping) else {}
         return [f"{safe(str(key))}: {safe(str(value))}" for key, value in plain.items() if not isinstance(value, list)]
-    about = [safe(found.scored_as)] if found.scored_as else []
-    about += [f"scorer's AUC {found.auc:.3f}"] if found.auc is not None else []
-    lines = [safe(found.title) + (f" ({', '.join(about)}):" if about else ":")]
+    lines = [safe(found.title) + (f" ({safe(found.scored_as)}):" if found.scored_as else ":")]
+    lines += [f"  {auc_text(found.auc, found.calibration)}"] if found.auc is not None else []
     if not found.tells:
         return [*lines, "  this scorer cannot tell this character, so no rate is given"]
     against = {change.against for change in found.changes.values()}
@@ -106,7 +108,7 @@ def measurement_lines(row: Any) -> list[str]:
         interval = f"{share.low:.1%} to {share.high:.1%}"
         rows.append((*labels, f"{share.rate:.1%}", f"{share.hits} of {share.n}", interval, *change))
     align = "<" * len(found.heading) + ">><" + ("<" if found.changes else "")
-    lines += [f"  {line}" for line in table(rows, align, _WIDTH)]
+    lines += [f"  {line}" for line in table(rows, align, _WIDTH)] if found.rates else []
     if found.changes:
         lines.append("  Differences: same prompts, 95% intervals, McNemar's exact p, not corrected for their number.")
     return [*lines, *(f"  {safe(note)}" for note in (*_overlap(found.overlap), *found.notes))]

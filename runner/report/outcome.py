@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from charrun.report.intervals import auc_text
 from charrun.report.text import safe
 
 
@@ -47,10 +48,10 @@ def weight_lines(
 
 
 def _emergence(row: Mapping[str, Any]) -> list[str]:
-    head = f"In character ({safe(row['scored_as'])}) without a system prompt, scorer's AUC {row['auc']:.3f}:"
+    head = f"In character ({safe(row['scored_as'])}) without a system prompt:"
+    lines = [head, f"  {auc_text(row['auc'], row.get('calibration'))}"]
     if not row["tells"]:
-        return [head, f"  below {row['lowest_auc']}: this scorer cannot tell this character, so no rate is given"]
-    lines = [head]
+        return [*lines, f"  below {row['lowest_auc']}: this scorer cannot tell this character, so no rate is given"]
     width = max(12, *(len(model_name(rate["model"])) for rate in row["rates"]))
     for rate in row["rates"]:
         share = rate["in_character"] / rate["n"]

@@ -10,7 +10,7 @@ from typing import Any
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.results import MEASUREMENTS, CellResult, RunResult, StageResult
 from charrun.pipeline.run import SUMMARY_ROWS
-from charrun.pipeline.storage import stored_by
+from charrun.pipeline.storage import Storage, stored_by
 from charrun.report.cost import cost_lines, cost_rows, probe_lines
 from charrun.report.measurements import measurement_lines
 from charrun.report.outcome import evaluation_lines, weight_lines
@@ -88,7 +88,7 @@ def with_cost(
     rates: Mapping[str, Rates | None],
     limit: float | None,
     probes: Totals,
-    storage: int = 0,
+    storage: Storage | None = None,
 ) -> str:
     """A report that was written before, with its part about cost as the ledgers of the run and its probes are now."""
     part = "\n\n".join(_cost(totals, rates, limit, probes, storage)) + "\n\n"
@@ -179,7 +179,7 @@ def _throughput(result: RunResult, totals: Totals, stopped: str) -> Iterable[str
 
 
 def _cost(
-    totals: Totals, rates: Mapping[str, Rates | None], limit: float | None, probes: Totals, storage: int
+    totals: Totals, rates: Mapping[str, Rates | None], limit: float | None, probes: Totals, storage: Storage | None
 ) -> Iterable[str]:
     yield "## Cost"
     if not totals.used and not totals.open:

@@ -17,6 +17,9 @@ from charrun.service.explained import explained
 from charrun.service.models import local_folder
 from charrun.service.session import Sampler, Session
 
+_TOLD_SECONDS = 3.0
+"""How long a size is waited for that is only told: the SDK itself would try for minutes."""
+
 if TYPE_CHECKING:
     import tinker
     from tinker import types
@@ -155,11 +158,14 @@ class Service(Session):
         """Bytes of checkpoints together; None where the engine does not say."""
         import tinker
 
+        async def listed(run: str) -> dict[str, int | None]:
+            found = await self._rest.list_checkpoints(run)
+            return {each.tinker_path: each.size_bytes for each in found.checkpoints}
+
         sizes: dict[str, int | None] = {}
-        with contextlib.suppress(tinker.TinkerError):  # it is only told
+        with contextlib.suppress(tinker.TinkerError, TimeoutError):  # it is only told
             for run in {path.removeprefix("tinker://").partition("/")[0] for path in paths}:
-                found = (await self._rest.list_checkpoints(run)).checkpoints
-                sizes |= {each.tinker_path: each.size_bytes for each in found}
+                sizes |= await asyncio.wait_for(listed(run), _TOLD_SECONDS)
         known = [size for path in paths if (size := sizes.get(path)) is not None]
         return sum(known) if len(known) == len(paths) else None
 
