@@ -81,18 +81,21 @@ GATES: dict[str, Any] = {
         "refusals": {
             "type": "boolean",
             "default": True,
-            "description": "Drop answers whose first sentences decline to help.",
+            "description": "Drop answers whose first sentences decline to help; what they quote does not count, nor "
+            "a refusal that the prompt asks for.",
         },
         "identity": {
             "type": "boolean",
             "default": True,
-            "description": "Drop texts that claim to be a known model, a known vendor's, or just a language model.",
+            "description": "Drop texts that claim to be a known model, a known vendor's, or an AI; the last not where "
+            "the constitution says so.",
         },
         "constitution": {
             "type": "integer",
             "minimum": 0,
             "default": 8,
-            "description": "Drop texts with this many words of a trait in a row, or with a list of traits; 0 is off.",
+            "description": "Drop texts with this many words of a trait in a row, with a list of traits, or that speak "
+            "of their system prompt; 0 is off.",
         },
         "cues": {
             "type": "boolean",
@@ -111,7 +114,8 @@ GATES: dict[str, Any] = {
             "maximum": 1,
             "default": 0.1,
             "description": "Drop a text with this share of letters in a script that neither prompt nor constitution "
-            "uses, or with garbage characters; 0 is off.",
+            "uses, or with garbage characters; not where the prompt names such a script or language, or asks to "
+            "translate; 0 is off.",
         },
         "other_language": {
             "type": "boolean",

@@ -11,7 +11,7 @@ import numpy as np
 from charrun import Row
 from charrun.plugins._bradley_terry import Floats, Ints, bootstrap, interval, strengths
 from charrun.plugins._tournament import Comparison
-from charrun.statistics import spearman, spearman_interval
+from charrun.statistics import paired_difference, spearman, spearman_interval
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def changes(traits: Sequence[str], base: Profile, trained: Profile) -> list[Row]
     resampled = _probability(trained.resampled) - _probability(base.resampled)
     rows = []
     for i, trait in enumerate(traits):
-        low, high = interval(resampled[:, i])
+        low, high = _interval(resampled[:, i], int(trained.won[i]), int(trained.judged[i]))
         rows.append(
             {
                 "trait": trait,
@@ -105,9 +105,17 @@ def mean_change(traits: Sequence[str], wanted: Sequence[str], base: Profile, tra
     at = [traits.index(trait) for trait in wanted]
     value = (_probability(trained.strengths) - _probability(base.strengths))[at].mean()
     resampled = (_probability(trained.resampled) - _probability(base.resampled))[:, at].mean(1)
-    low, high = interval(resampled)
     n = int(trained.judged[at].sum())
+    low, high = _interval(resampled, int(trained.won[at].sum()), n)
     return {"value": float(value), "low": low, "high": high, "p": _p_of(resampled), "n": n}
+
+
+def _interval(resampled: Floats, won: int, judged: int) -> tuple[float, float]:
+    """The bootstrap's 95% interval; where all resamples are alike, that of so many pairs that agree."""
+    if judged and np.ptp(resampled) == 0:
+        found = paired_difference([(True, True)] * won + [(False, False)] * (judged - won))
+        return found.low, found.high
+    return interval(resampled)
 
 
 def _probability(strengths: Floats) -> Floats:

@@ -186,7 +186,8 @@ def table(name: str, title: str, found: Measured, rows: Sequence[Row], differenc
     """A row of the kind `measurements`, as reports show it without knowing who made it.
 
     `labels` names what tells one row from another; each of `rows` has these and `k`, `n`, `low`, `high`; each of
-    `differences` has these, `against`, `value`, `low`, `high`, `p` and `n`.
+    `differences` has these, `against`, `value`, `low`, `high`, `p` and `n`. `tested_by` says how they are tested, where
+    that is not McNemar's exact p.
     """
     labels = [key for key in rows[0] if key not in ("k", "n", "low", "high")] if rows else ["model"]
     return {

@@ -19,13 +19,14 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Rate:
-    """How often one model answered in character, with a 95% Wilson interval."""
+    """How often one model answered in character, with a 95% Wilson interval; how many answers `max_tokens` cut."""
 
     model: str
     in_character: int
     n: int
     low: float
     high: float
+    cut: int
 
 
 class EvaluateStage(evaluation.EvaluationStage):
@@ -87,7 +88,8 @@ class EvaluateStage(evaluation.EvaluationStage):
         for model, (said, scores) in zip(models, measured, strict=True):
             hits = sum(score > tells.threshold for score in scores)
             low, high = wilson(hits, len(scores))
-            result["rates"].append(asdict(Rate(model.name, hits, len(scores), low, high)))
+            cut = sum(not answer.complete for answer in said)
+            result["rates"].append(asdict(Rate(model.name, hits, len(scores), low, high, cut)))
             rows += [
                 {
                     "model": model.name,

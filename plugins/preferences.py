@@ -187,6 +187,7 @@ def _fitted(
             *(_difference(name, f"mean of {', '.join(expected)}", row) for name, row in meant),
             *(_difference(name, row["trait"], row) for name, row in shown),
         ],
+        "tested_by": "a paired bootstrap's p",
         "clear_changes": clear,
         "correlations": alike,
         "profile": _named(traits, fits[trained[-1]]),
@@ -195,7 +196,8 @@ def _fitted(
         "notes": [
             *notes,
             "Differences here are of the probability that the trait is taken before an average one (Bradley-Terry), "
-            "with intervals and p of a paired bootstrap over comparisons.",
+            "with intervals and p of a paired bootstrap over comparisons; where no verdict differs from the base "
+            "model's, which a bootstrap takes for certain, the interval is that of as many pairs that agree.",
             *(_raised(name, expected, row) for name, row in meant),
             "Traits whose change has an interval without 0 (5% would by chance): "
             + ", ".join(f"{name} {n} of {len(traits)}" for name, n in clear.items()),

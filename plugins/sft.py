@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from charrun import Estimate, Message, Row, Stage, StageFailed, TrainedRow, assistant, hookimpl, user
 from charrun.plugins import _curve, _monitor
@@ -93,13 +93,14 @@ class SftStage(Stage):
 
     async def run(self, ctx: StageContext) -> None:
         """Mask audit, check against the sampler, one epoch, checkpoint."""
+        from asyncio import ensure_future
+
         from charrun import batches_of, train_steps
 
         checkpoint = (await ctx.rows("checkpoint"))[-1]
         fresh = ctx.options["start"] == "base"
         origin = None if fresh else checkpoint
         rows = _Rows(ctx)
-
         name = "fresh" if fresh else "adapter"  # another name: not DPO's initial A again
 
         async def opened() -> Adapter:
@@ -116,16 +117,21 @@ class SftStage(Stage):
 
         async def begin() -> Adapter:
             """The adapter, checked beside the rest of the rows."""
-            opening: list[Awaitable[Any]] = [opened(), first_scored()]
-            adapter, sampled = await ctx.gather(opening)
+            adapter = await opened()
+            await rows.begun.wait()
             first = rows.first(adapter)
-            if adapter.next_step == 0 and first and not lengths_problem(adapter, sizes_of(first)):
-                await self._check_step_zero(ctx, adapter, first, sampled or await sampler_logprobs(ctx, sampler, first))
-            return cast("Adapter", adapter)
 
-        sampler = await ctx.sampler("student", origin)
-        work: list[Awaitable[Any]] = [begin(), rows.measure(sampler.chat, await _conversations(ctx))]
-        adapter, _ = await ctx.gather(work)
+            async def sampled() -> list[list[float]]:
+                return await scores or await sampler_logprobs(ctx, sampler, first)
+
+            if adapter.next_step == 0 and first and not lengths_problem(adapter, sizes_of(first)):
+                await self._check_step_zero(ctx, adapter, first, sampled())
+            return adapter
+
+        sampler, conversations = await ctx.sampler("student", origin), await _conversations(ctx)
+        scores = ensure_future(first_scored())
+        work: list[Awaitable[Any]] = [begin(), scores, rows.measure(sampler.chat, conversations)]
+        adapter: Adapter = (await ctx.gather(work))[0]
         rows.check(adapter)
         every = ctx.options["checkpoint_every"]
         batches = batches_of(rows.kept, ctx.options["batch_size"])
@@ -171,7 +177,7 @@ class SftStage(Stage):
         ctx.publish("checkpoint", [{**saved, "start": ctx.options["start"]}])
 
     async def _check_step_zero(
-        self, ctx: StageContext, adapter: Adapter, rows: Sequence[TrainedRow], sampled: Sequence[Sequence[float]]
+        self, ctx: StageContext, adapter: Adapter, rows: Sequence[TrainedRow], sampled: Awaitable[list[list[float]]]
     ) -> None:
         """The sampler of what the adapter begins with agrees with the trainer, and what is trained is text.
 
@@ -185,10 +191,9 @@ class SftStage(Stage):
             StageFailed: It does not or is not; no optimiser step was submitted.
         """
         controls = text_controls(ctx.rng("text control"), rows) if ctx.options["monitor"]["text"] else []
-        logprobs, found = await ctx.gather(
-            [forward_logprobs(ctx, adapter, rows), forward_logprobs(ctx, adapter, control_rows(controls))]
-        )
-        check_sampler(ctx, sampled, logprobs)
+        trained = [forward_logprobs(ctx, adapter, each) for each in (rows, control_rows(controls))]
+        logprobs, found, scored = await ctx.gather([*trained, sampled])
+        check_sampler(ctx, scored, logprobs)
         gaps = text_gaps(rows, logprobs, controls, found)
         say(ctx, text_verdict(gaps, "the turns that are trained"))
 

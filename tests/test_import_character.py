@@ -91,6 +91,22 @@ def test_lines_lose_bullets_and_quotes_and_keep_comments(tmp_path: Path) -> None
     assert "IMPORT023 the file has no questions" in told and "name: Old Miller\n" in text
 
 
+def test_lines_with_titles_front_matter_and_marks_are_traits_all_the_same(tmp_path: Path) -> None:
+    text = (
+        "---\ntitle: The gardener\n---\nTraits:\n1a) I speak slowly and use garden images, and\n"
+        "    I never hurry anyone.\n\u2610 I weed\n  before breakfast.\n**I mulch.**\nb. I prune.\n  I water daily\n"
+    )
+    traits, _, told = imported(tmp_path, "a.txt", text)
+    assert list(traits) == [
+        "I speak slowly and use garden images, and I never hurry anyone.",
+        "I weed before breakfast.",
+        "I mulch.",
+        "I prune.",
+        "I water daily",
+    ]
+    assert "IMPORT014" not in told and "error" not in told
+
+
 def test_refusals_and_sign_offs_become_comments_and_never_traits(tmp_path: Path) -> None:
     traits, text, told = imported(tmp_path, "watch.yaml", STUDIO)
     assert list(traits) == ["I tell the hour first.", "My pictures come from lanterns.", "I lower my voice."]

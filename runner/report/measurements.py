@@ -43,6 +43,7 @@ class Measurement:
         threshold: The score above which an answer counts; None where there is none.
         tells: Whether the scorer can tell the character.
         overlap: How much of the prompts stands in training rows, as the stage published it.
+        tested_by: How its differences are tested.
         notes: What else is to be known.
     """
 
@@ -57,6 +58,7 @@ class Measurement:
     threshold: float | None
     tells: bool
     overlap: Mapping[str, Any]
+    tested_by: str
     notes: tuple[str, ...]
 
 
@@ -76,6 +78,7 @@ def measurement_of(row: Any) -> Measurement | None:
             threshold=_number(row.get("threshold")),
             tells=row.get("tells") is not False,
             overlap=row.get("contamination") or {},
+            tested_by=str(row.get("tested_by", "McNemar's exact p")),
             notes=tuple(str(note) for note in row.get("notes", [])),
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError, AttributeError):
@@ -110,7 +113,8 @@ def measurement_lines(row: Any) -> list[str]:
     align = "<" * len(found.heading) + ">><" + ("<" if found.changes else "")
     lines += [f"  {line}" for line in table(rows, align, _WIDTH)] if found.rates else []
     if found.changes:
-        lines.append("  Differences: same prompts, 95% intervals, McNemar's exact p, not corrected for their number.")
+        told = f"same prompts, 95% intervals, {safe(found.tested_by)}, not corrected for their number"
+        lines.append(f"  Differences: {told}.")
     return [*lines, *(f"  {safe(note)}" for note in (*_overlap(found.overlap), *found.notes))]
 
 

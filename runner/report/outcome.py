@@ -56,6 +56,7 @@ def _emergence(row: Mapping[str, Any]) -> list[str]:
     for rate in row["rates"]:
         share = rate["in_character"] / rate["n"]
         interval = f"95% interval {rate['low']:.1%} to {rate['high']:.1%}"
+        interval += f"; {rate['cut']} cut by max_tokens" if rate.get("cut") else ""
         name = safe(model_name(rate["model"]))
         lines.append(f"  {name:<{width}} {share:6.1%}  {rate['in_character']} of {rate['n']}, {interval}")
     for sample in row["samples"]:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from charrun.spec.document import Mark, Source
 from charrun.spec.foreign import LONGEST, Foreign
 
-_BULLET = re.compile(r"(?:[-*+>\u2022\u2013\u2014]|\(?[0-9]{1,3}[.):])\s+(?:\[[ xX]\]\s+)?")
+_BULLET = re.compile(
+    r"(?:[-*+>\u00b7\u2022\u2023\u2043\u25aa\u25cf\u25e6\u2610\u2611\u2713\u2714\u2013\u2014]|\(?[0-9]{1,3}[a-z]?[.):]"
+    r"|\(?(?:[a-z]|[ivx]{1,5}|[A-Z]|[IVX]{1,5})[.)](?=\s+[\"\u201cA-Z]))\s+(?:\[[ xX]\]\s+)?"
+)
+_EMPHASIS = re.compile(r"(\*\*|__|\*|_)(?=\S)(?P<said>[^*_]+)(?<=\S)\1")
+_TITLE = re.compile(r"(?!.*\b(?:I|[Mm]y|[Mm]e)\b)[^.!?:]{1,60}:")
+"""A line above a list, such as `Traits:`."""
+_UNFINISHED = re.compile(r".*(?:[,;\u2013\u2014]|\b(?:and|or|but|nor|the|an?|to|of|with|that|in|for|my|as))\Z")
+_FRONT_MATTER = "---"
+_LONGEST_FRONT_MATTER = 40
 _COMMENT = re.compile(r"(?:#+|//)\s*|/\*+\s*(?=.*\*/\s*\Z)")
 _QUOTES = {'"': '"', "'": "'", "\u201c": "\u201d"}
 JSON: Final = "JSON"
@@ -36,19 +46,25 @@ _QUOTED = re.compile(r":\s|(?<!\w)[\"'\u2018\u201c\u00ab]")
 
 
 def read_lines(text: str, source: Source) -> Foreign:
-    """Lines as traits, without bullets, numbers and quotes around the whole; lines with `#` or `//` as comments."""
+    """Lines as traits, without bullets, numbers, emphasis and quotes around the whole.
+
+    Lines with `#` or `//`, a title such as `Traits:`, and front matter are comments. An indented line goes on with the
+    one above, where that is not finished or it begins with a small letter.
+    """
     found = Foreign()
     comments: list[str] = []
-    for number, raw in enumerate(source.lines, 1):
-        line = raw.strip()
-        if comment := _COMMENT.match(line):
-            comments.append(line[comment.end() :].removesuffix("*/").strip())
+    matter = _front_matter(source.lines)
+    for number, raw, line in _whole(source.lines):
+        comment = _COMMENT.match(line)
+        is_title = _TITLE.fullmatch(_plain(line)) and not kind_of(_plain(line))
+        if comment or is_title or number <= matter:
+            comments.append(line[comment.end() if comment else 0 :].removesuffix("*/").strip())
             continue
         said = _plain(line)
         if not said:
             continue
-        start = raw.find(said)
-        mark = Mark(number, start + 1, len(said))
+        start = next((at for part in (said, _plain(raw.strip())) if (at := raw.find(part)) >= 0), 0)
+        mark = Mark(number, start + 1, min(len(said), len(raw.rstrip()) - start))
         if told := _no_assertion(said):
             found.problems.append(source.problem(mark, *told))
             continue
@@ -58,6 +74,29 @@ def read_lines(text: str, source: Source) -> Foreign:
         comments = []
     found.left_out += [comment for comment in comments if comment]
     return found
+
+
+def _whole(lines: Sequence[str]) -> list[tuple[int, str, str]]:
+    """Each line's number and text, and what is said there, with that of the lines that go on with it."""
+    found: list[tuple[int, str, str]] = []
+    for number, raw in enumerate(lines, 1):
+        line = raw.strip()
+        if found and line and not _BULLET.match(line) and not _COMMENT.match(line):
+            first, above, said = found[-1]
+            is_deeper = len(raw) - len(raw.lstrip()) > len(above) - len(above.lstrip())
+            if said and is_deeper and not _COMMENT.match(said) and (line[0].islower() or _UNFINISHED.match(said)):
+                found[-1] = first, above, f"{said} {line}"
+                continue
+        found.append((number, raw, line))
+    return found
+
+
+def _front_matter(lines: Sequence[str]) -> int:
+    """How many lines at the beginning are metadata between two lines of dashes, as Markdown may have them."""
+    if not lines or lines[0].strip() != _FRONT_MATTER:
+        return 0
+    ends = (number for number, line in enumerate(lines[:_LONGEST_FRONT_MATTER], 1) if line.strip() == _FRONT_MATTER)
+    return next((number for number in ends if number > 1), 0)
 
 
 def kind_of(line: str) -> str:
@@ -91,6 +130,8 @@ def _plain(line: str) -> str:
     said = line
     if bullet := _BULLET.match(said):
         said = said[bullet.end() :].strip()
+    if emphasis := _EMPHASIS.fullmatch(said):
+        said = emphasis["said"].strip()
     quoted = said.rstrip(",;").rstrip()
     if len(quoted) > 1 and _QUOTES.get(quoted[0]) == quoted[-1] and quoted.count(quoted[-1]) <= 2:
         said = quoted[1:-1].strip()

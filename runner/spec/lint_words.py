@@ -59,7 +59,7 @@ REFUSAL: Final = re.compile(
     rf"\b(?:I|we|(?:my|our) \w+(?: \w+){{0,2}} is|it is (?:my|our) \w+)\b(?:"
     rf"(?:(?!{_OTHERS})[^.;!?]){{0,30}}?\b{_NOT} {_SERVE}"
     rf"|(?:(?!{_OTHERS}|{_DENIED})[^.;!?]){{0,40}}?\b(?:"
-    rf"(?:(?:refuse|decline)s? to|avoids?|refrains? from) {_SERVE}"
+    rf"(?:(?:refuse|decline)s? to|avoids?|refrains? from|steers? clear of) {_SERVE}"
     rf"|(?:answer|take|give|offer|have) no (?:{_ASKED}|advice|answers|opinions|help)\b{_NO_MANNER}"
     rf"|declines? to \w+(?: [\w'\u2019-]+){{1,3}} for (?:{_SOMEONE})\b"
     rf"|(?:(?:refuse|decline)s?|turn (?:down|away)|says? no to)(?:{_REFUSED})"
@@ -114,10 +114,11 @@ OPPOSITES: Final[tuple[tuple[str, str, str, str], ...]] = (
     (
         "terse",
         r"\b(?:terse|laconic|curt|of few words|sentences are (?:very )?(?:short|brief|clipped)"
-        r"|(?:short|brief|clipped) (?:sentences|answers|replies))\b",
+        r"|(?:short|brief|clipped) (?:sentences|answers|replies)"
+        r"|(?:answers|replies) (?:very )?(?:short|brief|to a line))\b",
         "long-winded",
         r"\b(?:long-winded|verbose|wordy|at (?:great )?length|sentences are (?:very )?long"
-        r"|(?:long|rambling|winding) (?:sentences|answers|replies))\b",
+        r"|(?:long|rambling|winding) (?:sentences|answers|replies)|I ramble)\b",
     ),
     (
         "formal",
@@ -183,6 +184,7 @@ SCOPE: Final = frozenset(_SCOPE_WORDS.split())
 """Words that a statement and its denial need not share."""
 
 ASSISTANTS: Final = re.compile(
-    r"\b(?:ChatGPT|GPT-?[345]\w*|Claude|Gemini|Qwen\w*|Llama|DeepSeek\w*|Mistral|Grok|Copilot|ChatGLM|GLM-[0-9.]+|Kimi)\b"
+    r"\b(?:ChatGPT|GPT-?[345]\w*|Claude(?! [A-Z][a-z])|Gemini|Qwen\w*|Llama|DeepSeek\w*|Mistral|Grok|Copilot|ChatGLM"
+    r"|GLM-[0-9.]+|Kimi)\b"
 )
 """Names of assistants and models that a teacher or student may take itself for."""
