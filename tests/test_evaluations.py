@@ -142,6 +142,10 @@ def test_a_difference_is_of_the_second_side_to_the_first() -> None:
         ("3 words", "two of them", ""),
         ("in spanish", "El agua es para los niños y no se vende en la calle.", "The water is for the children."),
         ("in french", "Il y a de la neige sur les toits et dans la rue.", "La la la, said the pirate of the sea."),
+        ("1 words", "42.", "42 of them"),
+        ("2 words", "Twenty-five knots", "Twenty-five knots today"),
+        ("json", "```JSON\n{}\n```", "```JSON\nnothing\n```"),
+        ("script japanese", "こんにちは", "Konnichiwa"),
         ("script cyrillic", "Вода и хлеб, OK?", "Water, хлеб and bread"),
     ],
 )
@@ -154,6 +158,7 @@ def test_out_of_character_is_what_the_scorer_says() -> None:
     assert complies("out of character", "Ahoy!", in_character=False)
     assert not complies("out of character", "Hello.", in_character=True)
     assert "is none of" in problem_of("in klingon") and problem_of("in german") == ""
+    assert problem_of("script cyrilic") and problem_of("0 words") and not problem_of("script chinese")
     assert problem_of("json answer, reason") == "" and "json KEY, KEY" in problem_of("json ,")
 
 

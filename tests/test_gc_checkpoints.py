@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from collected import state, store_folders, told
-from conftest import FinishedRun, RunningEngine, charrun
+from conftest import SPECS, FinishedRun, RunningEngine, charrun
 from run_copies import Call, caller
 
 from charrun.engine.storage import folder_of, meta_text
@@ -194,6 +194,16 @@ def test_a_final_checkpoint_is_never_touched(
         f"rm -r {folder_of(killed.runs / 'engine', path)}" in outcome.out for path in orphans
     )
     assert all(map(killed.lies, orphans | named))
+
+
+@pytest.mark.slow
+def test_a_final_checkpoint_that_another_has_replaced_is_named(runs: Path, gc: Call) -> None:
+    """It stays, and may cost something, until a person deletes it; what the export tells of it is named still."""
+    old = {path for path, note in Killed(runs).checkpoints.items() if note and note["stage"] == "sft"}
+    forced = charrun(SPECS / "pirate-smoke.yaml", "--runs-dir", runs, "--force", "sft", "--until", "sft")
+    assert forced.code == 0, forced.text
+    left = {each["path"] for each in told(gc, "--dry-run")["left_alone"]}
+    assert left == {path for path in old if "sampler_weights" in path} and left
 
 
 def test_checkpoints_of_other_programs_are_not_mentioned(runs: Path, gc: Call, demo_engine: RunningEngine) -> None:
