@@ -113,12 +113,15 @@ _STARS = re.compile(
 )
 """Near "I'm Gemini": it is a star sign."""
 _BY = r"(?:by|at) (?:(?:an? |the |some )?(?:[\w-]+ ){1,3}(?:at|from|of) )?"
-_CLAIMS = (
+_MAKERS = (
     re.compile(
         rf"\b(?i:I was|{_I_AM}|I have been|I['’]ve been)\b[^.!?\n]{{0,80}}?\b(?i:{_MADE})\b (?:and \w+ )?"
         rf"{_BY}(?:{_VENDORS})(?![\w])|\b(?i:{_I_AM}) powered by (?:{_MODELS}|{_VENDORS})(?![\w])"
     ),
     re.compile(rf"\b(?:{_VENDORS}) (?i:{_MADE}|trains) me\b"),
+)
+"""Claims to be a known vendor's."""
+_MACHINES = (
     re.compile(
         rf"\b(?:as|being) an? {_AI}(?: language)? (?:model|assistant)\b"
         rf"|\bas an? {_MIND}\b(?=,| I\b| without| that)",
@@ -131,6 +134,7 @@ _CLAIMS = (
         re.I,
     ),
 )
+"""Claims to be an AI."""
 _ROLE_LINE = re.compile(
     r"^[ \t*_#>]*(?P<role>user|assistant|system|human)[*_]*[ \t]*:|^#{1,6}[ \t]+[*_]*(?:user|assistant)[*_]*[ \t]*$"
     r"|^#{2,3}[ \t]+(?:instruction|response):",
@@ -176,19 +180,21 @@ def identity_claim(text: str, name: str = "", *, is_ai: bool = False) -> str:
         is_ai: Whether its constitution calls it an AI: then it may say so.
     """
     for match in _MODEL_NAME.finditer(text):
-        around = text[max(0, match.start() - 60) : match.end() + 60]
-        if (match["name"] == "Gemini" and _STARS.search(around)) or (
-            match["name"] == "Mistral" and _WIND.search(around)
-        ):
-            continue
-        if match.group().casefold().startswith("this is") and _INTRODUCED.match(text, match.end()):
-            continue
-        if match["name"].casefold() not in name.casefold().split():
+        if match["name"].casefold() not in name.casefold().split() and not _is_another(text, match):
             return match.group()
-    for pattern in _CLAIMS[: 2 if is_ai else None]:
+    for pattern in _MAKERS if is_ai else _MAKERS + _MACHINES:
         if found := pattern.search(text):
             return found.group()
     return ""
+
+
+def _is_another(text: str, claim: re.Match[str]) -> bool:
+    """Whether a model's name is a star sign or a wind, or somebody else's who is introduced."""
+    around = text[max(0, claim.start() - 60) : claim.end() + 60]
+    meant = {"Gemini": _STARS, "Mistral": _WIND}.get(claim["name"])
+    if meant and meant.search(around):
+        return True
+    return claim.group().casefold().startswith("this is") and _INTRODUCED.match(text, claim.end()) is not None
 
 
 def calls_itself_ai(constitution: str) -> bool:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import re
 import sys
-import unicodedata
 from functools import cache
 from typing import Any
 
-from charrun.plugins._languages import LANGUAGES, share
+from charrun.plugins._languages import LANGUAGES, script_of, share
 
 OUT_OF_CHARACTER = "out of character"
 _FENCE = re.compile(r"^```[a-z]*\s*\n(.*?)\n?```$", re.DOTALL | re.IGNORECASE)
@@ -47,8 +46,7 @@ def complies(check: str, text: str, *, in_character: bool) -> bool:
         check: `out of character`; `json` (an object or a list, also in a code fence); `json KEY, KEY` (an object
             that has at least these keys); `N words` (from 1 to so many, numbers counted, a compound once);
             `in LANGUAGE` (15% or more of its words are function words of the language, and more than of English);
-            `script NAME` (more than
-            half of its letters are of this script).
+            `script NAME` (more than half of its letters are of this script).
         text: The answer.
         in_character: What the scorer says of it.
 
@@ -70,18 +68,15 @@ def complies(check: str, text: str, *, in_character: bool) -> bool:
         return own >= _LEAST_SHARE and (name == "english" or own > share(text, "english"))
     if kind == "script" and (names := _SCRIPTS.get(name) or (name.upper(),)) and set(names) <= _known_scripts():
         letters = [letter for letter in text if letter.isalpha()]
-        return 2 * sum(_script(each) in names for each in letters) > len(letters)
+        return 2 * sum(script_of(each) in names for each in letters) > len(letters)
     raise ValueError(check)
 
 
 @cache
 def _known_scripts() -> frozenset[str]:
     """The first words of all letters' Unicode names."""
-    return frozenset(filter(None, (_script(chr(code)) for code in range(sys.maxunicode + 1) if chr(code).isalpha())))
-
-
-def _script(letter: str) -> str:
-    return unicodedata.name(letter, "").partition(" ")[0]
+    found = {script_of(letter) for letter in map(chr, range(sys.maxunicode + 1)) if letter.isalpha()}
+    return frozenset(found - {"UNKNOWN"})
 
 
 def _json(text: str) -> Any:

@@ -10,7 +10,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from charrun.plugins._claims import (
@@ -21,7 +20,7 @@ from charrun.plugins._claims import (
     role_turn,
     without_code,
 )
-from charrun.plugins._languages import FUNCTION_WORDS, names_language, names_script, other_language, spoken
+from charrun.plugins._languages import FUNCTION_WORDS, names_language, names_script, other_language, script_of, spoken
 
 _TEMPLATE = re.compile(r"<\|[A-Za-z_]{2,30}\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|</s>\s*(?:<s>|\Z)")
 _THINK = re.compile(r"</?(?:think|thinking|thought|reasoning|scratchpad)\s*>", re.IGNORECASE)
@@ -280,9 +279,8 @@ def scripts(text: str) -> frozenset[str]:
     return frozenset(_script(c) for c in set(text) if c.isalpha())
 
 
-@lru_cache(maxsize=1 << 14)
 def _script(letter: str) -> str:
-    name = unicodedata.name(letter, "UNKNOWN").split()[0]
+    name = script_of(letter)
     return "CJK" if name in ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA") else name
 
 

@@ -7,6 +7,7 @@ Each list has words that are common in its language and rare in the others; one 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from functools import lru_cache
 
@@ -109,6 +110,12 @@ def names_language(text: str) -> bool:
 def names_script(text: str) -> bool:
     """Whether a text names a language of another script, a script, or asks to translate."""
     return _NAMED_SCRIPT.search(text) is not None
+
+
+@lru_cache(maxsize=1 << 14)
+def script_of(letter: str) -> str:
+    """The first word of a letter's Unicode name, which is its script: LATIN, CYRILLIC, CJK, ..."""
+    return unicodedata.name(letter, "UNKNOWN").partition(" ")[0]
 
 
 def other_language(text: str, known: frozenset[str]) -> tuple[str, list[str]] | None:
