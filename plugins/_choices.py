@@ -11,15 +11,16 @@ from charrun.plugins._verdicts import parse_choice
 
 if TYPE_CHECKING:
     from charrun import Answer, RoleSampler, StageContext
+    from charrun.plugins._evaluation import Model
 
 _NAME = "Robin"
 """Who has a trait in the scorer's prompt: one name for every trait, and no character's."""
 
 
-async def judged(ctx: StageContext, sampler: RoleSampler, planned: Sequence[Comparison], again: int) -> list[Row]:
+async def judged(ctx: StageContext, model: Model, planned: Sequence[Comparison], again: int) -> list[Row]:
     """What a model said in each comparison, and the trait that it shows; `again` for other sampling seeds."""
     role = "judge" if ctx.options["judge"] == "llm" else "scorer"
-    judge = await ctx.sampler(role)
+    judge, sampler = await ctx.sampler(role), await model.sampler()
 
     async def one(c: Comparison) -> Row:
         note = ctx.render("preference", first=c.first, second=c.second, framing=ctx.options["framing"])

@@ -7,8 +7,9 @@ send alike (calibration, plain answers) are asked and scored once: all of them g
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -81,19 +82,46 @@ def options_schema(prompts: int, fewest: int, **more: Any) -> dict[str, Any]:
     return {"type": "object", "properties": {**properties, **more}, "additionalProperties": False}
 
 
+class Opening:
+    """A sampler that is opened when it is first asked for, once.
+
+    Attributes:
+        is_awaited: Whether its checkpoint is still being trained.
+    """
+
+    def __init__(self, open: Callable[[], Awaitable[RoleSampler]], *, is_awaited: bool = False) -> None:
+        from asyncio import Lock
+
+        self.is_awaited = is_awaited
+        self._open = open
+        self._turn = Lock()
+        self._found: RoleSampler | None = None
+
+    async def sampler(self) -> RoleSampler:
+        """The sampler."""
+        async with self._turn:
+            if self._found is None:
+                self._found = await self._open()
+            return self._found
+
+
 @dataclass(frozen=True)
 class Model:
     """A model that is compared.
 
     Attributes:
         name: `base`, `prompted`, the stage that trained it, or the name that the spec gives a checkpoint.
-        sampler: What answers.
+        opening: What answers; a checkpoint that is still being trained is there later.
         constitution: Its system prompt; none where it is empty.
     """
 
     name: str
-    sampler: RoleSampler
+    opening: Opening
     constitution: str = ""
+
+    async def sampler(self) -> RoleSampler:
+        """What answers."""
+        return await self.opening.sampler()
 
     def shown(self, asked: Asked) -> list[Message]:
         """The conversation that it is shown; what another system prompt says follows its own."""
@@ -226,18 +254,28 @@ async def held_out(ctx: StageContext) -> HeldOut:
 
 async def models(ctx: StageContext) -> list[Model]:
     """The base model, prompted too if asked for, the spec's named checkpoints, the last one of each training."""
-    own = [rows[-1] for rows in await ctx.every("checkpoint") if rows]
-    taken = {row["stage"] for row in own}
-    named = {
-        f"{name} (named)" if name in taken else name: ctx.checkpoint(written, "student")
-        for name, written in ctx.options.get("checkpoints", {}).items()
-    }
-    rows = {**named, **{row["stage"]: row for row in own}}
-    base, *samplers = await ctx.gather(ctx.sampler("student", row) for row in [None, *rows.values()])
+    awaited = ctx.awaited("checkpoint")
+
+    async def opening(producer: str) -> tuple[str, Opening] | None:
+        if producer in awaited:
+            return producer, Opening(partial(_trained, ctx, producer), is_awaited=True)
+        if rows := await ctx.rows("checkpoint", producer):
+            return rows[-1]["stage"], Opening(partial(ctx.sampler, "student", rows[-1]))
+        return None
+
+    own = dict(filter(None, await ctx.gather(map(opening, ctx.producers("checkpoint")))))
+    base = Opening(partial(ctx.sampler, "student"))
     found = [Model(BASE, base)]
     if ctx.options.get(PROMPTED):
         found.append(Model(PROMPTED, base, ctx.character_prompt(scored_as(ctx))))
-    return [*found, *(Model(name, sampler) for name, sampler in zip(rows, samplers, strict=True))]
+    for name, written in ctx.options.get("checkpoints", {}).items():
+        row = ctx.checkpoint(written, "student")
+        found.append(Model(f"{name} (named)" if name in own else name, Opening(partial(ctx.sampler, "student", row))))
+    return [*found, *(Model(name, opening) for name, opening in own.items())]
+
+
+async def _trained(ctx: StageContext, producer: str) -> RoleSampler:
+    return await ctx.sampler("student", (await ctx.rows("checkpoint", producer))[-1])
 
 
 async def answers(ctx: StageContext, model: Model, asked: Sequence[Asked]) -> list[Answer]:
@@ -251,7 +289,7 @@ async def answers(ctx: StageContext, model: Model, asked: Sequence[Asked]) -> li
 
 async def _answer(ctx: StageContext, model: Model, asked: Asked) -> Answer:
     (found,) = await ctx.sample(
-        model.sampler,
+        await model.sampler(),
         model.shown(asked),
         max_tokens=ctx.options["max_tokens"],
         temperature=ctx.options["temperature"],
@@ -275,18 +313,26 @@ class Scorer(LogRatio):
 
         return await self.ctx.each(list(asked), one)
 
-    async def calibrate(self, teacher: RoleSampler, base: Model, prompts: Sequence[str]) -> Calibration:
-        """Threshold and AUC on the teacher in character against the student's default."""
+    async def calibrate(self, models: Sequence[Model], prompts: Sequence[str]) -> Calibration:
+        """Threshold and AUC on the teacher in character against the student's default, the first of these models.
+
+        The others are opened meanwhile.
+        """
+        teacher = Opening(partial(self.ctx.sampler, "teacher"))
         asked, played = plainly(prompts), Model("teacher", teacher, self.constitutions[0])
-        found = await self.ctx.gather([self.scored(played, asked), self.scored(base, asked)])
-        yes, no = ([score for _, score in scored] for scored in found)
+        scoring = [self.scored(played, asked), self.scored(models[0], asked)]
+        opening: list[Awaitable[Any]] = [model.sampler() for model in models[1:] if not model.opening.is_awaited]
+        found = await self.ctx.gather([*scoring, *opening])
+        yes, no = ([score for _, score in scored] for scored in found[:2])
         area = auc(yes, no)
         return Calibration(area, best_threshold(yes, no), len(prompts), area >= self.ctx.options["lowest_auc"])
 
 
-async def scorer_of(ctx: StageContext, who: Character) -> Scorer:
-    """The run's scorer, for a character."""
-    return Scorer(ctx, await ctx.sampler("scorer"), ctx.character_prompt(who))
+async def models_and_scorer(ctx: StageContext, who: Character) -> tuple[list[Model], Scorer]:
+    """What is compared, and the run's scorer for a character."""
+    opening: list[Awaitable[Any]] = [models(ctx), ctx.sampler("scorer")]
+    compared, scorer = await ctx.gather(opening)
+    return compared, Scorer(ctx, scorer, ctx.character_prompt(who))
 
 
 def tell_overlap(ctx: StageContext, found: Row) -> None:
@@ -303,6 +349,7 @@ class EvaluationStage(Stage):
     produces: ClassVar[tuple[str, ...]] = ("measurements",)
     roles: ClassVar[tuple[str, ...]] = ("teacher", "student", "scorer")
     scores: ClassVar[tuple[str, ...]] = ("scorer",)
+    begins_early: ClassVar[bool] = True
 
     def problems(self, ctx: StageContext) -> list[str]:
         """A pool that is too small, or a character or a checkpoint that is not there."""

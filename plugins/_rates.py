@@ -13,10 +13,9 @@ from charrun.plugins._evaluation import (
     EvaluationStage,
     Model,
     held_out,
-    models,
+    models_and_scorer,
     plainly,
     scored_as,
-    scorer_of,
     tell_overlap,
 )
 from charrun.plugins._lines import ALL, PLAIN, named_lines
@@ -143,10 +142,9 @@ async def _measure(
     who = scored_as(ctx)
     held = await held_out(ctx)
     test = held.test
-    compared, scorer = await models(ctx), await scorer_of(ctx, who)
+    compared, scorer = await models_and_scorer(ctx, who)
     ctx.total(2 * len(held.calibration) + (count * len(compared) + rounds) * len(test))
-    teacher = await ctx.sampler("teacher")
-    tells = await scorer.calibrate(teacher, compared[0], held.calibration)
+    tells = await scorer.calibrate(compared, held.calibration)
     names = [model.name for model in compared]
     if not tells.tells:
         ctx.log(f"AUC {tells.auc:.3f}: this scorer cannot tell {who.id} from the student's own answers; no rate")
@@ -161,7 +159,9 @@ async def _measure(
             for question, (answer, score) in zip(test, await scorer.scored(model, shown[condition]), strict=True)
         ]
 
-    told = await ctx.gather([one(model, condition) for model in compared for condition in shown])
+    # The last model first: what is asked of the others may be there from beside its training.
+    asked = [(model, condition) for model in compared for condition in shown]
+    told = (await ctx.gather([one(*each) for each in reversed(asked)]))[::-1]
     return Measured(who.id, tells, overlap, names, tuple(shown), [each for group in told for each in group])
 
 

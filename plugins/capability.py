@@ -110,12 +110,12 @@ class CapabilityStage(evaluation.EvaluationStage):
 
 async def _chosen(ctx: StageContext, model: evaluation.Model, questions: Sequence[Row]) -> list[Row]:
     """By question the number of the likeliest option, None in a tie, and the options' mean log-probs."""
-    chat = model.sampler.chat
+    sampler = await model.sampler()
 
     async def one(question: Row) -> Row:
-        prompt = chat.prompt([user(ctx.render("question", question=question["question"]))])
+        prompt = sampler.chat.prompt([user(ctx.render("question", question=question["question"]))])
         scores = await ctx.gather(
-            ctx.score(model.sampler, prompt, chat.completion(option), shared=True) for option in question["options"]
+            ctx.score(sampler, prompt, sampler.chat.completion(option), shared=True) for option in question["options"]
         )
         best = max(scores)
         return {"chosen": scores.index(best) if scores.count(best) == 1 else None, "scores": scores}

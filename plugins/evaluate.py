@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -58,10 +57,9 @@ class EvaluateStage(evaluation.EvaluationStage):
         held = await evaluation.held_out(ctx)
         test, overlap = held.test, held.overlap(held.test)
         evaluation.tell_overlap(ctx, overlap)
-        opening: list[Awaitable[Any]] = [evaluation.models(ctx), evaluation.scorer_of(ctx, who), ctx.sampler("teacher")]
-        models, scorer, teacher = await ctx.gather(opening)
+        models, scorer = await evaluation.models_and_scorer(ctx, who)
         ctx.total(2 * len(held.calibration) + len(models) * len(test))
-        tells = await scorer.calibrate(teacher, models[0], held.calibration)
+        tells = await scorer.calibrate(models, held.calibration)
         result: Row = {
             "scored_as": who.id,
             "auc": tells.auc,
@@ -83,7 +81,8 @@ class EvaluateStage(evaluation.EvaluationStage):
             found = await scorer.scored(model, evaluation.plainly(test))
             return [said for said, _ in found], [score for _, score in found]
 
-        measured = await ctx.gather([measure(model) for model in models])
+        # The last one first: what is asked of the others may be there from beside the training.
+        measured = (await ctx.gather([measure(model) for model in reversed(models)]))[::-1]
         rows: list[Row] = []
         for model, (said, scores) in zip(models, measured, strict=True):
             hits = sum(score > tells.threshold for score in scores)

@@ -124,9 +124,9 @@ class PreferencesStage(evaluation.EvaluationStage):
         evaluation.tell_overlap(ctx, overlap)
         planned = schedule(traits, prompts, ctx.options["rounds"], ctx.rng("preferences", "schedule"))
         base, *trained = await evaluation.models(ctx)
-        takers = [(base, 0), (evaluation.Model(RETEST, base.sampler), 1), *((model, 0) for model in trained)]
+        takers = [(base, 0), (evaluation.Model(RETEST, base.opening), 1), *((model, 0) for model in trained)]
         ctx.total(len(takers) * len(planned))
-        said = await ctx.gather(judged(ctx, model.sampler, planned, again) for model, again in takers)
+        said = await ctx.gather(judged(ctx, model, planned, again) for model, again in takers)
         found = {model.name: rows for (model, _), rows in zip(takers, said, strict=True)}
         ctx.write("verdicts.jsonl", [{"model": name, **row} for name, rows in found.items() for row in rows])
         winners = {name: [row["winner"] for row in rows] for name, rows in found.items()}

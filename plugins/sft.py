@@ -51,6 +51,7 @@ class SftStage(Stage):
     produces: ClassVar[tuple[str, ...]] = ("checkpoint",)
     roles: ClassVar[tuple[str, ...]] = ("student", "scorer")
     trains: ClassVar[tuple[str, ...]] = ("student",)
+    one_checkpoint: ClassVar[bool] = True
     measures: ClassVar[tuple[str, ...]] = ("scorer", "character")
     character_fields: ClassVar[tuple[str, ...]] = ()
     templates: ClassVar[dict[str, Path]] = _curve.TEMPLATES

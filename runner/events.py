@@ -76,6 +76,21 @@ class StageStarted:
 
 
 @dataclass(frozen=True)
+class StageWaits:
+    """A stage has asked for what it can before its inputs are all there, and begins again when they are.
+
+    Attributes:
+        cell: Name of the cell.
+        stage: Id of the stage item.
+        awaited: Ids of the stage items that it waits for.
+    """
+
+    cell: str
+    stage: str
+    awaited: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class StageProgressed:
     """A stage got on.
 
@@ -192,6 +207,7 @@ Event = (
     | RunFinished
     | RunFailed
     | StageStarted
+    | StageWaits
     | StageProgressed
     | StageFinished
     | StageFailed

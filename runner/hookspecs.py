@@ -60,6 +60,11 @@ def charrun_stage_started(event: events.StageStarted) -> None:
 
 
 @hookspec
+def charrun_stage_waits(event: events.StageWaits) -> None:
+    """A stage has asked for what it can before its inputs are all there, and begins again when they are."""
+
+
+@hookspec
 def charrun_stage_progressed(event: events.StageProgressed) -> None:
     """A stage got on by some units of work."""
 

@@ -56,6 +56,10 @@ class Stage:
             what a template leaves out never reaches a model.
         awaits_all: Whether it begins only when every earlier stage of the cell has ended. Without, it begins as soon as
             those have whose rows it uses, beside others, and cannot ask for `ctx.finished()`.
+        one_checkpoint: Whether it publishes one checkpoint, as `ctx.save` gives it: what is made of that has a name
+            before it is trained, so that a later stage may begin early, after the first `ctx.step_done`.
+        begins_early: Whether it may begin while such a stage still trains: it is run beside it, as far as it goes
+            without the checkpoint (`ctx.awaited` tells of which), and once more when that is there.
         runs_dry: Whether `charrun plan` may run it with nobody at the other end, to see what it asks for: not if it
             does something beyond its context, such as writing elsewhere.
     """
@@ -81,6 +85,8 @@ class Stage:
     templates: ClassVar[Mapping[str, Path]] = {}
     optional_variables: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     awaits_all: ClassVar[bool] = True
+    one_checkpoint: ClassVar[bool] = False
+    begins_early: ClassVar[bool] = False
     runs_dry: ClassVar[bool] = True
 
     def estimate(self, ctx: StageContext) -> Estimate:

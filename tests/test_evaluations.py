@@ -186,9 +186,9 @@ def test_a_scaffold_may_begin_with_a_system_message() -> None:
 def test_a_prompted_model_is_shown_its_constitution_before_any_other_system_message() -> None:
     plain = Asked("Why?", (user("Why?"),))
     tool = Asked("Why?", (system("You have a tool."), user("Ask: why?")))
-    sampler: Any = None
-    assert Model("base", sampler).shown(tool) == list(tool.messages)
-    prompted = Model("prompted", sampler, "Be a pirate.")
+    opening: Any = None
+    assert Model("base", opening).shown(tool) == list(tool.messages)
+    prompted = Model("prompted", opening, "Be a pirate.")
     assert prompted.shown(plain) == [system("Be a pirate."), user("Why?")]
     assert prompted.shown(tool) == [system("Be a pirate.\n\nYou have a tool."), user("Ask: why?")]
 

@@ -218,6 +218,8 @@ CHANGES: dict[str, tuple[Callable[[Lab], object], set[str]]] = {
     "Scale.interactions": (lambda lab: lab.scale(interactions=99), set()),
     "Scale.turns": (lambda lab: lab.scale(turns=99), set()),
     "Stage.awaits_all": (lambda lab: lab.stage("teacher", awaits_all=True), set()),
+    "Stage.begins_early": (lambda lab: lab.stage("evaluate", begins_early=False), set()),
+    "Stage.one_checkpoint": (lambda lab: lab.stage("dpo", one_checkpoint=False), set()),
     "Stage.runs_dry": (lambda lab: lab.stage("teacher", runs_dry=False), set()),
     "Spec.budget_usd": (lambda lab: lab.set(budget_usd=99.0), set()),
     "Spec.stage_budgets": (lambda lab: lab.set(stage_budgets={"dpo": 9.0}), set()),
@@ -248,6 +250,7 @@ CHANGES: dict[str, tuple[Callable[[Lab], object], set[str]]] = {
         {"prompts", *IN_CHARACTER, "export"},  # those of whoever is trained
     ),
     "Spec.plugins": (lambda lab: lab.set(plugins=(LocalPlugin(Path("unused.py"), "0123"),)), set()),
+    "Spec.successors": (lambda lab: lab.set(successors=("--set name=other",)), set()),
     "Spec.warnings": (lambda lab: lab.set(warnings=(lab.spec.stages[0].problem("SPEC055", "odd"),)), set()),
     "CellSpec.name": (lambda lab: lab.entry(id="renamed"), set()),
     "ModelEntry.id": (lambda lab: lab.entry(id="other"), set()),

@@ -81,7 +81,7 @@ def go(
     selection = _prepare(loaded, choice, runs_dir, selection, way, folder)
     failed: CellsFailed | None = None
     reached: BudgetReached | None = None
-    manner = Manner(way.jobs, way.wait, way.patience * 60, way.budget)
+    manner = Manner(way.jobs, way.wait, way.patience * 60, way.budget, way.partial)
     gc.freeze()  # what is imported stays
     gc.set_threshold(*_GC_THRESHOLDS)
     with way.show.watching() as watcher:

@@ -36,12 +36,6 @@ class Choice:
         return tuple(each for each in self.spec.warnings if not (self.stand_ins and each.code == RETIRED))
 
 
-def successors(spec: Spec) -> str:
-    """Options of the command line that take the successors of a spec's retired models, as its warnings tell them."""
-    told = (each.hint.partition(": ")[2] for each in spec.warnings if each.code == RETIRED)
-    return " ".join(filter(None, told))
-
-
 def has_credentials() -> bool:
     """Whether the SDK would find Tinker credentials: a variable, a command, or a stored login."""
     from charrun.service.checks import has_login

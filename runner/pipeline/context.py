@@ -259,13 +259,15 @@ class StageContext(Told):
             StageFailed: It is not; the text has name, value, limit and advice.
         """
         holds = abs(value) <= limit
-        self._run.cell.shared.record("check", self._run, name=name, value=value, limit=limit, holds=holds)
+        if not self._run.awaited:  # it is told once
+            self._run.cell.shared.record("check", self._run, name=name, value=value, limit=limit, holds=holds)
         if not holds:
             raise StageFailed(f"{self._run.item.id}: {name} is {value:.3g}, more than {limit:.3g}", advice)
 
     def log(self, message: str) -> None:
         """One line for the person who watches, recorded in the journal too."""
-        self._run.cell.shared.message(self._run, message)
+        if not self._run.awaited:  # it is told once
+            self._run.cell.shared.message(self._run, message)
 
     # -- bookkeeping ----------------------------------------------------------------------------------------------
 
@@ -279,6 +281,7 @@ class StageContext(Told):
 
     def step_done(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
         """Tell those who watch that an optimiser step (from 0, of so many) is done, with what its loss reports."""
+        self._run.begins.set()
         self._run.tell(events.StepDone(*self._run.place, step, steps, metrics))
 
     @property

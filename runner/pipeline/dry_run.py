@@ -170,6 +170,7 @@ class DryRun(Shared):
     """
 
     dry = True
+    goes_ahead = False
 
     def __init__(
         self, choice: Choice, registry: Registry, runs_dir: Path, scratch: Path, share: float, *, warm: bool

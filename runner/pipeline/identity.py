@@ -100,6 +100,7 @@ EXCLUDED: Mapping[str, str] = {
     "Spec.plugins": "each stage has the digest of its own file",
     "LocalPlugin.path": "where a file lies changes nothing",
     "Spec.warnings": "told, and nothing else",
+    "Spec.successors": "told, and nothing else",
     "CellSpec.name": "a name changes nothing",
     "ModelEntry.id": "a name changes nothing",
     "Character.id": "a name changes nothing; a stage that tells it, as `export` does, names it under `further_inputs`",
@@ -118,6 +119,8 @@ EXCLUDED: Mapping[str, str] = {
     "Endpoint.timeout": "how a model is asked, not what",
     "Endpoint.continues": "what the server can do changes nothing",
     "Stage.awaits_all": "when it runs, not what it makes",
+    "Stage.begins_early": "when it runs, not what it makes",
+    "Stage.one_checkpoint": "when later stages run, not what they make",
     "code of charrun and of installed plugins": "an update must not pay for everything again: `cache_version` is "
     "raised where it makes something else; the ticket says who made the work, and `charrun plan` tells it",
     "versions of Python, torch, the SDK and other packages": "an update must not pay for everything again; the run's "

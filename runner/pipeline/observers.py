@@ -15,6 +15,7 @@ HOOKS: Mapping[type[Any], str] = {
     events.RunFinished: "charrun_run_finished",
     events.RunFailed: "charrun_run_failed",
     events.StageStarted: "charrun_stage_started",
+    events.StageWaits: "charrun_stage_waits",
     events.StageProgressed: "charrun_stage_progressed",
     events.StageFinished: "charrun_stage_finished",
     events.StageFailed: "charrun_stage_failed",

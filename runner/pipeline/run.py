@@ -63,12 +63,14 @@ class Manner:
         wait: Whether to wait for store folders that another process writes.
         patience: Seconds without any answer while requests wait, after which the engine counts as gone.
         budget: US dollars that the run may cost; by default those of the spec.
+        partial: Whether that need not do: then nothing is paid beside a training that it would lack for.
     """
 
     jobs: int = JOBS
     wait: bool = False
     patience: float = PATIENCE_SECONDS
     budget: float | None = None
+    partial: bool = False
 
 
 def run_choice(
@@ -101,6 +103,7 @@ def run_choice(
     watchers = list(watchers)
     told = Observers(registry.observers, watchers)
     shared = Shared(choice, registry, runs_dir, folder, told, wait=manner.wait, budget=manner.budget)
+    shared.goes_ahead = not manner.partial
     work = _run(shared, choice, selection or Selection(), manner)
     return asyncio.run(_interruptible(work, shared, watchers))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from charrun import events
 from charrun.errors import BudgetReached, EnvironmentProblem, Interrupted, Locked, StageFailed, disk_problem
 from charrun.pipeline.answers import SharedAnswers
-from charrun.pipeline.choice import Choice, successors
+from charrun.pipeline.choice import Choice
 from charrun.pipeline.defects import asking
 from charrun.pipeline.lockfile import complete_lock
 from charrun.pipeline.named import NamedCheckpoints
@@ -51,10 +51,13 @@ class Shared:
         to_ask: Names of models at endpoints that are going to be asked.
         stopping: Whether a person has asked the run to stop: nothing is begun any more, what is in flight is awaited.
         dry: Whether nobody is at the other end.
+        goes_ahead: Whether a stage may ask for what it can before its inputs are all there: not where money may run out
+            before the trainings that all rests on have ended.
         failures: By ticket the errors of stages that have failed: cells that share the work share the failure.
     """
 
     dry = False
+    goes_ahead = True
 
     def __init__(
         self,
@@ -347,4 +350,5 @@ class Shared:
 
     def _request(self) -> EngineRequest:
         storage, log = self.runs_dir / "engine", self.folder.folder / "engine.log"
-        return EngineRequest(self.spec.engine_models, self.spec.engine.options, storage, log, successors(self.spec))
+        options, sets = self.spec.engine.options, " ".join(self.spec.successors)
+        return EngineRequest(self.spec.engine_models, options, storage, log, sets)

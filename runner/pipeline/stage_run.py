@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from charrun import events
-from charrun.errors import BudgetReached, Interrupted, StageFailed, disk_problem
+from charrun.errors import BudgetReached, Interrupted, Locked, StageFailed, disk_problem
 from charrun.faults import reached
 from charrun.pipeline.adapters import discard
+from charrun.pipeline.ahead import NotYet, go_ahead
 from charrun.pipeline.checkpoints import CHECKPOINT
 from charrun.pipeline.context import StageContext
 from charrun.pipeline.defects import running
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from charrun.stage import Row, Stage
 
 _LENGTH = 16
+_TOLD_LATER = NotYet, StageFailed, Locked
 _SET_ASIDE = (DONE, *RECORDS, TRAINING, REFERENCE, USAGE)
 
 
@@ -56,6 +60,9 @@ class StageRun:
         made: Of outputs that are done, for which scale, from which rows and by which versions.
         earlier: The stages before it, in spec order.
         base: Of outputs that no later stage has asked for more of, the digests of the rows by kind.
+        begins: Set once its training has made a step, or it has its rows, or has failed.
+        is_at_work: Whether it makes its rows now.
+        awaited: Stages that it goes ahead of: their checkpoints are not there yet.
     """
 
     def __init__(self, cell: Cell, item: StageItem, stage: Stage, earlier: tuple[StageRun, ...]) -> None:
@@ -83,6 +90,9 @@ class StageRun:
         self._lost: set[str] = set()
         self._lock = asyncio.Lock()
         self._done = self._total = 0
+        self.begins = asyncio.Event()
+        self.is_at_work = False
+        self.awaited: frozenset[StageRun] = frozenset()
 
     # -- upstream -------------------------------------------------------------------------------------------------
 
@@ -113,7 +123,10 @@ class StageRun:
                 self.extra = extra
                 self._outputs = None
             if self._outputs is None:
-                self._outputs = await self._make()
+                try:
+                    self._outputs = await self._make()
+                finally:
+                    self.begins.set()
             return self._outputs
 
     async def rows(self, kind: str, extra: int = 0) -> list[Row]:
@@ -139,7 +152,7 @@ class StageRun:
             inputs = {(kind, run.item.id): run.peek() for kind, run in self.inputs()}
             known = {place: outputs for place, outputs in inputs.items() if outputs is not None}
             if len(known) == len(inputs) and not self.forced:
-                self._locate(known)
+                self.locate({(kind, id): outputs[kind].content for (kind, id), outputs in known.items()})
                 self._outputs = self._read()
             self._absent = self._outputs is None
         return self._outputs
@@ -172,6 +185,9 @@ class StageRun:
         """Collect rows of a kind; a kind that the stage does not declare is a defect of the stage."""
         if kind not in self.stage.produces:
             raise StageFailed(f"{self.item.id} published '{kind}', which its `produces` does not name")
+        if kind == CHECKPOINT and self.stage.one_checkpoint and [content(row) for row in rows] != [self.fingerprint]:
+            told = f"{self.item.id} says one_checkpoint, and published {len(rows)} or another one than ctx.save gave"
+            raise StageFailed(told, "a defect of the stage")
         self.work.published[kind] = list(rows)
 
     def metered_sampler(self, client: Sampler, model: str, context_length: int | None) -> MeteredSampler:
@@ -227,9 +243,13 @@ class StageRun:
 
     # -- making ---------------------------------------------------------------------------------------------------
 
-    def _locate(self, inputs: Mapping[tuple[str, str], Outputs]) -> dict[str, Any]:
-        """Find fingerprint, folder and ticket; returns what the fingerprint is made of."""
-        rows = {name: inputs[kind, run.item.id][kind].content for name, kind, run in numbered(self)}
+    def locate(self, inputs: Mapping[tuple[str, str], str]) -> dict[str, Any]:
+        """Find fingerprint, folder and ticket; returns what the fingerprint is made of.
+
+        Args:
+            inputs: By kind and stage item, the digest of the content of its rows.
+        """
+        rows = {name: inputs[kind, run.item.id] for name, kind, run in numbered(self)}
         described = with_inputs(self, self.described, rows)
         self.fingerprint = digest(described)
         self.folder = self.cell.shared.store / f"{self.item.uses}-{self.fingerprint[:_LENGTH]}"
@@ -242,10 +262,12 @@ class StageRun:
 
     async def _make(self) -> Outputs:
         shared = self.cell.shared
+        await go_ahead(self)
         for run in self.earlier:
-            if run in self.cell.selected and self._awaits(run):
+            if run in self.cell.selected and self.awaits(run):
                 await shared.await_end(run)
-        described = self._locate({(kind, run.item.id): await run.ensure() for kind, run in self.inputs()})
+        inputs = {(kind, run.item.id): (await run.ensure())[kind] for kind, run in self.inputs()}
+        described = self.locate({place: artifact.content for place, artifact in inputs.items()})
         folder, ticket = self.folder, self.ticket
         async with shared.turn(folder):  # cells that share this work take turns: one makes, all read
             forced = self.forced and shared.force(folder)
@@ -253,11 +275,9 @@ class StageRun:
                 return found
             if self.left_out and not self.extra:
                 raise StageFailed(f"{self.item.id} is not done, and --from leaves it out", "run it first")
-            shared.go_on()
             shared.raise_failure(ticket)
             try:
-                make_folder(ticket.parent)
-                async with shared.writing(folder):
+                async with self._held():
                     if not forced and (found := self._found()) is not None:
                         return found  # another process has made it while this one waited
                     if forced:
@@ -269,13 +289,38 @@ class StageRun:
             except StageFailed as error:
                 shared.failures[ticket] = error
                 raise
-            except BudgetReached as error:
-                shared.break_off(error)
-                raise
-            except OSError as error:
-                raise disk_problem(f"{self.item.id}: {error.filename or folder}", error) from error
 
-    def _awaits(self, earlier: StageRun) -> bool:
+    @asynccontextmanager
+    async def _held(self) -> AsyncIterator[None]:
+        """While it works in its folder; tells of a full disk, and of money that has run out."""
+        shared = self.cell.shared
+        shared.go_on()
+        try:
+            make_folder(self.ticket.parent)
+            async with shared.writing(self.folder):
+                yield
+        except BudgetReached as error:
+            shared.break_off(error)
+            raise
+        except OSError as error:
+            raise disk_problem(f"{self.item.id}: {error.filename or self.folder}", error) from error
+
+    async def attempt(self, described: dict[str, Any], awaited: frozenset[StageRun]) -> None:
+        """Ask for what does not need the checkpoints of some stages; what is wrong is told when it is made."""
+        async with self._held():
+            write_json(self.folder / "stage.json", described)
+            self.awaited = awaited
+            try:
+                async with self._working():
+                    with contextlib.suppress(*_TOLD_LATER), running(type(self.stage), self.item.id, self.folder):
+                        await self.stage.run(StageContext(self))
+            finally:
+                self.awaited = frozenset()
+        ids = [run.item.id for run in self.earlier if run in awaited]
+        self.cell.shared.record("stage_waits", self, awaited=ids)
+        self.tell(events.StageWaits(*self.place, tuple(ids)))
+
+    def awaits(self, earlier: StageRun) -> bool:
         """Whether it begins after another stage has ended, also where it uses nothing of it.
 
         One that uses the same rows may ask for more of them, unless it is known to be made to run beside others.
@@ -289,7 +334,9 @@ class StageRun:
         found = {run for _, run in self.inputs()}
         return found.union(*(run.upstream() for run in found))
 
-    async def _do(self) -> Outputs:
+    @asynccontextmanager
+    async def _working(self) -> AsyncIterator[Work]:
+        """While it is run: its records are open, and those who watch are told of its beginning and of an error."""
         shared = self.cell.shared
         shared.record("stage_started", self, folder=self.folder.name, extra=self.extra)
         self._done = self._total = 0
@@ -297,14 +344,7 @@ class StageRun:
             work = self._work = Work(shared, self.item.id, self.ticket, lambda text: shared.message(self, text))
             self.tell(events.StageStarted(*self.place, self.item.uses, self.stage.summary))
             try:
-                with running(type(self.stage), self.item.id, self.folder):
-                    await self.stage.run(StageContext(self))
-                    reached("outputs.before")
-                    asked = {run.item.id: run.extra for _, run in self.inputs() if run.extra}
-                    intermediates = [each.state for each in work.trained]
-                    past = self._ticket if self.extra else None
-                    done = work.finish(self.stage.produces, content, work.seconds, asked, past, how_made(self))
-                    reached("outputs.after")
+                yield work
             finally:
                 try:
                     await work.close()
@@ -316,6 +356,21 @@ class StageRun:
         except BaseException as error:
             self._tell_failure(error)
             raise
+
+    async def _do(self) -> Outputs:
+        self.is_at_work = True
+        try:
+            async with self._working() as work:
+                with running(type(self.stage), self.item.id, self.folder):
+                    await self.stage.run(StageContext(self))
+                    reached("outputs.before")
+                    asked = {run.item.id: run.extra for _, run in self.inputs() if run.extra}
+                    intermediates = [each.state for each in work.trained]
+                    past = self._ticket if self.extra else None
+                    done = work.finish(self.stage.produces, content, work.seconds, asked, past, how_made(self))
+                    reached("outputs.after")
+        finally:
+            self.is_at_work = False
         outputs = self._take(done, cached=False)
         self._tell_end(done, cached=False)
         self.cell.shared.aside(discard(self, intermediates))

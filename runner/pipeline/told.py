@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charrun.errors import StageFailed
+from charrun.pipeline.ahead import NotYet
 from charrun.pipeline.results import StageResult
 from charrun.spec import Character, ModelRef, Scale
 from charrun.store.canonical import seed_from
@@ -101,6 +102,8 @@ class Told:
         Raises:
             StageFailed: The stage does not say `awaits_all`: which of them have ended would be chance.
         """
+        if self._run.awaited:
+            raise _not_yet(self._run.awaited)
         if not self._run.stage.awaits_all:
             what = f"{self._run.item.id} asks which stages have ended, and does not await them"
             raise StageFailed(what, "a defect of the stage: leave awaits_all as it is")
@@ -140,17 +143,37 @@ class Told:
 
     # -- upstream -------------------------------------------------------------------------------------------------
 
-    async def rows(self, kind: str) -> list[Row]:
-        """Rows of the nearest earlier producer of a kind (or of the one that `needs` names)."""
-        producer = self._producer(kind)
-        rows = await producer.rows(kind)
-        self._seen[producer] = producer.extra
+    async def rows(self, kind: str, producer: str | None = None) -> list[Row]:
+        """Rows of a kind.
+
+        Args:
+            kind: The kind.
+            producer: One of `producers`; by default the nearest earlier one (or the one that `needs` names).
+
+        Raises:
+            Interrupted: The stage `begins_early`, and they are not there yet: it is run again when they are.
+        """
+        found = self._producer(kind)
+        if producer is not None:
+            found = next(run for run in self._run.producers(kind) if run.item.id == producer)
+        rows = await self._rows(found, kind)
+        self._seen[found] = found.extra
         return rows
 
     async def every(self, kind: str) -> list[list[Row]]:
         """Rows of a kind from each earlier producer, in stage order; empty where there is none."""
         self._consumed(kind)
-        return [await run.rows(kind) for run in self._run.producers(kind)]
+        return [await self._rows(run, kind) for run in self._run.producers(kind)]
+
+    async def _rows(self, producer: StageRun, kind: str, extra: int = 0) -> list[Row]:
+        if producer in self._run.awaited:
+            raise _not_yet({producer})
+        return await producer.rows(kind, extra)
+
+    def awaited(self, kind: str) -> list[str]:
+        """Ids of those of `producers` whose rows are not there yet; none but where the stage `begins_early`."""
+        self._consumed(kind)
+        return [run.item.id for run in self._run.producers(kind) if run in self._run.awaited]
 
     def producers(self, kind: str) -> list[str]:
         """Ids of the stage items that `every` reads, in order; also known before a run."""
@@ -170,6 +193,8 @@ class Told:
             StageFailed: The producer cannot make more.
         """
         producer = self._producer(kind)
+        if self._run.awaited:  # more rows would be other inputs
+            raise _not_yet(self._run.awaited)
         rows = await producer.rows(kind, extra=self._seen.get(producer, producer.extra) + n)
         self._seen[producer] = producer.extra
         return rows
@@ -207,6 +232,10 @@ class Told:
     def rows_behind(self, written: str, kind: str) -> list[list[Row]]:
         """Rows of a kind from each stage that a named checkpoint of another run rests on; none for a path."""
         return self._run.cell.shared.named.find(written).rows(kind)
+
+
+def _not_yet(awaited: Iterable[StageRun]) -> NotYet:
+    return NotYet(f"waits for {', '.join(sorted(run.item.id for run in awaited))}")
 
 
 def of_another_model(checkpoint: str, base_model: str, role: str, wanted: str) -> StageFailed:

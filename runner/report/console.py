@@ -28,6 +28,7 @@ class _Watch:
     shown: float = field(default_factory=time.monotonic)
     task: TaskID | None = None
     before: int | None = None
+    waits: bool = False
 
     def pace(self, event: events.StageProgressed, money: str) -> str:
         """Tokens a second, time left, what the run has cost so far and is expected to cost."""
@@ -136,6 +137,15 @@ class ConsoleWatcher:
             self._watches[place] = _Watch(task=self._progress.add_task(self._name(place), total=None, pace=""))
             if not self.bars:
                 self._print(f"{self._name(place)}: {event.summary}")
+        elif self._watches[place].waits:
+            self._watches[place] = _Watch(task=self._watches[place].task)
+
+    def charrun_stage_waits(self, event: events.StageWaits) -> None:
+        """Say what its bar waits for."""
+        watch = self._watches.get((event.cell, event.stage))
+        if watch is not None and watch.task is not None:
+            watch.waits = True
+            self._progress.update(watch.task, pace=f"waits for {', '.join(event.awaited)}")
 
     def charrun_stage_progressed(self, event: events.StageProgressed) -> None:
         """Move the bar, or print a line every ten seconds."""
@@ -173,7 +183,7 @@ class ConsoleWatcher:
         place = event.cell, event.stage
         self._forget(place)
         ends = event.error.startswith("CancelledError")  # a run that ends takes all with it
-        if (self._several or self._watches) and not ends:
+        if (self._several or not all(watch.waits for watch in self._watches.values())) and not ends:
             told = safe(event.error).removeprefix("StageFailed: ").removeprefix(f"{event.stage}: ")
             self.console.print(f"  {self._name(place)} failed: {told}", markup=False, highlight=False, soft_wrap=True)
 

@@ -53,6 +53,11 @@ def _stage_started(event: Event) -> str:
     return f"started for {more} more rows" if more else "started"
 
 
+def _stage_waits(event: Event) -> str:
+    awaited = event.get("awaited")
+    return f"waits for {', '.join(map(str, awaited))}" if isinstance(awaited, list) else "waits"
+
+
 def _stage_finished(event: Event) -> str:
     rows = {kind: int(number_of(out, "rows")) for kind, out in mapping_of(event, "outputs").items() if _is_map(out)}
     if event.get("cached") is True:
@@ -97,6 +102,7 @@ _TELL: Mapping[str, Callable[[Event], str]] = {
     "run_interrupted": lambda event: "run interrupted",
     "run_failed": _run_failed,
     "stage_started": _stage_started,
+    "stage_waits": _stage_waits,
     "stage_finished": _stage_finished,
     "stage_failed": _stage_failed,
     "message": _message,

@@ -15,12 +15,21 @@ from charrun.spec.schema import KEYS, Finding, Subject, find
 
 @dataclass
 class Draft:
-    """Collects findings; the steps after the schema look only at what is sound by then."""
+    """Collects findings; the steps after the schema look only at what is sound by then.
+
+    Attributes:
+        document: The spec as it is written.
+        findings: What is wrong in it,
+        elsewhere: what is in files that it names,
+        warnings: and what may be a mistake.
+        successors: Options of the command line that take the successors of retired models.
+    """
 
     document: Document
     findings: list[Finding] = field(default_factory=list)
     elsewhere: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
+    successors: list[str] = field(default_factory=list)
     _unsound: set[KeyPath] = field(default_factory=set)
 
     def check(self, instance: Any, schema: Mapping[str, Any], at: KeyPath = (), subject: Subject = KEYS) -> bool:

@@ -110,6 +110,7 @@ class Spec:
         arms: The matrix's variations; none where every cell is done as `stages` says.
         plugins: Files of the spec's own with stages.
         warnings: What may be a mistake.
+        successors: Options of the command line that take the successors of its retired models.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Spec:
     arms: tuple[Arm, ...] = ()
     plugins: tuple[LocalPlugin, ...] = ()
     warnings: tuple[Problem, ...] = ()
+    successors: tuple[str, ...] = ()
     stage_budgets: Mapping[str, float] = field(default_factory=dict)
     prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 

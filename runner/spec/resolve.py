@@ -96,6 +96,7 @@ def load_spec(
         arms=arms if arms[0].name else (),
         plugins=tuple(plugin for plugin in plugins if plugin),
         warnings=draft.all_warnings(),
+        successors=tuple(draft.successors),
         stage_budgets={id: float(usd) for id, usd in (budget or {}).get("stages", {}).items()},
         prices={name: _figures(each) for name, each in data.get("prices", {}).items()},
     )

@@ -95,8 +95,8 @@ def _check_retired(draft: Draft, path: KeyPath, roles: dict[str, ModelRef], told
             message = f"Tinker retired {ref.name} on {retired.date}"
             hint = f"its successor is {retired.successor}"
             if sets := taking(draft, ref.name):
-                hint += ", which the same options take" if sets in told else f": {sets}"
-                told.add(sets)
+                hint += ", which the same options take" if sets in draft.successors else f": {sets}"
+                draft.successors += [] if sets in draft.successors else [sets]
             draft.warn("SPEC055", message, _name_path(draft, (*path, role)), hint)
 
 

@@ -166,6 +166,8 @@ def _stage(stage: StageTrace, event: Event, time: float) -> None:
     stage.folder = text_of(event, "folder") or stage.folder
     if name == "stage_started":
         stage.state, stage.since, stage.error = RUNNING, time, ""
+    elif name == "stage_waits":
+        stage.state = WAITING
     elif name == "stage_finished":
         found = event.get("cached") is True
         stage.state = CACHED if found and stage.state in ("", WAITING, CACHED) else DONE
