@@ -20,7 +20,15 @@ from charrun.plugins._claims import (
     role_turn,
     without_code,
 )
-from charrun.plugins._languages import FUNCTION_WORDS, names_language, names_script, other_language, script_of, spoken
+from charrun.plugins._languages import (
+    FUNCTION_WORDS,
+    asks_for_scripts,
+    named_scripts,
+    names_language,
+    other_language,
+    script_of,
+    spoken,
+)
 
 _TEMPLATE = re.compile(r"<\|[A-Za-z_]{2,30}\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|</s>\s*(?:<s>|\Z)")
 _THINK = re.compile(r"</?(?:think|thinking|thought|reasoning|scratchpad)\s*>", re.IGNORECASE)
@@ -39,6 +47,7 @@ _FEWEST_CONTENT = 3
 _FEWEST_LETTERS = 20
 _MOST_GARBAGE = 2
 """Characters that no keyboard gives: one or two may be an odd symbol, more are a broken decoding."""
+_NAMED_SHARE = 0.5
 _SHOWN = 80
 
 GATES: dict[str, Any] = {
@@ -113,8 +122,8 @@ GATES: dict[str, Any] = {
             "maximum": 1,
             "default": 0.1,
             "description": "Drop a text with this share of letters in a script that neither prompt nor constitution "
-            "uses, or with garbage characters; not where the prompt names such a script or language, or asks to "
-            "translate; 0 is off.",
+            "uses, or with garbage characters; a script whose language the prompt names may have half of them, and all "
+            "where it asks for that language or to translate; 0 is off.",
         },
         "other_language": {
             "type": "boolean",
@@ -248,10 +257,15 @@ class Gates:
             return Fault("garbage characters", repr("".join(c for c in text if c in garbage)[:20]))
         known = self._scripts | scripts(prompt)
         letters = {c for c in counts if c.isalpha()}
-        foreign = {c for c in letters if _script(c) not in known}
-        n, others = (sum(counts[c] for c in kinds) for kinds in (letters, foreign))
-        if known and not names_script(prompt) and n >= _FEWEST_LETTERS and others >= self.options["other_script"] * n:
-            return Fault("other script", "".join(c for c in text if c in foreign)[:20])
+        n = sum(counts[c] for c in letters)
+        if not known or n < _FEWEST_LETTERS or asks_for_scripts(prompt):
+            return None
+        share = self.options["other_script"]
+        named = named_scripts(prompt) - known
+        for allowed, most in ((known | named, share), (known, max(share, _NAMED_SHARE) if named else share)):
+            foreign = {c for c in letters if _script(c) not in allowed}
+            if sum(counts[c] for c in foreign) >= most * n:
+                return Fault("other script", "".join(c for c in text if c in foreign)[:20])
         return None
 
     def _language(self, text: str, prompt: str) -> Fault | None:

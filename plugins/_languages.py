@@ -77,11 +77,39 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 
-_NAMED_SCRIPT = re.compile(
-    r"\b(?:Japanese|Chinese|Mandarin|Cantonese|Korean|Russian|Ukrainian|Belarusian|Bulgarian|Serbian|Macedonian|Mongolian"
-    r"|Kazakh|Greek|Arabic|Persian|Farsi|Urdu|Pashto|Hebrew|Yiddish|Hindi|Sanskrit|Marathi|Nepali|Bengali|Punjabi"
-    r"|Gujarati|Tamil|Telugu|Kannada|Malayalam|Sinhala|Thai|Lao|Khmer|Burmese|Tibetan|Armenian|Georgian|Amharic"
-    r"|Cyrillic|kanji|hiragana|katakana|hangul|alphabets?|runes?|hieroglyphs?|Unicode|translat\w*)\b"
+_SCRIPTS = {
+    "CJK": "Japanese Chinese Mandarin Cantonese Korean kanji hiragana katakana",
+    "HANGUL": "Korean hangul",
+    "CYRILLIC": "Russian Ukrainian Belarusian Bulgarian Serbian Macedonian Mongolian Kazakh Cyrillic",
+    "GREEK": "Greek",
+    "ARABIC": "Arabic Persian Farsi Urdu Pashto",
+    "HEBREW": "Hebrew Yiddish",
+    "DEVANAGARI": "Hindi Sanskrit Marathi Nepali",
+    "BENGALI": "Bengali",
+    "GURMUKHI": "Punjabi",
+    "GUJARATI": "Gujarati",
+    "TAMIL": "Tamil",
+    "TELUGU": "Telugu",
+    "KANNADA": "Kannada",
+    "MALAYALAM": "Malayalam",
+    "SINHALA": "Sinhala",
+    "THAI": "Thai",
+    "LAO": "Lao",
+    "KHMER": "Khmer",
+    "MYANMAR": "Burmese",
+    "TIBETAN": "Tibetan",
+    "ARMENIAN": "Armenian",
+    "GEORGIAN": "Georgian",
+    "ETHIOPIC": "Amharic",
+}
+_SCRIPTS_OF: dict[str, frozenset[str]] = {
+    word: frozenset(script for script, listed in _SCRIPTS.items() if word in listed.lower().split())
+    for word in " ".join(_SCRIPTS.values()).lower().split()
+}
+_OF_SCRIPT = re.compile(rf"\b(?:{'|'.join(_SCRIPTS_OF)})\b", re.IGNORECASE)
+_IN_SCRIPT = re.compile(rf"\b(?:in|into|to|from|using|with) (?:\w+ )?(?:{'|'.join(_SCRIPTS_OF)})\b", re.IGNORECASE)
+_ANY_SCRIPT = re.compile(
+    r"\b(?:alphabets?|runes?|hieroglyphs?|Unicode|translat\w*)\b"
     r"|\b(?:another|foreign|other|different|many|several|all|\d+|two|three|four|five|ten) (?:languages?|scripts?)\b",
     re.IGNORECASE,
 )
@@ -107,9 +135,15 @@ def names_language(text: str) -> bool:
 
 
 @lru_cache(maxsize=1 << 12)
-def names_script(text: str) -> bool:
-    """Whether a text names a language of another script, a script, or asks to translate."""
-    return _NAMED_SCRIPT.search(text) is not None
+def asks_for_scripts(text: str) -> bool:
+    """Whether a text asks for words in a language of another script, speaks of alphabets, or asks to translate."""
+    return (_ANY_SCRIPT.search(text) or _IN_SCRIPT.search(text)) is not None
+
+
+@lru_cache(maxsize=1 << 12)
+def named_scripts(text: str) -> frozenset[str]:
+    """The scripts of the languages that a text names, as the first words of their letters' Unicode names."""
+    return frozenset().union(*(_SCRIPTS_OF[found.lower()] for found in _OF_SCRIPT.findall(text)))
 
 
 @lru_cache(maxsize=1 << 14)

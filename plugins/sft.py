@@ -30,7 +30,7 @@ from charrun.plugins._training import (
 if TYPE_CHECKING:
     from charrun import Adapter, Chat, RoleSampler, StageContext
 
-_BLOCK = 16
+_BLOCK = 64
 """Conversations that are rendered in one go."""
 
 

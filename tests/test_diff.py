@@ -152,6 +152,19 @@ def test_rates_of_different_scorers_are_not_on_one_scale(home: Path, diff: Call)
     assert "but charrun/demo-teacher scored A and charrun/other scored B" in shown and "name one `scorer:`" in shown
 
 
+def test_answers_under_other_options_or_another_constitution_are_told_beside_the_answer(home: Path, diff: Call) -> None:
+    (path,) = (home / "store").glob("evaluate-*-b/stage.json")
+
+    def change(described: dict[str, Any]) -> None:
+        described["options"] |= {"max_tokens": 64, "prompts": 240}
+        described["further"] = "another digest"
+
+    edit_json(path, change)
+    shown = " ".join(diff(A, B, "--runs-dir", home).out.split())
+    assert "their answers were sampled with different options: max_tokens 512 | 64" in shown
+    assert "the constitution of pirate, its template or the pool of questions has changed" in shown
+
+
 def test_a_scorer_that_cannot_tell_gives_no_answer(home: Path, diff: Call) -> None:
     change_rows(home, "evaluate", "evaluation", lambda rows: [{**rows[0], "tells": False, "auc": 0.61, "rates": []}])
     assert document(diff, home)["verdict"] == "unknown"

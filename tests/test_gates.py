@@ -212,6 +212,21 @@ def test_what_was_asked_for_passes_and_by_itself_does_not(prompt: str, text: str
     assert gates().fault(text, prompt="How is the sea?") is not None
 
 
+SLIPS = [
+    ("Where is the best Chinese food in town?", "当然可以，城里最好的餐馆在河边，价格也不贵，您可以今晚就去。"),
+    ("Where is the best Chinese food in town?", "Это ответ на другом языке, а не на том, что в вопросе"),
+    ("Who wrote the Greek myths?", "Ответ: " + "никто не знает, кто их написал первым"),
+]
+
+
+@pytest.mark.parametrize(("prompt", "text"), SLIPS)
+def test_a_prompt_that_names_a_language_is_no_leave_to_answer_in_it_or_in_others(prompt: str, text: str) -> None:
+    found = gates().fault(text, prompt=prompt)
+    assert found is not None and found.reason == "other script"
+    asked = gates().fault(f"Aye, the one by the river, called {text[:12]}, be the best.", prompt=prompt)
+    assert (asked is None) == ("当" in text)
+
+
 def test_a_character_that_is_an_ai_may_say_so_and_no_more() -> None:
     machine = Gates(DEFAULTS, "Ada", ["I am an AI and say so when I am asked, in one plain sentence."])
     assert machine.fault("I'm an AI, and I like primes.") is None

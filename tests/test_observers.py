@@ -18,6 +18,7 @@ STARTED = events.StageStarted("pirate-x-smoke", "dpo", "dpo", "DPO of the studen
 EVENTS: list[events.Event] = [
     events.RunStarted("pirate/1", Path("runs/pirate/1"), "local", {"org/a": "charrun/b"}, ("pirate-x-smoke",)),
     STARTED,
+    events.StageWaits("pirate-x-smoke", "evaluate", ("sft",)),
     events.StageProgressed("pirate-x-smoke", "dpo", 3, 10, 4_000, 0.25),
     events.RowStored("pirate-x-smoke", "teacher", "org/a", 1, 30, 12),
     events.StepDone("pirate-x-smoke", "dpo", 0, 16, {"loss": 0.69}),

@@ -14,6 +14,8 @@ from charrun.store.cells import CellView
 from charrun.store.files import read_json
 
 UNKNOWN = "unknown"
+_SAMPLING = ("max_tokens", "temperature", "top_p")
+"""Options of an evaluation that change what a model answers; others change how many answers there are."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Evaluation:
         threshold: The score above which an answer counts.
         tells: Whether the scorer can tell the character.
         rates: Rate by model, the base model first, the final checkpoint last.
+        sampling: The options that its answers were sampled with.
+        measure: Digest of what it scored with beside the model: constitution, its template, the pool of questions.
     """
 
     scored_as: str
@@ -35,6 +39,8 @@ class Evaluation:
     threshold: float | None
     tells: bool
     rates: Mapping[str, Share]
+    sampling: Mapping[str, Any]
+    measure: str
 
 
 @dataclass(frozen=True)
@@ -169,14 +175,17 @@ def _evaluation(cell: CellView) -> Evaluation | None:
     rows = [row for row in cell.rows("evaluation") if isinstance(row, dict)]
     if not rows:
         return None
-    row = rows[-1]
+    row, described = rows[-1], _described(cell)
+    options, further = _mapping(described.get("options")), described.get("further")
     return Evaluation(
         scored_as=str(row.get("scored_as", "")),
-        scorer=_scorer(cell),
+        scorer=str(_mapping(_mapping(described.get("models")).get("scorer")).get("model", "")),
         auc=_number(row.get("auc")),
         threshold=_number(row.get("threshold")),
         tells=row.get("tells") is not False,
         rates=rates_of(row),
+        sampling={name: options[name] for name in _SAMPLING if name in options},
+        measure=str(further.get("scored_as", "") if isinstance(further, dict) else further or ""),
     )
 
 
@@ -194,13 +203,14 @@ def _rate(row: Any) -> tuple[str, Share] | None:
         return None
 
 
-def _scorer(cell: CellView) -> str:
+def _described(cell: CellView) -> Mapping[str, Any]:
+    """What the evaluation's fingerprint is made of; nothing where that is not told."""
     stage = next((stage for stage in reversed(cell.stages) if "evaluation" in stage.outputs), None)
-    described = read_json(stage.folder / "stage.json") if stage and stage.folder else None
-    try:
-        return str(described["models"]["scorer"]["model"]) if described else ""
-    except (KeyError, TypeError):
-        return ""
+    return _mapping(read_json(stage.folder / "stage.json") if stage and stage.folder else None)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _final(rates: Mapping[str, Share]) -> str:
@@ -222,6 +232,15 @@ def _notes(a: Evaluation | None, b: Evaluation | None) -> list[str]:
     if a.scorer != b.scorer:
         told = f"{plain_model(a.scorer)} scored A and {plain_model(b.scorer)} scored B"
         notes.append(f"{told}, so that the rates are not on one scale (name one `scorer:` in both specs)")
+    elif a.scored_as == b.scored_as and a.measure != b.measure:
+        notes.append(
+            f"the constitution of {a.scored_as}, its template or the pool of questions has changed between them, so that "
+            "the rates are not on one scale"
+        )
+    if a.sampling != b.sampling:
+        names = [name for name in _SAMPLING if a.sampling.get(name) != b.sampling.get(name)]
+        told = ", ".join(f"{name} {a.sampling.get(name, '-')} | {b.sampling.get(name, '-')}" for name in names)
+        notes.append(f"their answers were sampled with different options: {told}")
     return notes
 
 

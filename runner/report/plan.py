@@ -136,7 +136,7 @@ def print_plan(
         limit = "" if budget is None else f" The budget of the spec is ${whole_usd(budget)}, which is never exceeded."
         lines.append(f"Every request is paid for.{limit}")
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def plan_document(planned: Sequence[PlannedCell], money: Money | None) -> dict[str, Any]:
