@@ -234,8 +234,8 @@ def _notes(a: Evaluation | None, b: Evaluation | None) -> list[str]:
         notes.append(f"{told}, so that the rates are not on one scale (name one `scorer:` in both specs)")
     elif a.scored_as == b.scored_as and a.measure != b.measure:
         notes.append(
-            f"the constitution of {a.scored_as}, its template or the pool of questions has changed between them, so that "
-            "the rates are not on one scale"
+            f"the constitution of {a.scored_as}, its template or the pool of questions has changed between them, so "
+            "that the rates are not on one scale"
         )
     if a.sampling != b.sampling:
         names = [name for name in _SAMPLING if a.sampling.get(name) != b.sampling.get(name)]
