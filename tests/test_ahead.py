@@ -97,6 +97,7 @@ def test_an_evaluation_begins_beside_the_last_training_and_publishes_once(smoke:
     assert len(told) == len(set(told)) > 0
 
 
+@pytest.mark.slow
 def test_what_was_asked_ahead_is_found_again_also_after_a_training_that_failed(
     ahead: Path, tmp_path: Path, demo_engine: RunningEngine, until: Until
 ) -> None:
