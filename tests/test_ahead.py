@@ -104,13 +104,16 @@ def test_what_was_asked_ahead_is_found_again_also_after_a_training_that_failed(
     env, runs = key(demo_engine, demo_engine.base_url), tmp_path / "runs"
     command = (ahead, "--runs-dir", runs, "--yes", "--trust", "--plain")
     process = start(*command, env=env)
-    until(lambda: "stage_waits" in names(of("second_turn", runs)) or process.poll() is not None)
-    shown = charrun("status", "ahead/1", "--runs-dir", runs)
-    states = [line.split()[:2] for line in shown.out.splitlines()]
-    assert ["second_turn", "waiting"] in states and ["later", "running"] in states, shown.text
-    (tmp_path / "fail").touch()
-    (tmp_path / "go").touch()
-    failed = ended(process)
+    try:
+        until(lambda: "stage_waits" in names(of("second_turn", runs)) or process.poll() is not None)
+        shown = charrun("status", "ahead/1", "--runs-dir", runs)
+        states = [line.split()[:2] for line in shown.out.splitlines()]
+        assert ["second_turn", "waiting"] in states and ["later", "running"] in states, shown.text
+        (tmp_path / "fail").touch()
+        (tmp_path / "go").touch()
+        failed = ended(process)
+    finally:
+        process.kill()
     assert failed.code == 1 and failed.text.count("it was told to fail") == 1, failed.text
     assert names(of("second_turn", runs)) == ["stage_started", "stage_waits"]
     scored = [json.loads(line) for path in (runs / "store").glob("*/scores.jsonl") for line in path.open()]
