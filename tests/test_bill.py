@@ -55,6 +55,16 @@ def test_of_two_steps_of_a_custom_loss_those_passes_were_done_that_come_first(
     assert found == Usage(forward_tokens=forward, trained_tokens=trained)
 
 
+def test_a_process_that_ended_before_it_was_heard_used_nothing_where_a_later_one_is_billed(tmp_path: Path) -> None:
+    first, second, third = (Ledger(tmp_path / LEDGER) for _ in range(3))
+    numbers = [str(ledger.reserve(DPO, custom(100))) for ledger in (first, second, third)]
+    for ledger in (first, second, third):
+        ledger.close()
+    note = {LEDGER_NOTE: second.process, "cell": DPO.cell, "stage": DPO.stage}
+    ends = ends_by_bill(read_ledger(tmp_path / LEDGER), [Billed(note, DPO.model, "training", 200, None)])
+    assert ends == {numbers[0]: Usage(), numbers[1]: custom(100)}
+
+
 def test_plain_steps_and_forward_passes_are_told_apart_by_their_order(tmp_path: Path) -> None:
     steps = [Usage(trained_tokens=300), Usage(trained_tokens=200)]
     assert settled(tmp_path, [], [*steps, Usage(forward_tokens=50)], 500) == Usage(trained_tokens=500)

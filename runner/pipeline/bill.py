@@ -51,8 +51,8 @@ def ends_by_bill(totals: Totals, billed: Sequence[Billed]) -> dict[str, Usage]:
 
     Of a process, cell, stage and model the bill is more than the ledger by just what those requests used; it stands
     with the first of them. Forward passes are billed as training; which of it they were is told by the order in which
-    training requests are done, that of the ledger. Nothing is said of a process that is not in the bill at all: such a
-    bill is not complete.
+    training requests are done, that of the ledger. A process that is not in the bill at all used nothing where a later
+    one is in it; of others nothing is said: such a bill may not be complete.
 
     Args:
         totals: The ledger.
@@ -66,7 +66,10 @@ def ends_by_bill(totals: Totals, billed: Sequence[Billed]) -> dict[str, Usage]:
     for number, (place, _) in totals.open.items():
         groups.setdefault((process_of(number), place), []).append(number)
     found: dict[str, Usage] = {}
-    complete = {process for process, _ in bill}
+    billed_ones = {process for process, _ in bill}
+    order = list(totals.processes)
+    reaches = max((number for number, process in enumerate(order) if process in billed_ones), default=-1)
+    complete = {*billed_ones, *order[: reaches + 1]}
     for (process, place), numbers in groups.items():
         if process not in complete:
             continue
