@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from charrun import Message, Row, SpecError, Stage, StageFailed, digest, seed_from, system, user
 from charrun.plugins._answers import OPTIONS_SCHEMA
@@ -23,6 +23,7 @@ from charrun.statistics import auc, best_threshold
 if TYPE_CHECKING:
     from charrun import Answer, Character, RoleSampler, StageContext
 
+_T = TypeVar("_T")
 TEMPLATES = Path(__file__).parent / "templates"
 BASE = "base"
 PROMPTED = "prompted"
@@ -272,6 +273,14 @@ async def models(ctx: StageContext) -> list[Model]:
         row = ctx.checkpoint(written, "student")
         found.append(Model(f"{name} (named)" if name in own else name, Opening(partial(ctx.sampler, "student", row))))
     return [*found, *(Model(name, opening) for name, opening in own.items())]
+
+
+async def of_each(ctx: StageContext, models: Sequence[Model], work: Callable[[Model], Awaitable[_T]]) -> list[_T]:
+    """`work(model)` of all models together, in their order.
+
+    The last one is begun first: what is asked of the others may be there from beside its training.
+    """
+    return (await ctx.gather([work(model) for model in reversed(models)]))[::-1]
 
 
 async def _trained(ctx: StageContext, producer: str) -> RoleSampler:

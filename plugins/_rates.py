@@ -14,6 +14,7 @@ from charrun.plugins._evaluation import (
     Model,
     held_out,
     models_and_scorer,
+    of_each,
     plainly,
     scored_as,
     tell_overlap,
@@ -159,10 +160,11 @@ async def _measure(
             for question, (answer, score) in zip(test, await scorer.scored(model, shown[condition]), strict=True)
         ]
 
-    # The last model first: what is asked of the others may be there from beside its training.
-    asked = [(model, condition) for model in compared for condition in shown]
-    told = (await ctx.gather([one(*each) for each in reversed(asked)]))[::-1]
-    return Measured(who.id, tells, overlap, names, tuple(shown), [each for group in told for each in group])
+    async def all_of(model: Model) -> list[Told]:
+        return [told for group in await ctx.gather([one(model, condition) for condition in shown]) for told in group]
+
+    told = [each for group in await of_each(ctx, compared, all_of) for each in group]
+    return Measured(who.id, tells, overlap, names, tuple(shown), told)
 
 
 def rate(hits: Sequence[bool], questions: Sequence[str], **labels: str) -> Row:

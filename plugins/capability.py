@@ -73,7 +73,7 @@ class CapabilityStage(evaluation.EvaluationStage):
         questions = _questions(_text(ctx))
         models = await evaluation.models(ctx)
         ctx.total(len(models) * len(questions))
-        chosen = await ctx.gather(_chosen(ctx, model, questions) for model in models)
+        chosen = await evaluation.of_each(ctx, models, lambda model: _chosen(ctx, model, questions))
         ids = [str(question.get("id", i)) for i, question in enumerate(questions)]
         ctx.write(
             "answers.jsonl",

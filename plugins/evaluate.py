@@ -81,8 +81,7 @@ class EvaluateStage(evaluation.EvaluationStage):
             found = await scorer.scored(model, evaluation.plainly(test))
             return [said for said, _ in found], [score for _, score in found]
 
-        # The last one first: what is asked of the others may be there from beside the training.
-        measured = (await ctx.gather([measure(model) for model in reversed(models)]))[::-1]
+        measured = await evaluation.of_each(ctx, models, measure)
         rows: list[Row] = []
         for model, (said, scores) in zip(models, measured, strict=True):
             hits = sum(score > tells.threshold for score in scores)

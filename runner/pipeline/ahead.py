@@ -34,12 +34,11 @@ async def go_ahead(run: StageRun) -> None:
     if not run.stage.begins_early or not shared.goes_ahead or run.forced or run.extra:
         return
     awaited: dict[StageRun, str] = {}
-    for earlier in run.earlier:
-        if earlier in run.cell.selected and run.awaits(earlier):
-            if (content := await _foretold(earlier)) is None:
-                await shared.await_end(earlier)
-            else:
-                awaited[earlier] = content
+    for earlier in run.before():
+        if (content := await _foretold(earlier)) is None:
+            await shared.await_end(earlier)
+        else:
+            awaited[earlier] = content
     awaited = {earlier: content for earlier, content in awaited.items() if earlier.is_at_work}  # still
     if awaited and all(kind == CHECKPOINT or earlier not in awaited for kind, earlier in run.inputs()):
         await _ask(run, awaited)

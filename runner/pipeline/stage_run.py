@@ -263,9 +263,8 @@ class StageRun:
     async def _make(self) -> Outputs:
         shared = self.cell.shared
         await go_ahead(self)
-        for run in self.earlier:
-            if run in self.cell.selected and self.awaits(run):
-                await shared.await_end(run)
+        for run in self.before():
+            await shared.await_end(run)
         inputs = {(kind, run.item.id): (await run.ensure())[kind] for kind, run in self.inputs()}
         described = self.locate({place: artifact.content for place, artifact in inputs.items()})
         folder, ticket = self.folder, self.ticket
@@ -320,8 +319,12 @@ class StageRun:
         self.cell.shared.record("stage_waits", self, awaited=ids)
         self.tell(events.StageWaits(*self.place, tuple(ids)))
 
-    def awaits(self, earlier: StageRun) -> bool:
-        """Whether it begins after another stage has ended, also where it uses nothing of it.
+    def before(self) -> list[StageRun]:
+        """The stages that are to end before it begins, also where it uses nothing of them."""
+        return [run for run in self.earlier if run in self.cell.selected and self._awaits(run)]
+
+    def _awaits(self, earlier: StageRun) -> bool:
+        """Whether it begins after another stage has ended.
 
         One that uses the same rows may ask for more of them, unless it is known to be made to run beside others.
         """
