@@ -79,19 +79,19 @@ class Adapters:
 
     async def new(self, ref: ModelRef, rank: int, name: str) -> Adapter:
         """See `StageContext.new_adapter`."""
-        session = await self._run.session()
+        session = await self._run.attempt.session()
         seed = seed_from(self._run.cell.seed, name)
         return await self._open(ref, rank, name, lambda: session.new_adapter(ref.name, rank, seed))
 
     async def continued(self, ref: ModelRef, checkpoint: Row, name: str) -> Adapter:
         """See `StageContext.continue_adapter`."""
-        session = await self._run.session()
+        session = await self._run.attempt.session()
         state = str(checkpoint["state"])
         return await self._open(ref, int(checkpoint["lora_rank"]), name, lambda: session.adapter_from(state))
 
     async def save(self, adapter: Adapter, name: str) -> Row:
         """See `StageContext.save`."""
-        log = self._run.work.training
+        log = self._run.attempt.work.training
         steps = len(log.curve(adapter.name))
         saved = adapter.saved
         service = await self._run.cell.shared.service()
@@ -138,11 +138,11 @@ class Adapters:
         self, ref: ModelRef, rank: int, name: str, fresh: Callable[[], Awaitable[tinker.TrainingClient]]
     ) -> Adapter:
         shared = self._run.cell.shared
-        service, session = await shared.service(), await self._run.session()
+        service, session = await shared.service(), await self._run.attempt.session()
         context_length = service.context_length(ref.name)
 
         async def begun() -> tinker.TrainingClient:
-            return self._run.metered_trainer(await fresh(), ref.name)
+            return self._run.attempt.metered_trainer(await fresh(), ref.name)
 
         about: dict[str, Any] = {
             "chat": await service.chat(ref.name, ref.chat),
@@ -152,7 +152,7 @@ class Adapters:
             "name": name,
             "fresh": begun,
         }
-        resumable = self._run.work.training.resumable(name)
+        resumable = self._run.attempt.work.training.resumable(name)
         for saved in resumable:
             client = (
                 await session.resumed_adapter(saved.state) if await service.exists(saved.state, saved.expires) else None
@@ -160,7 +160,7 @@ class Adapters:
             if client is not None:
                 what = "its last step" if saved.is_final else f"step {saved.next_step}"
                 shared.message(self._run, f"training goes on from {what}, {saved.state}")
-                client = self._run.metered_trainer(client, ref.name)
+                client = self._run.attempt.metered_trainer(client, ref.name)
                 return Adapter(client=client, next_step=saved.next_step, saved=saved, **about)
         if resumable:
             shared.message(self._run, "the engine holds no checkpoint of this training any more: it begins anew")

@@ -63,4 +63,4 @@ async def _ask(run: StageRun, awaited: Mapping[StageRun, str]) -> None:
         if read_ticket(run.ticket) is not None:
             return
         with contextlib.suppress(Locked):  # another process is at it: it is not needed yet
-            await run.attempt(described, frozenset(awaited))
+            await run.go_ahead(described, frozenset(awaited))

@@ -51,7 +51,7 @@ class StageContext(Told):
         ref = self.model(role)
         if ref.endpoint is not None:
             return await self._elsewhere(ref, ref.endpoint)
-        service, session = await shared.service(), await self._run.session()
+        service, session = await shared.service(), await self._run.attempt.session()
         chat = await service.chat(ref.name, ref.chat)
         path = str(checkpoint["sampler"]) if checkpoint else None
         if path and checkpoint and checkpoint.get("base_model") == "":
@@ -61,7 +61,7 @@ class StageContext(Told):
         weights = checkpoint["fingerprint"] if checkpoint else shared.namespace(ref.name)
         context_length = service.context_length(ref.name)
         return RoleSampler(
-            client=self._run.metered_sampler(await session.sampler(ref.name, path), ref.name, context_length),
+            client=self._run.attempt.metered_sampler(await session.sampler(ref.name, path), ref.name, context_length),
             chat=chat,
             model=path or ref.name,
             fingerprint=weights_name(weights, chat),
@@ -74,7 +74,7 @@ class StageContext(Told):
         chat = await service.chat(student.name, student.chat)
         identity = [cell.shared.namespace(ref.name), dict(endpoint.parameters), dict(ref.chat)]
         return RoleSampler(
-            client=self._run.metered_endpoint(service.elsewhere(ref.name, endpoint, ref.chat, chat), ref.name),
+            client=self._run.attempt.metered_endpoint(service.elsewhere(ref.name, endpoint, ref.chat, chat), ref.name),
             chat=chat,
             model=ref.name,
             fingerprint=digest(identity),
@@ -174,7 +174,7 @@ class StageContext(Told):
 
         The engine may hold it no longer: then it begins anew, with `next_step` 0.
         """
-        return bool(self._run.work.training.resumable(name))
+        return bool(self._run.attempt.work.training.resumable(name))
 
     async def reference(self, adapter: Adapter, rows: Sequence[TrainedRow]) -> Reference:
         """Log-probs of each row's trained tokens under the weights that the adapter began with, from the store.
@@ -197,7 +197,7 @@ class StageContext(Told):
         target = make_folder(self.folder / folder)
         copy = copy_name(self.folder.name, name)
         for file, sha256 in (await download_adapter(service, str(checkpoint["state"]), copy, target)).items():
-            self._run.work.adopt(f"{folder}/{file}", sha256)
+            self._run.attempt.work.adopt(f"{folder}/{file}", sha256)
         return target
 
     @property
@@ -223,7 +223,7 @@ class StageContext(Told):
 
     def publish(self, kind: str, rows: Sequence[Row]) -> None:
         """Make rows the stage's output of a kind; they become visible together when `run` returns."""
-        self._run.publish(kind, rows)
+        self._run.attempt.publish(kind, rows)
 
     def write(self, name: str, value: Any) -> Path:
         """Write a file into the stage's folder, whole: JSON (`.json`), JSON lines (`.jsonl`, from a list), or a text.
@@ -231,8 +231,8 @@ class StageContext(Told):
         It belongs to the stage's outputs: where it is missing or damaged later, the stage is made again.
         """
         if name.endswith(".jsonl"):
-            return self._run.work.write(name, [canonical(row) + "\n" for row in value])
-        return self._run.work.write(name, value if isinstance(value, str) else indented(value))
+            return self._run.attempt.work.write(name, [canonical(row) + "\n" for row in value])
+        return self._run.attempt.work.write(name, value if isinstance(value, str) else indented(value))
 
     async def keep(self, name: str) -> str:
         """Make a file that the stage has written into its folder by itself one of its outputs, as `write` does.
@@ -249,7 +249,7 @@ class StageContext(Told):
         sha256 = await asyncio.to_thread(file_digest, self.folder / name)
         if sha256 is None:
             raise StageFailed(f"{self.folder / name} is not there", "a defect of the stage")
-        self._run.work.adopt(name, sha256)
+        self._run.attempt.work.adopt(name, sha256)
         return sha256
 
     def check(self, name: str, value: float, limit: float, advice: str) -> None:
@@ -273,11 +273,11 @@ class StageContext(Told):
 
     def total(self, n: int) -> None:
         """How many units of work the stage has in all, for progress."""
-        self._run.progress(total=n)
+        self._run.attempt.progress(total=n)
 
     def advance(self, n: int = 1) -> None:
         """Units of work done since the last call."""
-        self._run.progress(done=n)
+        self._run.attempt.progress(done=n)
 
     def step_done(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
         """Tell those who watch that an optimiser step (from 0, of so many) is done, with what its loss reports."""

@@ -47,18 +47,18 @@ def row_key(adapter: str, row: TrainedRow) -> str:
 
 async def stored_reference(run: StageRun, adapter: Adapter, rows: Sequence[TrainedRow]) -> Reference:
     """See `StageContext.reference`."""
-    log = run.work.reference
+    log = run.attempt.work.reference
     missing = {key: row for row in rows if (key := row_key(adapter.name, row)) not in log}
     if missing:
         client = adapter.client if adapter.next_step == 0 else await adapter.fresh()
-        run.progress(done=len(rows) - len(missing))
+        run.attempt.progress(done=len(rows) - len(missing))
         items = list(missing.items())
         chunks = [items[start : start + _CHUNK_ROWS] for start in range(0, len(items), _CHUNK_ROWS)]
         async for chunk, logprobs in _forward(run, client, chunks):
             log.add(zip([key for key, _ in chunk], logprobs, strict=True))
-            run.progress(done=len(chunk))
+            run.attempt.progress(done=len(chunk))
     else:
-        run.progress(done=len(rows))
+        run.attempt.progress(done=len(rows))
     log.sync()
     return Reference(log, adapter.name)
 

@@ -153,7 +153,7 @@ class Requests:
             return known if known is not None else await self._score(answers.items, sampler, key, tokens, completion)
 
     async def _answers(self, sampler: RoleSampler, shared: bool) -> Answers:
-        work = self._run.work
+        work = self._run.attempt.work
         return await work.common(f"{ANSWERS}{sampler.fingerprint[:16]}") if shared else work.answers
 
     async def _score(
@@ -162,7 +162,7 @@ class Requests:
         from tinker import types
 
         shared, since = self._run.cell.shared, time.monotonic()
-        async with shared.slots.of(1, self._run.work.name):
+        async with shared.slots.of(1, self._run.attempt.work.name):
             shared.go_on()
             with explained():
                 whole = types.ModelInput.from_ints(tokens)
@@ -178,11 +178,11 @@ class Requests:
             "tokens": len(last),
             "prompt_tokens": len(tokens),
             "cache_hit_tokens": hits,
-            "work": self._run.work.name,
+            "work": self._run.attempt.work.name,
         }
         items.append_score(score)
         self._run.tell(events.RowStored(*self._run.place, sampler.model, 0, len(tokens), 0))
-        self._run.progress()
+        self._run.attempt.progress()
         return score["mean_logprob"]
 
     def _room(self, sampler: RoleSampler, prompt: Sequence[int], max_tokens: int) -> int:
@@ -203,7 +203,7 @@ class Requests:
 
         seed = request.seed if request.seed is not None else seed_from(request.key, start)
         shared, since = self._run.cell.shared, time.monotonic()
-        async with shared.slots.of(n, self._run.work.name):
+        async with shared.slots.of(n, self._run.attempt.work.name):
             shared.go_on()
             with explained():
                 response = await _samples(
@@ -239,12 +239,12 @@ class Requests:
             "model": request.sampler.model,
             "input": dict(request.given),
             **part,
-            "work": self._run.work.name,
+            "work": self._run.attempt.work.name,
         }
         items.append(record)
         stored = len(record["sequences"]), record["prompt_tokens"], record["sampled_tokens"]
         self._run.tell(events.RowStored(*self._run.place, request.sampler.model, *stored))
-        self._run.progress()
+        self._run.attempt.progress()
         return len(record["sequences"])
 
 

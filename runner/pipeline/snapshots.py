@@ -80,10 +80,10 @@ async def open_snapshot(run: StageRun, adapter: Adapter, step: int, *, held: boo
                 await adapter.client.save_weights_for_sampler(name, ttl_seconds=TTL_SECONDS, user_metadata=note)
             ).path
             saved.append(str(path))
-            session = await run.session()
+            session = await run.attempt.session()
             return await session.sampler(adapter.base_model, saved[0])
 
-    meter = run._meter(adapter.base_model)
+    meter = run.attempt.meter(adapter.base_model)
     yield RoleSampler(
         client=SnapshotSampler(begin, meter, adapter.context_length),
         chat=adapter.chat,

@@ -8,36 +8,28 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from charrun import events
 from charrun.errors import BudgetReached, Interrupted, Locked, StageFailed, disk_problem
 from charrun.faults import reached
 from charrun.pipeline.adapters import discard
 from charrun.pipeline.ahead import NotYet, go_ahead
+from charrun.pipeline.attempt import Attempt, attempting
 from charrun.pipeline.checkpoints import CHECKPOINT
 from charrun.pipeline.context import StageContext
 from charrun.pipeline.defects import running
-from charrun.pipeline.endpoint_requests import MeteredEndpoint
 from charrun.pipeline.identity import content, describe, how_made, numbered, numbers, with_inputs
-from charrun.pipeline.meter import Meter, MeteredSampler, MeteredTrainer
 from charrun.pipeline.results import StageResult
-from charrun.pipeline.work import Work
-from charrun.service.endpoint_sampler import ChatClient
-from charrun.service.session import Sampler, Session
 from charrun.spec import StageItem
-from charrun.spec.prices import dollars
 from charrun.store.canonical import digest
 from charrun.store.files import make_folder, set_aside, write_json
 from charrun.store.items import RECORDS, USAGE
-from charrun.store.ledger import Place
 from charrun.store.tickets import DONE, Outputs, Ticket, described, read_ticket
 from charrun.store.training import REFERENCE, TRAINING
 from charrun.usage import Usage
 
 if TYPE_CHECKING:
-    import tinker
-
     from charrun.pipeline.cell import Cell
     from charrun.stage import Row, Stage
 
@@ -62,7 +54,7 @@ class StageRun:
         base: Of outputs that no later stage has asked for more of, the digests of the rows by kind.
         begins: Set once its training has made a step, or it has its rows, or has failed.
         is_at_work: Whether it makes its rows now.
-        awaited: Stages that it goes ahead of: their checkpoints are not there yet.
+        current: What is open while it runs.
     """
 
     def __init__(self, cell: Cell, item: StageItem, stage: Stage, earlier: tuple[StageRun, ...]) -> None:
@@ -84,15 +76,11 @@ class StageRun:
         self.earlier = earlier
         self._outputs: Outputs | None = None
         self._absent = False
-        self._work: Work | None = None
-        self._session: Session | None = None
-        self._opening = asyncio.Lock()
+        self.current: Attempt | None = None
         self._lost: set[str] = set()
         self._lock = asyncio.Lock()
-        self._done = self._total = 0
         self.begins = asyncio.Event()
         self.is_at_work = False
-        self.awaited: frozenset[StageRun] = frozenset()
 
     # -- upstream -------------------------------------------------------------------------------------------------
 
@@ -166,61 +154,16 @@ class StageRun:
         return False in self.cell.shared.held(paths).values()
 
     @property
-    def work(self) -> Work:
-        """What is open while the stage makes its rows."""
-        if self._work is None:
+    def attempt(self) -> Attempt:
+        """What is open while the stage runs."""
+        if self.current is None:
             raise StageFailed(f"{self.item.id} asks for its records before it runs", "a defect of the stage")
-        return self._work
+        return self.current
 
-    async def session(self) -> Session:
-        """The stage's own session at the engine, which says whose it is; opened on first use, ended with the stage."""
-        service = await self.cell.shared.service()
-        async with self._opening:
-            if self._session is None:
-                cell, stage = self.place
-                self._session = await service.begin({"cell": cell, "stage": stage})
-            return self._session
-
-    def publish(self, kind: str, rows: Sequence[Row]) -> None:
-        """Collect rows of a kind; a kind that the stage does not declare is a defect of the stage."""
-        if kind not in self.stage.produces:
-            raise StageFailed(f"{self.item.id} published '{kind}', which its `produces` does not name")
-        if kind == CHECKPOINT and self.stage.one_checkpoint and [content(row) for row in rows] != [self.fingerprint]:
-            told = f"{self.item.id} says one_checkpoint, and published {len(rows)} or another one than ctx.save gave"
-            raise StageFailed(told, "a defect of the stage")
-        self.work.published[kind] = list(rows)
-
-    def metered_sampler(self, client: Sampler, model: str, context_length: int | None) -> MeteredSampler:
-        """A sampling client of a base model, or of a checkpoint of it, whose requests are this stage's."""
-        return MeteredSampler(client, self._meter(model), context_length)
-
-    def metered_endpoint(self, client: ChatClient, model: str) -> MeteredEndpoint:
-        """A model at an endpoint, whose requests are this stage's."""
-        return MeteredEndpoint(client, self._meter(model))
-
-    def metered_trainer(self, client: tinker.TrainingClient, model: str) -> tinker.TrainingClient:
-        """A training client whose requests are this stage's."""
-        return cast("tinker.TrainingClient", MeteredTrainer(client, self._meter(model)))
-
-    def _meter(self, model: str) -> Meter:
-        return Meter(self.cell.shared.spending, Place(*self.place, model), self._count)
-
-    def _count(self, usage: Usage) -> None:
-        if self._work is not None:  # what ends after a stage that has failed is in the ledger alone
-            self._work.count(usage)
-            self.progress()
-
-    def progress(self, done: int = 0, total: int | None = None) -> None:
-        """Show work done."""
-        if total is not None:
-            self._done, self._total = 0, total
-        self._done += done
-        tokens = 0
-        if self._work is not None:
-            self._work.mark()
-            tokens = self._work.usage().tokens
-        usd = dollars(self.cell.shared.spending.settled().high)
-        self.tell(events.StageProgressed(*self.place, self._done, self._total, tokens, usd))
+    @property
+    def awaited(self) -> frozenset[StageRun]:
+        """Stages that it goes ahead of just now: their checkpoints are not there yet."""
+        return frozenset() if self.current is None else self.current.awaited
 
     @property
     def place(self) -> tuple[str, str]:
@@ -304,17 +247,13 @@ class StageRun:
         except OSError as error:
             raise disk_problem(f"{self.item.id}: {error.filename or self.folder}", error) from error
 
-    async def attempt(self, described: dict[str, Any], awaited: frozenset[StageRun]) -> None:
+    async def go_ahead(self, described: dict[str, Any], awaited: frozenset[StageRun]) -> None:
         """Ask for what does not need the checkpoints of some stages; what is wrong is told when it is made."""
         async with self._held():
             write_json(self.folder / "stage.json", described)
-            self.awaited = awaited
-            try:
-                async with self._working():
-                    with contextlib.suppress(*_TOLD_LATER), running(type(self.stage), self.item.id, self.folder):
-                        await self.stage.run(StageContext(self))
-            finally:
-                self.awaited = frozenset()
+            async with attempting(self, awaited):
+                with contextlib.suppress(*_TOLD_LATER), running(type(self.stage), self.item.id, self.folder):
+                    await self.stage.run(StageContext(self))
         ids = [run.item.id for run in self.earlier if run in awaited]
         self.cell.shared.record("stage_waits", self, awaited=ids)
         self.tell(events.StageWaits(*self.place, tuple(ids)))
@@ -337,37 +276,15 @@ class StageRun:
         found = {run for _, run in self.inputs()}
         return found.union(*(run.upstream() for run in found))
 
-    @asynccontextmanager
-    async def _working(self) -> AsyncIterator[Work]:
-        """While it is run: its records are open, and those who watch are told of its beginning and of an error."""
-        shared = self.cell.shared
-        shared.record("stage_started", self, folder=self.folder.name, extra=self.extra)
-        self._done = self._total = 0
-        try:
-            work = self._work = Work(shared, self.item.id, self.ticket, lambda text: shared.message(self, text))
-            self.tell(events.StageStarted(*self.place, self.item.uses, self.stage.summary))
-            try:
-                yield work
-            finally:
-                try:
-                    await work.close()
-                finally:
-                    self._work = None
-                    if self._session is not None:
-                        await self._session.close()
-                        self._session = None
-        except BaseException as error:
-            self._tell_failure(error)
-            raise
-
     async def _do(self) -> Outputs:
         self.is_at_work = True
         try:
-            async with self._working() as work:
+            async with attempting(self) as begun:
                 with running(type(self.stage), self.item.id, self.folder):
                     await self.stage.run(StageContext(self))
                     reached("outputs.before")
                     asked = {run.item.id: run.extra for _, run in self.inputs() if run.extra}
+                    work = begun.work
                     intermediates = [each.state for each in work.trained]
                     past = self._ticket if self.extra else None
                     done = work.finish(self.stage.produces, content, work.seconds, asked, past, how_made(self))
@@ -384,7 +301,8 @@ class StageRun:
         self.cell.shared.record("stage_finished", self, seconds=done.seconds, **how, **told)
         self.tell(self._finished())
 
-    def _tell_failure(self, error: BaseException) -> None:
+    def tell_failure(self, error: BaseException) -> None:
+        """Tell those who watch, and the journal, why it ended."""
         stopped = isinstance(error, asyncio.CancelledError | Interrupted)
         told = f"{type(error).__name__}: {error}"
         self.cell.shared.record("stage_failed", self, error=told, interrupted=stopped)

@@ -98,7 +98,7 @@ async def train_steps(
     run = ctx._run
     judge = None if ctx.dry else judge
     if judge is not None:
-        for step, metrics in enumerate(run.work.training.curve(adapter.name)[: adapter.next_step]):
+        for step, metrics in enumerate(run.attempt.work.training.curve(adapter.name)[: adapter.next_step]):
             judge(step, metrics)
     loop = _Loop(run, adapter, adapter.client, on_step, judge)
     ends = False
@@ -125,7 +125,7 @@ async def train_steps(
         if loop.failed:
             raise loop.failed
         run.cell.shared.go_on()
-    return run.work.training.curve(adapter.name)
+    return run.attempt.work.training.curve(adapter.name)
 
 
 def _is_due(next_step: int, save_every: int, steps: int) -> bool:
@@ -209,7 +209,7 @@ class _Loop:
             metrics = dict((await done.gradient).metrics)
             metrics.update((await done.update).metrics or {})
         reached("step.done")
-        self._run.work.training.step(self._adapter.name, done.step, metrics)
+        self._run.attempt.work.training.step(self._adapter.name, done.step, metrics)
         self.next_step = done.step + 1
         self._on_step(done.step, metrics)
         if self._judge is not None and self.failed is None:
@@ -225,7 +225,7 @@ class _Loop:
             state = str((await future).path)
         reached("save.done")
         expires = round(time.time() + INTERMEDIATE_TTL_SECONDS, 3)
-        self._run.work.training.saved(self._adapter.name, Saved(next_step, state, expires))
+        self._run.attempt.work.training.saved(self._adapter.name, Saved(next_step, state, expires))
         self._run.cell.shared.record("checkpoint_saved", self._run, next_step=next_step, path=state, expires=expires)
         self._last_saved = next_step
         self._saved.append(state)
