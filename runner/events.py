@@ -132,6 +132,10 @@ class StageFinished:
     cached: bool
 
 
+STOPPED = "stopped before it was done"
+"""The error of a stage that was interrupted."""
+
+
 @dataclass(frozen=True)
 class StageFailed:
     """A stage stopped.
@@ -139,7 +143,7 @@ class StageFailed:
     Attributes:
         cell: Name of the cell.
         stage: Id of the stage item.
-        error: What is wrong, for a person.
+        error: What is wrong, for a person; `STOPPED` where it was interrupted.
     """
 
     cell: str

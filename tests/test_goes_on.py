@@ -131,6 +131,7 @@ def test_the_first_ctrl_c_awaits_what_is_in_flight_and_stores_it(
     assert outcome.code == 130, outcome.text
     assert "stopping: " in outcome.out and "Ctrl-C again ends at once" in outcome.out
     assert "error: interrupted" in outcome.err and "run the same command again to continue" in outcome.err
+    assert "failed" not in outcome.text
     assert stored(runs) == len(ledger.asks) > 0  # everything that was asked is stored
     assert names(runs, "tiny/1")[-1] == "run_interrupted"
     status = charrun("status", "--runs-dir", runs)

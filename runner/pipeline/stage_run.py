@@ -306,7 +306,7 @@ class StageRun:
         stopped = isinstance(error, asyncio.CancelledError | Interrupted)
         told = f"{type(error).__name__}: {error}"
         self.cell.shared.record("stage_failed", self, error=told, interrupted=stopped)
-        self.tell(events.StageFailed(*self.place, "stopped before it was done" if stopped else told))
+        self.tell(events.StageFailed(*self.place, events.STOPPED if stopped else told))
 
     def _found(self) -> Outputs | None:
         """Outputs that are done, told to those who watch."""

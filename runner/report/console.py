@@ -182,7 +182,7 @@ class ConsoleWatcher:
         """Take the bar away; where others go on, tell the reason now and not only when the run ends."""
         place = event.cell, event.stage
         self._forget(place)
-        ends = event.error.startswith("CancelledError")  # a run that ends takes all with it
+        ends = event.error == events.STOPPED  # a run that ends takes all with it
         if (self._several or not all(watch.waits for watch in self._watches.values())) and not ends:
             told = safe(event.error).removeprefix("StageFailed: ").removeprefix(f"{event.stage}: ")
             self.console.print(f"  {self._name(place)} failed: {told}", markup=False, highlight=False, soft_wrap=True)
