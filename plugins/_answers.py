@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from charrun import Estimate, Message, Row, user
 from charrun.plugins._gates import GATES, Fault, Gates
-from charrun.plugins._tally import FIRST, Tally, check_first, first_of
+from charrun.plugins._tally import FIRST, Tally, check_first, distinct, first_of
 
 if TYPE_CHECKING:
     from charrun import Answer, RoleSampler, StageContext
@@ -112,10 +112,13 @@ async def answer_prompts(
     held = await ctx.gather([answer(prompt) for prompt in prompts[:first]])
     if first < len(prompts):
         tally = Tally()
+        passed: list[Row] = []
         for row in (row for rows in held for row in rows):
             fault = own_fault(row) or gates.fault(row["answer"], complete=row["complete"], prompt=row["prompt"])
-            tally.count(fault, row["answer"], row["id"])
-        check_first(ctx, role, tally)
+            if tally.count(fault, row["answer"], row["id"]):
+                passed.append(row)
+        passed = distinct(passed, [row["answer"] for row in passed], gates, tally)
+        check_first(ctx, role, tally, [row["answer"] for row in passed] if kind == "chosen" else [])
     held += await ctx.gather([answer(prompt) for prompt in prompts[first:]])
     rows = [row for rows in held for row in rows]
     ctx.publish(kind, rows[:wanted])

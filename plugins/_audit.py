@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from charrun import StageFailed
+from charrun.plugins._words import words_of
 
 if TYPE_CHECKING:
     from charrun import StageContext
 
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _OPENER = 3
 _MARKERS = 20
 _FEWEST_ROWS_WITH = 3
 _SMOOTHING = 0.5
 
 
-def audit_option(*, stops: bool, **measures: tuple[float, str]) -> dict[str, Any]:
+def audit_option(*, stops: bool, **measures: tuple[float, float, str]) -> dict[str, Any]:
     """The option `audit` of a stage.
 
     Args:
         stops: Whether it may stop the stage. Such a threshold belongs to what the stage makes, and another one makes it
             anew: it is for stages that pay for nothing.
-        **measures: Where each measure warns by default, and what it is.
+        **measures: Where each measure warns and stops by default (0 is never), and what it is.
     """
     said = "a line says what is above `warn`" + (", the stage stops above `stop`" if stops else "")
     return {
@@ -39,11 +38,11 @@ def audit_option(*, stops: bool, **measures: tuple[float, str]) -> dict[str, Any
             f"{name}_{act}": {
                 "type": "number",
                 "minimum": 0,
-                "default": at if act == "warn" else 0,
+                "default": at,
                 "description": f"{act.capitalize()} above this: {what}.",
             }
-            for name, (at, what) in measures.items()
-            for act in ("warn", "stop")[: 1 + stops]
+            for name, (warn, stop, what) in measures.items()
+            for act, at in (("warn", warn), ("stop", stop))[: 1 + stops]
         },
         "additionalProperties": False,
     }
@@ -51,18 +50,18 @@ def audit_option(*, stops: bool, **measures: tuple[float, str]) -> dict[str, Any
 
 PAIRS_AUDIT = audit_option(
     stops=True,
-    length_ratio=(2.0, "median length of chosen / rejected answers in words, or its inverse"),
-    top_opener=(0.3, "share of chosen answers that begin with the commonest three words"),
-    marker_decay=(3.0, "markers per word in the first third of the chosen answers / in the last third"),
+    length_ratio=(2.0, 0, "median length of chosen / rejected answers in words, or its inverse"),
+    top_opener=(0.3, 0.9, "share of chosen answers that begin with the commonest three words"),
+    marker_decay=(3.0, 0, "markers per word in the first third of the chosen answers / in the last third"),
 )
 REFLECTIONS_AUDIT = audit_option(
     stops=False,
-    top_opener=(0.3, "share of reflections that begin with the commonest three words"),
+    top_opener=(0.3, 0, "share of reflections that begin with the commonest three words"),
 )
 INTERACTIONS_AUDIT = audit_option(
     stops=False,
-    length_ratio=(2.0, "median length of last turns / of first ones in words, or its inverse"),
-    top_opener=(0.3, "share of turns that begin with the commonest three words"),
+    length_ratio=(2.0, 0, "median length of last turns / of first ones in words, or its inverse"),
+    top_opener=(0.3, 0, "share of turns that begin with the commonest three words"),
 )
 
 
@@ -72,7 +71,7 @@ def audit_pairs(chosen: Sequence[str], rejected: Sequence[str]) -> dict[str, Any
     Markers are the words whose smoothed log-odds of being in a chosen rather than a rejected answer are largest, among
     those in three chosen answers or more; counted once a row, so that one talkative row makes none.
     """
-    sides = [[_words(text) for text in texts] for texts in (chosen, rejected)]
+    sides = [[words_of(text) for text in texts] for texts in (chosen, rejected)]
     markers = _markers(*sides)
     early, late = _thirds(sides[0], {marker["word"] for marker in markers})
     return {
@@ -86,12 +85,12 @@ def audit_pairs(chosen: Sequence[str], rejected: Sequence[str]) -> dict[str, Any
 
 def audit_texts(texts: Sequence[str]) -> dict[str, Any]:
     """Measures of a set of texts that nothing is compared with."""
-    return _openers([_words(text) for text in texts])
+    return _openers([words_of(text) for text in texts])
 
 
 def audit_turns(talks: Sequence[Sequence[str]]) -> dict[str, Any]:
     """Measures of a set of conversations, given by their turns."""
-    turns = [[_words(turn) for turn in turns] for turns in talks]
+    turns = [[words_of(turn) for turn in turns] for turns in talks]
     ends = _ratio(first=[words[0] for words in turns], last=[words[-1] for words in turns])
     return {**_openers([words for talk in turns for words in talk]), **ends}
 
@@ -125,8 +124,17 @@ def audited(ctx: StageContext, found: dict[str, Any]) -> None:
         raise StageFailed(f"{line}: {', '.join(over['stop'])}", f"read {ctx.folder}/audit.json, or raise pairs.audit")
 
 
+def common_opener(texts: Sequence[str]) -> tuple[str, int]:
+    """The commonest first three words, and how many begin so; ('', 0) of none."""
+    return _counted(words_of(text) for text in texts).most_common(1)[0] if texts else ("", 0)
+
+
+def _counted(texts: Iterable[Sequence[str]]) -> Counter[str]:
+    return Counter(" ".join(words[:_OPENER]) for words in texts)
+
+
 def _openers(texts: Sequence[Sequence[str]]) -> dict[str, Any]:
-    openers = Counter(" ".join(words[:_OPENER]) for words in texts)
+    openers = _counted(texts)
     return {
         "n": len(texts),
         "top_opener": max(openers.values(), default=0) / max(1, len(texts)),
@@ -139,10 +147,6 @@ def _ratio(**sides: Sequence[Sequence[str]]) -> dict[str, Any]:
     lengths = {name: median(map(len, side)) if side else 0 for name, side in sides.items()}
     ratio = max(lengths.values()) / max(1, min(lengths.values())) if all(sides.values()) else 1.0
     return {"length_ratio": ratio, "median_words": lengths}
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
 
 
 def _markers(chosen: Sequence[Sequence[str]], rejected: Sequence[Sequence[str]]) -> list[dict[str, Any]]:

@@ -11,7 +11,6 @@ number of texts, and with pairs only so far as texts are nearly alike.
 from __future__ import annotations
 
 import math
-import re
 import zlib
 from collections.abc import Sequence
 from functools import cache
@@ -19,7 +18,8 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+from charrun.plugins._words import words_of
+
 _SIZE = 3
 _MISS = 1e-6
 _MOST_HASHES = 640
@@ -32,7 +32,7 @@ _Keys = npt.NDArray[np.uint64]
 
 def shingles(text: str) -> frozenset[int]:
     """A text's word trigrams, hashed; a shorter text is one."""
-    words = _WORD.findall(text.casefold())
+    words = words_of(text)
     if len(words) < _SIZE:
         return frozenset({zlib.crc32(" ".join(words).encode())})
     grams = zip(words, words[1:], words[2:], strict=False)

@@ -29,11 +29,11 @@ from charrun.plugins._languages import (
     script_of,
     spoken,
 )
+from charrun.plugins._words import is_unspaced, words_of
 
 _TEMPLATE = re.compile(r"<\|[A-Za-z_]{2,30}\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|</s>\s*(?:<s>|\Z)")
 _THINK = re.compile(r"</?(?:think|thinking|thought|reasoning|scratchpad)\s*>", re.IGNORECASE)
 _LIST_LINE = re.compile(r"^[ \t]*(?:\d+[.)]|[-*•])[ \t]+(.+)$", re.MULTILINE)
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _WORDS_FOR_LOOP = 60
 _LETTERS_FOR_LOOP = 200
 _LETTER_NGRAM = 16
@@ -176,8 +176,8 @@ class Gates:
         n = int(self.options["constitution"]) or 8
         own = _runs(self.traits, n)
         foreign = _runs((t for traits in self.others.values() for t in traits), n)
-        own_words = {word for trait in self.traits for word in _WORD.findall(trait)} | set(_WORD.findall(self.name))
-        names = [name for name in self.others if name and not set(_WORD.findall(name)) & own_words]
+        own_words = {word for text in (*self.traits, self.name) for word in words_of(text)}
+        names = [name for name in self.others if name and own_words.isdisjoint(words_of(name))]
         object.__setattr__(self, "_own", own)
         object.__setattr__(self, "_foreign", {size: runs - own.get(size, set()) for size, runs in foreign.items()})
         object.__setattr__(self, "_names", _any_of(names, 0))
@@ -333,7 +333,7 @@ def _top_line(text: str, share: float) -> Fault | None:
 
 
 def _words(text: str) -> list[str]:
-    return [word.replace("’", "'") for word in _WORD.findall(text.casefold())]
+    return [word.replace("’", "'") for word in words_of(text)]
 
 
 def _word_set(text: str) -> set[str]:
@@ -341,12 +341,15 @@ def _word_set(text: str) -> set[str]:
 
 
 def _runs(traits: Iterable[str], n: int) -> dict[int, set[tuple[str, ...]]]:
-    """Runs of n words by their length; a shorter trait of some words is one whole."""
+    """Runs of n words by their length; a shorter trait of some words is one whole.
+
+    Where each character is a word, two count as one.
+    """
     found: dict[int, set[tuple[str, ...]]] = {}
     for trait in traits:
-        words = _words(trait)
-        size = min(n, len(words))
-        if size >= min(n, _SHORTEST_TRAIT):
+        words, times = _words(trait), 1 + is_unspaced(trait)
+        size = min(times * n, len(words))
+        if size >= times * min(n, _SHORTEST_TRAIT):
             found.setdefault(size, set()).update(_grams(words, size))
     return found
 

@@ -13,8 +13,7 @@ from charrun import Estimate, Message, Row, Stage, StageFailed, assistant, hooki
 from charrun.plugins._answers import OPTIONS_SCHEMA, WRITER, writer_of
 from charrun.plugins._audit import INTERACTIONS_AUDIT, audit_turns, audited
 from charrun.plugins._gates import GATES, Fault, Gates
-from charrun.plugins._tally import FIRST, Tally, check_first, gates_of
-from charrun.plugins.pairs import distinct
+from charrun.plugins._tally import FIRST, MOST_DROPPED, Tally, check_dropped, check_first, distinct, gates_of
 
 if TYPE_CHECKING:
     from charrun import RoleSampler, StageContext
@@ -57,6 +56,7 @@ class InteractionStage(Stage):
             "writer": WRITER,
             "gates": GATES,
             "first": FIRST,
+            "most_dropped": MOST_DROPPED,
             "audit": INTERACTIONS_AUDIT,
         },
     }
@@ -115,13 +115,13 @@ class InteractionStage(Stage):
         if 0 < first < wanted * ctx.scale.turns:
             early = {number: Tally() for number in range(min(first, wanted))}
 
-            async def begin(number: int) -> None:
+            async def begin(number: int) -> str | None:
                 guided, opener = opened(number)
                 view = [system(prompts[guided]), user(opener)]
-                await self._speak(ctx, sampler, view, _item(number, 0), gates, early[number])
+                return await self._speak(ctx, sampler, view, _item(number, 0), gates, early[number])
 
-            await ctx.gather(begin(number) for number in early)
-            check_first(ctx, "interaction", _sum(early))
+            said = await ctx.gather([begin(number) for number in early])
+            check_first(ctx, "interaction", _sum(early), [text for text in said if text is not None])
 
         held: dict[int, Row] = {}
         numbers, upcoming = (
@@ -141,12 +141,15 @@ class InteractionStage(Stage):
                 ctx.advance(-len(held.pop(number)["turns"]))
             if not lost:
                 break
+            check_dropped(ctx, "interaction", _sum(tallies), "turns")
+            check_dropped(ctx, "interaction", talks, "conversations")
             numbers = [next(upcoming[is_guided(number, share)]) for number in sorted(lost)]
             ctx.log(f"{len(lost)} conversations could not go on or repeat earlier ones; others take their places")
         else:
             ctx.write("gates.json", {**_sum(tallies).report(), "conversations": talks.report()})
             raise StageFailed(
-                f"{_ROUNDS} rounds gave {len(kept)} of {wanted} conversations: {talks.listed()}",
+                f"{_ROUNDS} rounds gave {len(kept)} of {wanted} conversations: {talks.listed()}; of the turns: "
+                f"{_sum(tallies).listed()}",
                 f"read {ctx.folder}/gates.json; where turns are cut, raise interaction.max_tokens; where conversations "
                 "repeat each other, raise interaction.temperature or its gates.near_duplicate",
             )

@@ -9,7 +9,7 @@ from charrun import Estimate, Row, Stage, StageFailed, assistant, hookimpl, user
 from charrun.plugins._answers import own_fault
 from charrun.plugins._audit import PAIRS_AUDIT, audit_pairs, audited
 from charrun.plugins._gates import GATES, Fault, Gates
-from charrun.plugins._tally import Tally, gates_of
+from charrun.plugins._tally import Tally, distinct, gates_of
 from charrun.plugins._training import MAX_LENGTH
 
 if TYPE_CHECKING:
@@ -161,20 +161,6 @@ def pair(
             texts = {"chosen": row["answer"], "rejected": other["answer"]}
             pairs.append({"id": row["id"], "prompt": row["prompt"], **texts})
     return distinct(pairs, [row["chosen"] for row in pairs], gates, tally, "chosen"), tally
-
-
-def distinct(rows: Sequence[Row], texts: Sequence[str], gates: Gates, tally: Tally, side: str = "") -> list[Row]:
-    """Rows without those whose text, one each, is a near-duplicate of an earlier row's."""
-    threshold = gates.options["near_duplicate"]
-    if gates.idle or not threshold:
-        return list(rows)
-    from charrun.plugins._duplicates import near_duplicates  # imports numpy
-
-    twins = near_duplicates(texts, threshold)
-    for index, twin in twins.items():
-        tally.judged -= 1  # it was counted as sound
-        tally.count(Fault("near-duplicate", texts[twin][:80]), texts[index], rows[index]["id"], side)
-    return [row for index, row in enumerate(rows) if index not in twins]
 
 
 def _fault(

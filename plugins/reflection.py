@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,8 +10,16 @@ from charrun import Estimate, Row, Stage, StageFailed, hookimpl, system, user
 from charrun.plugins._answers import OPTIONS_SCHEMA, WRITER, writer_of
 from charrun.plugins._audit import REFLECTIONS_AUDIT, audit_texts, audited
 from charrun.plugins._gates import GATES, Fault
-from charrun.plugins._tally import FIRST, Tally, check_first, first_of, gates_of
-from charrun.plugins.pairs import distinct
+from charrun.plugins._tally import (
+    FIRST,
+    MOST_DROPPED,
+    Tally,
+    check_dropped,
+    check_first,
+    distinct,
+    first_of,
+    gates_of,
+)
 
 if TYPE_CHECKING:
     from charrun import Answer, StageContext
@@ -43,6 +51,7 @@ class ReflectionStage(Stage):
             "writer": WRITER,
             "gates": GATES,
             "first": FIRST,
+            "most_dropped": MOST_DROPPED,
             "audit": REFLECTIONS_AUDIT,
         },
     }
@@ -76,14 +85,29 @@ class ReflectionStage(Stage):
                 arrived=arrived,
             )
 
+        faults: list[list[Fault | None]] = [[] for _ in prompts]
+
+        def sound_of(kind: int, answers: Sequence[Answer], own: Tally) -> list[Row]:
+            """Rows of those that the gates let pass, no two of them near-duplicates; each is judged once."""
+            known, rows = faults[kind], list[Row]()
+            known += [
+                gates.fault(answer.text, complete=answer.complete, prompt=prompts[kind])
+                for answer in answers[len(known) :]
+            ]
+            for answer, fault in zip(answers, known, strict=True):
+                row = _row(kind, prompts[kind], answer)
+                if own.count(fault, answer.text, row["id"]):
+                    rows.append(row)
+            return distinct(rows, [row["text"] for row in rows], gates, own)
+
         first = first_of(ctx, wanted)
         if 0 < first < wanted:
-            early, each = Tally(), -(-first // len(prompts))
+            early, each, passed = Tally(), -(-first // len(prompts)), list[str]()
             for kind, held in enumerate(await ctx.gather([ask(kind, each) for kind in range(len(prompts))])):
-                for answer in held:
-                    fault = gates.fault(answer.text, complete=answer.complete, prompt=prompts[kind])
-                    early.count(fault, answer.text, f"{kind + 1}-{answer.index}")
-            check_first(ctx, "reflection", early)
+                own = Tally()
+                passed += [row["text"] for row in sound_of(kind, held, own)]
+                early.add(own)
+            check_first(ctx, "reflection", early, passed)
 
         async def reflect(kind: int) -> list[Row]:
             share = shares[kind]
@@ -94,27 +118,20 @@ class ReflectionStage(Stage):
                 ctx.advance(min(came + n, share) - min(came, share))
                 came += n
 
-            faults: list[Fault | None] = []
             for _ in range(_ROUNDS):
                 arrived(-came)  # those that are known count again at once
-                answers = await ask(kind, asked, arrived)
-                faults += [
-                    gates.fault(answer.text, complete=answer.complete, prompt=prompts[kind])
-                    for answer in answers[len(faults) :]
-                ]
-                own, rows = Tally(), list[Row]()
-                for answer, fault in zip(answers, faults, strict=True):
-                    row = _row(kind, prompts[kind], answer)
-                    if own.count(fault, answer.text, row["id"]):
-                        rows.append(row)
-                sound = distinct(rows, [row["text"] for row in rows], gates, own)[:share]
+                own = Tally()
+                sound = sound_of(kind, await ask(kind, asked, arrived), own)[:share]
                 if len(sound) == share:
                     tallies[kind] = own
                     return sound
+                check_dropped(ctx, "reflection", own, f"texts of kind {kind + 1}")
                 asked += own.to_get(share - len(sound))
             raise StageFailed(
-                f"reflection kind {kind + 1} gave {len(sound)} sound texts of {asked}, {share} were wanted",
-                f"read {ctx.folder}/items.jsonl; often the answers are cut: raise reflection.max_tokens",
+                f"reflection kind {kind + 1} gave {len(sound)} sound texts of {own.judged}, {share} were wanted: "
+                f"{own.listed()}",
+                f"read {ctx.folder}/items.jsonl; where they are cut, raise reflection.max_tokens; where they repeat "
+                "each other, raise reflection.temperature or its gates.near_duplicate",
             )
 
         kinds = await ctx.gather(reflect(kind) for kind in range(len(prompts)))

@@ -13,7 +13,7 @@ from conftest import FinishedRun
 from conftest import RunningEngine as DemoEngine
 from gated import gates, varied
 
-from charrun import StageContext, StageFailed
+from charrun import Stage, StageContext, StageFailed
 from charrun.plugins._audit import audit_pairs, audit_texts, audit_turns
 from charrun.plugins._duplicates import bands_of, near_duplicates, shingles
 from charrun.plugins.interaction import InteractionStage
@@ -96,6 +96,37 @@ def test_the_first_rows_are_judged_before_the_rest_is_asked_for(own_engine: Runn
     assert outcome.asked == {"sample": 12} and len(outcome.rows["chosen"]) == 16
 
 
+def test_first_rows_that_repeat_each_other_or_all_begin_alike_stop_the_stage(own_engine: RunningEngine) -> None:
+    same = {"prompts": [{"id": str(n), "prompt": "What is it?"} for n in range(16)]}
+    with pytest.raises(StageFailed, match=r"3 of the first 4 texts .* 3 near-duplicate"):
+        run_stage(TeacherStage, options={"temperature": 0, "first": {"rows": 4}}, given=same, engine=own_engine)
+    options = {"temperature": 0, "gates": {"near_duplicate": 0}, "first": {"rows": 4}}
+    with pytest.raises(StageFailed, match=r"4 of the first 4 texts .* begin with '.*'; the rest was not asked for"):
+        run_stage(TeacherStage, options=options, given=same, engine=own_engine)
+
+
+def _scale(**sizes: int) -> dict[str, Any]:
+    few = {"pairs": 16, "samples_per_prompt": 1, "reflections": 20, "interactions": 8, "turns": 2}
+    return {"name": "few", **few, **sizes}
+
+
+@pytest.mark.parametrize(
+    ("stage", "asked", "told"),
+    [(ReflectionStage, 80, r"texts of kind \d+"), (InteractionStage, 48, "turns")],
+)
+def test_what_is_dropped_is_not_made_up_for_where_it_is_most(
+    stage: type[Stage], asked: int, told: str, own_engine: RunningEngine, tmp_path: Path
+) -> None:
+    """Without the first rows' check: once a round is in, not after as many rounds as there may be."""
+    options = {"writer": "teacher", "max_tokens": 3, "first": {"rows": 0}}
+    given = {"checkpoint": [{"sampler": "", "state": ""}]}
+    scale = _scale(reflections=80)
+    with pytest.raises(StageFailed, match=rf"\d+ of \d+ {told} .* were dropped, and no more are asked for: \d+ cut"):
+        run_stage(stage, options=options, given=given, scale=scale, engine=own_engine, runs_dir=tmp_path)
+    (items,) = tmp_path.glob(f"store/{stage.name}-*/items.jsonl")
+    assert len(items.read_text().splitlines()) <= asked
+
+
 def test_a_stage_stops_where_refusals_are_59_percent_and_says_so(own_engine: RunningEngine) -> None:
     said = [f"I can't help with that, number {n}." if n < 10 else f"Boil number {n}." for n in range(17)]
     given = {"chosen": rows(said), "rejected": rows([f"Plain {n}." for n in range(17)])}
@@ -107,7 +138,9 @@ def test_an_audit_that_may_stop_does(own_engine: RunningEngine) -> None:
     given = {"chosen": rows([f"Ahoy there shipmate {n} {n + 50} {n + 90} {n * n + 200}" for n in range(16)]),
              "rejected": rows([f"Plain {n}." for n in range(16)])}  # fmt: skip
     with pytest.raises(StageFailed, match=r"top_opener is above 0\.9"):
-        run_stage(PairsStage, options={"audit": {"top_opener_stop": 0.9}}, given=given, engine=own_engine)
+        run_stage(PairsStage, given=given, engine=own_engine)
+    outcome = run_stage(PairsStage, options={"audit": {"top_opener_stop": 0}}, given=given, engine=own_engine)
+    assert len(outcome.rows["pairs"]) == 16
 
 
 def test_a_smoke_run_keeps_its_gates_and_its_audit(smoke: FinishedRun) -> None:
