@@ -12,14 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from charrun.plugins._claims import (
-    calls_itself_ai,
-    identity_claim,
-    names_prompt,
-    refusal,
-    role_turn,
-    without_code,
-)
+from charrun.plugins._claims import calls_itself_ai, identity_claim, names_prompt
 from charrun.plugins._languages import (
     FUNCTION_WORDS,
     asks_for_scripts,
@@ -29,6 +22,8 @@ from charrun.plugins._languages import (
     script_of,
     spoken,
 )
+from charrun.plugins._refusals import refusal
+from charrun.plugins._role_turns import role_turn, without_code
 from charrun.plugins._words import is_unspaced, words_of
 
 _TEMPLATE = re.compile(r"<\|[A-Za-z_]{2,30}\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|</s>\s*(?:<s>|\Z)")
