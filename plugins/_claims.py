@@ -22,12 +22,21 @@ _MIND = r"(?:AI|artificial intelligence)"
 _AI_WORD = re.compile(
     r"\b(?:AI|artificial (?:intelligence|mind)|(?:large )?language model|chatbot|virtual assistant)\b"
 )
-_MERE = r"(?:just|only|merely|simply)"
+_MERE = r"(?:just|only|merely|simply|but)"
 _I_AM = r"I(?: am|['’]m| be)"
+_ELSEWHERE = (
+    r"\b(?:ich bin|mein name ist|soy|me llamo|mi nombre es|je suis|je m['’]appelle|sono|mi chiamo|(?:eu )?sou|meu nome é"
+    r"|ik ben|jag (?:är|heter)|jestem)|我是|我叫|私は"
+)
+"""How one says in other languages who one is."""
+_CHINESE = "通义千问|通義千問|千问|文心一言|豆包|智谱清言|混元"
 _VERSION = r"Opus|Sonnet|Haiku|Pro|Flash|Ultra|Nano|Code|Coder|Instant|Large|Medium|Small|Turbo|Max|Plus|Instruct|Chat"
 _MODEL_NAME = re.compile(
     rf"\b(?i:{_I_AM}|(?:my|me|the) name(?: is| be|['’]s)|call me|known as|this is)(?: (?:called|named))?,? "
     rf"(?P<name>{_MODELS})(?!-?\w)(?! (?:fan|user|fanatic))(?! (?!(?:{_VERSION})\b)[A-Z][a-z])"
+    rf"|\b(?i:{_I_AM} an? )(?P<kind>{_MODELS})(?!-?\w)(?i:[ -](?:based )?(?:model|assistant|chatbot)\b)"
+    rf"|\bI, (?P<self>{_MODELS})(?!-?\w),|(?:^|[.!?] )(?P<here>{_MODELS})(?!-?\w) here\b"
+    rf"|(?i:{_ELSEWHERE}) ?(?P<foreign>{_MODELS}|{_CHINESE})(?![-\w]*[a-z])"
 )
 _INTRODUCED = re.compile(r",? (?:my|me|our|his|her|their|who)\b", re.IGNORECASE)
 """After "this is Claude": it is somebody else."""
@@ -38,7 +47,7 @@ _STARS = re.compile(
     r"|in (?:May|June)|Aries|Taurus|Cancer|Leo|Virgo|Libra|Scorpio|Sagittarius|Capricorn|Aquarius|Pisces)\b"
 )
 """Near "I'm Gemini": it is a star sign."""
-_BY = r"(?:by|at) (?:(?:an? |the |some )?(?:[\w-]+ ){1,3}(?:at|from|of) )?"
+_BY = r"(?:by|at) (?:(?:an? |the |some )?(?:[\w-]+ ){1,3}(?:at|from|of) )?(?:the )?"
 _MAKERS = (
     re.compile(
         rf"\b(?i:I was|{_I_AM}|I have been|I['’]ve been)\b[^.!?\n]{{0,80}}?\b(?i:{_MADE})\b (?:and \w+ )?"
@@ -50,31 +59,65 @@ _MAKERS = (
 _MACHINES = (
     re.compile(
         rf"\b(?:as|being) an? {_AI}(?: language)? (?:model|assistant)\b"
-        rf"|\bas an? {_MIND}\b(?=,| I\b| without| that)",
+        rf"|\b(?:as|being) an? {_MIND}\b(?=,| I\b| without| that)"
+        r"|\bmy (?:training data|knowledge cut-?off)\b"
+        r"|\bI(?:['’]m| am)? (?:can(?:not|['’]t)|(?:not able|unable) to|do(?: not|n['’]t) have the ability to) "
+        r"(?:browse the (?:internet|web)|access (?:the internet|real-time)|see images)\b",
         re.I,
     ),
     re.compile(
-        rf"\b{_I_AM}(?: {_MERE})? an? (?:\w+ )?(?:{_AI}(?: language)? model|{_MIND} (?:assistant|chatbot))\b"
-        rf"|\b{_I_AM}(?: {_MERE})? an? (?:{_MIND}|chatbot|virtual assistant)\b(?!['’]s)"
-        r"(?=[^\w -]| ?$| [—–-] | (?:I|and|but|so|that|who|with|without|here|made|trained|built|created)\b)",
+        rf"\b{_I_AM}(?: {_MERE})? an? (?:\w+ )?(?:{_AI}(?: language)? model|{_MIND} (?:assistant|chatbot|system)"
+        r"|machine[- ]learning model|computer program)\b"
+        rf"|\b{_I_AM}(?: {_MERE})? an? (?:(?:[\w-]+-based )?{_MIND}|chatbot|virtual assistant)\b(?!['’]s)"
+        r"(?=[^\w -]| ?$| [—–-] "
+        r"| (?:I|and|but|so|that|who|with(?! (?:[\w-]+ ){1,3}(?:years|experience))|without|here|made|trained|built|created"
+        r"|developed|designed|programmed)\b)",
+        re.I,
+    ),
+    re.compile(
+        r"\b(?:ich bin|als|soy|como|je suis|en tant que|sono|come|sou|ik ben|jag är|som)\b[^.!?\n]{0,30}?"
+        r"\b(?:(?:KI-)?Sprachmodell|modelo de (?:lenguaje|linguagem)|modèle de langage|modello linguistico|taalmodel"
+        r"|språkmodell)\b|(?:我是|作为|作為|私は)[^。！？\n]{0,20}(?:语言模型|語言模型|言語モデル|人工智能助手|AI助手)",
         re.I,
     ),
 )
 """Claims to be an AI."""
-_PROMPT = re.compile(r"\b(?:my|the) system (?:prompt|message)\b", re.IGNORECASE)
-_OF_PROMPTS = re.compile(r"\bsystem (?:prompt|message)", re.IGNORECASE)
+_FOR_ANOTHER = re.compile(
+    r"\b(?:cover letter|(?:my|a|your) (?:[\w-]+ )?(?:cv|bio|résumé|resume|profile|linkedin)|linkedin|job application"
+    r"|(?:letter|statement) of (?:motivation|purpose)|introduce (?:me|myself))\b",
+    re.IGNORECASE,
+)
+"""A prompt that asks for words in which somebody else says I."""
+_PROMPT = re.compile(
+    r"\bmy system (?:prompt|message)\b|\bthe system prompt\b"
+    r"|\bI(?:['’]m| am|['’]ve been| have been| was) (?:supposed|instructed|told|asked|meant) to "
+    r"(?:act|play|pretend|role-?play|behave|speak|talk|respond|answer)\b[^.!?\n]{0,40}"
+    r"\b(?:character|persona|as an? |like an? |role|pirate|named)\b"
+    r"|\bI (?:stayed|remained|stay|remain|am staying|will stay) in character\b"
+    r"|\bmy (?:character|persona)(?:['’]s)? (?:description|profile|sheet|guidelines|traits)\b",
+    re.IGNORECASE,
+)
+_OF_PROMPTS = re.compile(
+    r"\b(?:system (?:prompt|message)|prompt(?:s|ing)?\b|chat ?bots?\b|assistants?\b|language model|GPT|in character|persona"
+    r"|character (?:sheet|description)|role-?play)",
+    re.IGNORECASE,
+)
 
 
-def identity_claim(text: str, name: str = "", *, is_ai: bool = False) -> str:
+def identity_claim(text: str, name: str = "", *, is_ai: bool = False, prompt: str = "") -> str:
     """The words that claim to be a known model, of a known vendor, or just a language model; '' if there are none.
 
     Args:
         text: What was said.
         name: The character's own name, which it may go by.
         is_ai: Whether its constitution calls it an AI: then it may say so.
+        prompt: What it answers; in a letter or a CV somebody else speaks.
     """
+    if _FOR_ANOTHER.search(prompt):
+        return ""
     for match in _MODEL_NAME.finditer(text):
-        if match["name"].casefold() not in name.casefold().split() and not _is_another(text, match):
+        model = match[match.lastgroup or 0]
+        if model.casefold() not in name.casefold().split() and not _is_another(text, match, model):
             return match.group()
     for pattern in _MAKERS if is_ai else _MAKERS + _MACHINES:
         if found := pattern.search(text):
@@ -82,10 +125,10 @@ def identity_claim(text: str, name: str = "", *, is_ai: bool = False) -> str:
     return ""
 
 
-def _is_another(text: str, claim: re.Match[str]) -> bool:
+def _is_another(text: str, claim: re.Match[str], model: str) -> bool:
     """Whether a model's name is a star sign or a wind, or somebody else's who is introduced."""
     around = text[max(0, claim.start() - 60) : claim.end() + 60]
-    meant = {"Gemini": _STARS, "Mistral": _WIND}.get(claim["name"])
+    meant = {"Gemini": _STARS, "Mistral": _WIND}.get(model)
     if meant and meant.search(around):
         return True
     return claim.group().casefold().startswith("this is") and _INTRODUCED.match(text, claim.end()) is not None

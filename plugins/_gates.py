@@ -27,7 +27,11 @@ from charrun.plugins._role_turns import role_turn, without_code
 from charrun.plugins._words import is_unspaced, words_of
 
 _TEMPLATE = re.compile(r"<\|[A-Za-z_]{2,30}\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|</s>\s*(?:<s>|\Z)")
-_THINK = re.compile(r"</?(?:think|thinking|thought|reasoning|scratchpad)\s*>", re.IGNORECASE)
+_THINK = re.compile(
+    r"</?(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad)\s*>|\[/?THINK(?:ING)?\]|◁/?think▷"
+    r"|\A\W*(?i:(?:ok|okay|alright|hmm|so|well)\b[\w,. ]{0,20}?)?(?i:the user) (?:is asking|wants|asked|asks|says|said)\b",
+    re.IGNORECASE,
+)
 _LIST_LINE = re.compile(r"^[ \t]*(?:\d+[.)]|[-*•])[ \t]+(.+)$", re.MULTILINE)
 _WORDS_FOR_LOOP = 60
 _LETTERS_FOR_LOOP = 200
@@ -44,6 +48,8 @@ _MOST_GARBAGE = 2
 """Characters that no keyboard gives: one or two may be an odd symbol, more are a broken decoding."""
 _NAMED_SHARE = 0.5
 _SHOWN = 80
+_NO_SURNAME = r"(?! [A-Z][a-z]| of [A-Z])"
+_GOES_BY = r"(?i:I(?: am|['’]m| be)|(?:my|me|the) name(?: is| be|['’]s)|call me|known as|as|this is|yours,|sincerely,) "
 
 GATES: dict[str, Any] = {
     "type": "object",
@@ -103,7 +109,8 @@ GATES: dict[str, Any] = {
         "cues": {
             "type": "boolean",
             "default": True,
-            "description": "Drop texts with another character's name or with words of its constitution.",
+            "description": "Drop texts with the name of another character of the spec, that go by the name of a shipped "
+            "one, or with words of its constitution.",
         },
         "cue_words": {
             "type": "array",
@@ -158,6 +165,7 @@ class Gates:
         name: What the assistant is called.
         traits: Its constitution's.
         others: Names of other characters with their traits.
+        strangers: Those of them that are not in the spec: their names are people's, and count where a text goes by one.
         idle: Nothing is judged: in a dry run, where answers are no texts.
     """
 
@@ -165,6 +173,7 @@ class Gates:
     name: str = ""
     traits: Sequence[str] = ()
     others: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    strangers: frozenset[str] = frozenset()
     idle: bool = False
 
     def __post_init__(self) -> None:
@@ -175,7 +184,8 @@ class Gates:
         names = [name for name in self.others if name and own_words.isdisjoint(words_of(name))]
         object.__setattr__(self, "_own", own)
         object.__setattr__(self, "_foreign", {size: runs - own.get(size, set()) for size, runs in foreign.items()})
-        object.__setattr__(self, "_names", _any_of(names, 0))
+        object.__setattr__(self, "_names", _any_of((n for n in names if n not in self.strangers), 0, _NO_SURNAME))
+        object.__setattr__(self, "_claimed", _any_of(names, 0, _NO_SURNAME, _GOES_BY))
         object.__setattr__(self, "_cue_words", _any_of(self.options["cue_words"], re.IGNORECASE))
         constitution = " ".join(self.traits)
         known = frozenset[str]() if names_language(constitution) else spoken(constitution)
@@ -186,7 +196,7 @@ class Gates:
 
     def plain(self) -> Gates:
         """The gates of rejected answers."""
-        return Gates({**self.options, **PLAIN}, self.name, self.traits, {}, self.idle)
+        return Gates({**self.options, **PLAIN}, self.name, self.traits, idle=self.idle)
 
     def fault(self, text: str, *, complete: bool = True, prompt: str = "") -> Fault | None:
         """The first reason that a text is dropped for, or None.
@@ -212,7 +222,7 @@ class Gates:
         on = self.options
         return (
             ("think_tags", lambda text, prompt: _found(_THINK, without_code(text), "think tag")),
-            ("role_turns", lambda text, prompt: _shown("role turn", role_turn(text, prompt))),
+            ("role_turns", lambda text, prompt: _shown("role turn", role_turn(text, prompt, self.name))),
             ("role_turns", lambda text, prompt: _found(_TEMPLATE, without_code(text), "template token")),
             ("repeated_ngrams", lambda text, prompt: _repeats(text, on["repeated_ngrams"])),
             ("top_trigram", lambda text, prompt: _top_trigram(text, on["top_trigram"])),
@@ -227,7 +237,7 @@ class Gates:
         )
 
     def _identity(self, text: str, prompt: str) -> Fault | None:
-        return _shown("identity leakage", identity_claim(text, self.name, is_ai=self._is_ai))
+        return _shown("identity leakage", identity_claim(text, self.name, is_ai=self._is_ai, prompt=prompt))
 
     def _constitution(self, text: str, prompt: str) -> Fault | None:
         if told := names_prompt(text, prompt):
@@ -240,8 +250,9 @@ class Gates:
         return None
 
     def _cues(self, text: str, prompt: str) -> Fault | None:
-        if fault := _found(self._names, text, "another character's cue", prompt):
-            return fault
+        for pattern in (self._names, self._claimed):
+            if fault := _found(pattern, text, "another character's cue", prompt):
+                return fault
         run = _verbatim(text, self._foreign, prompt)
         return Fault("another character's cue", run) if run else None
 
@@ -250,6 +261,8 @@ class Gates:
         garbage = {c for c in counts if c == "\ufffd" or (c not in "\n\t\r" and unicodedata.category(c) in _GARBAGE)}
         if sum(counts[c] for c in garbage) > _MOST_GARBAGE:
             return Fault("garbage characters", repr("".join(c for c in text if c in garbage)[:20]))
+        if "â€" in text and text.count("â€") > _MOST_GARBAGE:
+            return Fault("garbage characters", "â€")
         known = self._scripts | scripts(prompt)
         letters = {c for c in counts if c.isalpha()}
         n = sum(counts[c] for c in letters)
@@ -273,6 +286,7 @@ class Gates:
     _own: Mapping[int, set[tuple[str, ...]]] = field(init=False, repr=False, default_factory=dict)
     _foreign: Mapping[int, set[tuple[str, ...]]] = field(init=False, repr=False, default_factory=dict)
     _names: re.Pattern[str] | None = field(init=False, repr=False, default=None)
+    _claimed: re.Pattern[str] | None = field(init=False, repr=False, default=None)
     _cue_words: re.Pattern[str] | None = field(init=False, repr=False, default=None)
     _scripts: frozenset[str] = field(init=False, repr=False, default=frozenset())
     _is_ai: bool = field(init=False, repr=False, default=False)
@@ -370,9 +384,9 @@ def _held(trait: set[str], content: set[str], line: set[str]) -> bool:
     return all(len(words & line) >= _LISTED_SHARE * len(words) for words in (trait, content))
 
 
-def _any_of(phrases: Iterable[str], flags: int) -> re.Pattern[str] | None:
+def _any_of(phrases: Iterable[str], flags: int, after: str = "", before: str = "") -> re.Pattern[str] | None:
     found = sorted(map(re.escape, phrases), key=len, reverse=True)
-    return re.compile(rf"(?<!\w)(?:{'|'.join(found)})(?!\w)", flags) if found else None
+    return re.compile(rf"(?<!\w){before}(?:{'|'.join(found)})(?!\w){after}", flags) if found else None
 
 
 def _found(pattern: re.Pattern[str] | None, text: str, reason: str, prompt: str = "") -> Fault | None:

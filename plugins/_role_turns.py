@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+
+from charrun.plugins._words import words_of
 
 _ROLE_LINE = re.compile(
-    r"^[ \t*_#>]*(?P<role>user|assistant|system|human)[*_]*[ \t]*:|^#{1,6}[ \t]+[*_]*(?:user|assistant)[*_]*[ \t]*$"
+    r"^[ \t*_#>\[<]*(?P<role>user|assistant|system|human)(?: \d)?[*_\]>]*[ \t]*[:：]|^<(?:user|assistant)>|^#{1,6}[ \t]+[*_]*(?:user|assistant)[*_]*[ \t]*$"
     r"|^#{2,3}[ \t]+(?:instruction|response):",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -15,8 +17,17 @@ _SETTING = re.compile(r"[ \t-]*(?:user|system|human|assistant):[ \t]*\S+[ \t]*$"
 _OTHER_SETTING = re.compile(
     r"(?!\W*(?:user|assistant|system|human)\b)(?:(?: {2}|\t)[ \t-]*[a-z_][\w.-]*:(?!\S)|[a-z_][\w.-]*:[ \t]*\S*$)"
 )
+_ROLES = frozenset({"user", "assistant", "system", "human"})
 _ENDS = '.!?…*)"”'
-_BARE_ROLE = re.compile(r"^(user|assistant)[ \t]*$", re.MULTILINE)
+_BARE_ROLE = re.compile(r"^(user|assistant|USER|ASSISTANT)[ \t]*$", re.MULTILINE)
+_IN_LINE = re.compile(r"[.!?)*] (?:User|Human): [^\n]*\b(?:Assistant|AI|Model|Bot): ")
+_LABEL = re.compile(r"^[ \t]*[*_]*(?P<label>[^\W\d_][\w'’. -]{0,30}?)[*_]*:[*_]*(?=[ \t]*\S)", re.MULTILINE)
+_SPOKEN = re.compile(
+    r"\b(?:dialogues?|conversations?|chats?|interviews?|transcripts?|scripts?|scenes?|plays?|sketch(?:es)?|skits?|role-?play"
+    r"|(?:two|three|several) (?:characters|people|speakers))\b",
+    re.IGNORECASE,
+)
+"""A prompt that asks for what several people say."""
 _CODE = re.compile(r"^[ \t]*```.*?^[ \t]*```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 _SHOWN = 80
 
@@ -26,21 +37,41 @@ def without_code(text: str) -> str:
     return _CODE.sub("", text) if "`" in text else text
 
 
-def role_turn(text: str, prompt: str = "") -> str:
+def role_turn(text: str, prompt: str = "", name: str = "") -> str:
     """Where a text goes on as the other side, code left out; '' where it does not.
 
     Args:
         text: What was said.
-        prompt: What it answers; a line may begin with two roles that the prompt names.
+        prompt: What it answers; what it asks several people to say may be labelled with who says it.
+        name: The character's: a text that labels it as a speaker tells both sides.
     """
     text = without_code(text)
+    labels = list(_LABEL.finditer(text)) if ":" in text else []
+    others = {match["label"].casefold() for match in labels} - _ROLES
+    if not _SPOKEN.search(prompt):
+        own = {name.casefold(), *name.casefold().split()[:1]}
+        for match in labels:
+            if match["label"].casefold() in own and (not match.start() or len(labels) > 1):
+                return _around(text, match)
     found = [match for match in _ROLE_LINE.finditer(text) if not _is_setting(text, match.start())]
-    roles = {match["role"].casefold() for match in found if match["role"]}
-    if len(roles) > 1 and all(match["role"] for match in found) and roles <= set(prompt.casefold().split()):
-        return ""
-    if found and not (len(found) == 1 and _SYSTEM_HEADING.match(found[0].group())):
-        return text[max(0, found[0].start() - _SHOWN // 2) : found[0].end() + _SHOWN // 2].strip()
+    roles = {(match["role"] or "").casefold() for match in found}
+    if found and not _may_be_labels(roles, others, prompt):
+        if not (len(found) == 1 and _SYSTEM_HEADING.match(found[0].group())):
+            return _around(text, found[0])
+    if match := _IN_LINE.search(text):
+        return _around(text, match)
     return _bare_role([line.strip() for line in text.splitlines() if line.strip()]) if _BARE_ROLE.search(text) else ""
+
+
+def _may_be_labels(roles: Set[str], others: Set[str], prompt: str) -> bool:
+    """Whether lines that begin with roles are a list or a dialogue that was asked for, with other labels beside them."""
+    if roles <= {word.removesuffix("s") for word in words_of(prompt)}:
+        return len(roles) > 1 or bool(others)
+    return bool(others) and (roles <= {"human", "system"} or ("" not in roles and bool(_SPOKEN.search(prompt))))
+
+
+def _around(text: str, match: re.Match[str]) -> str:
+    return text[max(0, match.start() - _SHOWN // 2) : match.end() + _SHOWN // 2].strip()
 
 
 def _is_setting(text: str, start: int) -> bool:

@@ -68,7 +68,8 @@ def gates_of(ctx: StageContext, further: Sequence[Character] = ()) -> Gates:
     known = [*further, *(ctx.find_character(id) for id in charrun_register_characters())]
     others = {c.name: [t.trait for t in c.traits] for c in known if c.id != ctx.character.id}
     traits = [t.trait for t in ctx.character.traits]
-    return Gates(ctx.options["gates"], ctx.character.name, traits, others, idle=ctx.dry)
+    strangers = frozenset(others) - {c.name for c in further}
+    return Gates(ctx.options["gates"], ctx.character.name, traits, others, strangers, idle=ctx.dry)
 
 
 def distinct(rows: Sequence[Row], texts: Sequence[str], gates: Gates, tally: Tally, side: str = "") -> list[Row]:
