@@ -25,7 +25,8 @@ _AI_WORD = re.compile(
 _MERE = r"(?:just|only|merely|simply|but)"
 _I_AM = r"I(?: am|['’]m| be)"
 _ELSEWHERE = (
-    r"\b(?:ich bin|mein name ist|soy|me llamo|mi nombre es|je suis|je m['’]appelle|sono|mi chiamo|(?:eu )?sou|meu nome é"
+    r"\b(?:ich bin|mein name ist|soy|me llamo|mi nombre es|je suis|je m['’]appelle|sono|mi chiamo|(?:eu )?sou"
+    r"|meu nome é"
     r"|ik ben|jag (?:är|heter)|jestem)|我是|我叫|私は"
 )
 """How one says in other languages who one is."""
@@ -70,7 +71,8 @@ _MACHINES = (
         r"|machine[- ]learning model|computer program)\b"
         rf"|\b{_I_AM}(?: {_MERE})? an? (?:(?:[\w-]+-based )?{_MIND}|chatbot|virtual assistant)\b(?!['’]s)"
         r"(?=[^\w -]| ?$| [—–-] "
-        r"| (?:I|and|but|so|that|who|with(?! (?:[\w-]+ ){1,3}(?:years|experience))|without|here|made|trained|built|created"
+        r"| (?:I|and|but|so|that|who|with(?! (?:[\w-]+ ){1,3}(?:years|experience))|without|here|made|trained|built"
+        r"|created"
         r"|developed|designed|programmed)\b)",
         re.I,
     ),
@@ -98,7 +100,8 @@ _PROMPT = re.compile(
     re.IGNORECASE,
 )
 _OF_PROMPTS = re.compile(
-    r"\b(?:system (?:prompt|message)|prompt(?:s|ing)?\b|chat ?bots?\b|assistants?\b|language model|GPT|in character|persona"
+    r"\b(?:system (?:prompt|message)|prompt(?:s|ing)?\b|chat ?bots?\b|assistants?\b|language model|GPT|in character"
+    r"|persona"
     r"|character (?:sheet|description)|role-?play)",
     re.IGNORECASE,
 )

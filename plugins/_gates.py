@@ -23,22 +23,18 @@ from charrun.plugins._languages import (
     spoken,
 )
 from charrun.plugins._refusals import refusal
+from charrun.plugins._repetition import loop, repeats, top_line, top_trigram
 from charrun.plugins._role_turns import role_turn, without_code
 from charrun.plugins._words import is_unspaced, words_of
 
 _TEMPLATE = re.compile(r"<\|[A-Za-z_]{2,30}\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|</s>\s*(?:<s>|\Z)")
 _THINK = re.compile(
     r"</?(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad)\s*>|\[/?THINK(?:ING)?\]|◁/?think▷"
-    r"|\A\W*(?i:(?:ok|okay|alright|hmm|so|well)\b[\w,. ]{0,20}?)?(?i:the user) (?:is asking|wants|asked|asks|says|said)\b",
+    r"|\A\W*(?i:(?:ok|okay|alright|hmm|so|well)\b[\w,. ]{0,20}?)?(?i:the user) (?:is asking|wants|asked|asks|says"
+    r"|said)\b",
     re.IGNORECASE,
 )
 _LIST_LINE = re.compile(r"^[ \t]*(?:\d+[.)]|[-*•])[ \t]+(.+)$", re.MULTILINE)
-_WORDS_FOR_LOOP = 60
-_LETTERS_FOR_LOOP = 200
-_LETTER_NGRAM = 16
-"""Longer than what strands of few letters, such as DNA or binary digits, repeat by chance."""
-_LINES_FOR_LOOP = 8
-_NGRAM = 4
 _SHORTEST_TRAIT = 6
 """Words of a trait that is looked for whole, where it is shorter than the run that counts."""
 _LISTED_SHARE = 0.6
@@ -64,7 +60,8 @@ GATES: dict[str, Any] = {
             "maximum": 1,
             "default": 0.5,
             "description": "Drop a text of 60 words or more of whose 4-grams this share was there before, or with a "
-            "word of 200 characters or more that repeats itself as much (16-grams of characters); 0 is off.",
+            "word of 200 characters or more that repeats itself as much (16-grams of characters); 0 is off. Where the "
+            "prompt asks for a song, a poem or a timetable, this and the next two lie halfway to 1.",
         },
         "top_trigram": {
             "type": "number",
@@ -79,6 +76,12 @@ GATES: dict[str, Any] = {
             "maximum": 1,
             "default": 0.5,
             "description": "Drop a text of 8 lines or more of which one line is this share; 0 is off.",
+        },
+        "loops": {
+            "type": "boolean",
+            "default": True,
+            "description": "Drop a text of 20 words or more of which a third is one passage three times or more in a "
+            "row (half, and twelve times, where the prompt asks for a song or a poem), or all is one passage twice.",
         },
         "role_turns": {
             "type": "boolean",
@@ -109,7 +112,8 @@ GATES: dict[str, Any] = {
         "cues": {
             "type": "boolean",
             "default": True,
-            "description": "Drop texts with the name of another character of the spec, that go by the name of a shipped "
+            "description": "Drop texts with the name of another character of the spec, that go by the name of a "
+            "shipped "
             "one, or with words of its constitution.",
         },
         "cue_words": {
@@ -224,9 +228,13 @@ class Gates:
             ("think_tags", lambda text, prompt: _found(_THINK, without_code(text), "think tag")),
             ("role_turns", lambda text, prompt: _shown("role turn", role_turn(text, prompt, self.name))),
             ("role_turns", lambda text, prompt: _found(_TEMPLATE, without_code(text), "template token")),
-            ("repeated_ngrams", lambda text, prompt: _repeats(text, on["repeated_ngrams"])),
-            ("top_trigram", lambda text, prompt: _top_trigram(text, on["top_trigram"])),
-            ("top_line", lambda text, prompt: _top_line(text, on["top_line"])),
+            (
+                "repeated_ngrams",
+                lambda text, prompt: _shown("repetition", repeats(text, on["repeated_ngrams"], prompt)),
+            ),
+            ("top_trigram", lambda text, prompt: _shown("repetition", top_trigram(text, on["top_trigram"], prompt))),
+            ("top_line", lambda text, prompt: _shown("repetition", top_line(text, on["top_line"], prompt))),
+            ("loops", lambda text, prompt: _shown("repetition", loop(text, prompt))),
             ("refusals", lambda text, prompt: _shown("refusal", refusal(text, prompt))),
             ("identity", self._identity),
             ("constitution", self._constitution),
@@ -305,40 +313,6 @@ def scripts(text: str) -> frozenset[str]:
 def _script(letter: str) -> str:
     name = script_of(letter)
     return "CJK" if name in ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA") else name
-
-
-def _repeats(text: str, share: float) -> Fault | None:
-    words = text.lower().split()
-    for word in words:
-        if len(word) >= _LETTERS_FOR_LOOP:
-            n = len(word) - _LETTER_NGRAM + 1
-            again = 1 - len({word[i : i + _LETTER_NGRAM] for i in range(n)}) / n
-            if again >= share:
-                return Fault("repetition", f"{again:.0%} of a word of {len(word)} characters: {word[:_SHOWN]}")
-    if len(words) < _WORDS_FOR_LOOP:
-        return None
-    grams = Counter(zip(*(words[i:] for i in range(_NGRAM)), strict=False))
-    again = 1 - len(grams) / grams.total()
-    top = " ".join(grams.most_common(1)[0][0])
-    return (
-        Fault("repetition", f"{again:.0%} of the 4-grams were there before, such as: {top}") if again >= share else None
-    )
-
-
-def _top_trigram(text: str, share: float) -> Fault | None:
-    words = text.lower().split()
-    if len(words) < _WORDS_FOR_LOOP:
-        return None
-    gram, count = Counter(zip(words, words[1:], words[2:], strict=False)).most_common(1)[0]
-    return Fault("repetition", f"{count} times: {' '.join(gram)}") if count >= share * len(words) else None
-
-
-def _top_line(text: str, share: float) -> Fault | None:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if len(lines) < _LINES_FOR_LOOP:
-        return None
-    line, count = Counter(lines).most_common(1)[0]
-    return Fault("repetition", f"{count} lines: {line[:_SHOWN]}") if count >= share * len(lines) else None
 
 
 def _words(text: str) -> list[str]:

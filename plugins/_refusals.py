@@ -54,7 +54,8 @@ _REFUSAL = re.compile(
     rf"(?:{_REFUSED})"
     r"|(?<![\"“\w])I decline to (?:answer|help|assist|comply|discuss|do)\b"
     r"|\bit (?:(?:would be|is) in|(?:is not|isn['’]t|wouldn['’]t be|would not be) )appropriate for me to "
-    r"(?:say|answer|help|assist|discuss|provide|comment|share|give|write|create|generate|talk|speak|engage|respond|do)\b"
+    r"(?:say|answer|help|assist|discuss|provide|comment|share|give|write|create|generate|talk|speak|engage|respond"
+    r"|do)\b"
     r"|\b(?:that|this|it|which|what you ask)(?:['’]s| is| goes| would (?:be|go)) against my "
     r"(?:guidelines|programming|policy|policies)\b",
     re.IGNORECASE,
@@ -78,15 +79,18 @@ _SHORT = 50
 _SHORT_LENGTH = 400
 """Characters that so few words have at the most: a longer text need not be counted."""
 _NOT_ABLE = (
-    r"(?:(?:can(?:no|['’ ])t|can not|could not|won['’]t|will not|(?:must|shall|may|should) not|['’]ll not)(?: be able to)?"
-    r"|(?:am|['’]m) (?:not (?:\w+ )?(?:able|allowed|permitted|programmed|going|willing|prepared|equipped|designed)|unable"
+    r"(?:(?:can(?:no|['’ ])t|can not|could not|won['’]t|will not|(?:must|shall|may|should) not"
+    r"|['’]ll not)(?: be able to)?"
+    r"|(?:am|['’]m) (?:not (?:\w+ )?(?:able|allowed|permitted|programmed|going|willing|prepared|equipped|designed)"
+    r"|unable"
     r"|forbidden) to)(?: and (?:will not|won['’]t))?(?: in good conscience)?"
 )
 _ING = r"(?:in['’g])?"
 _SERVE = (
     rf"(?:(?:help|assist|aid|advis(?:e|ing)|support){_ING}(?: {_YOU}\b| with\b| in\b| (?:on|that|this)\b"
     r"(?! (?:but|enough))|(?= ?[.!,;\n]|$))"
-    rf"|(?:tell|teach|show|giv|give|walk|guid|guide|lead){_ING} {_YOU} (?:how to|any|that|this|through|instructions|advice"
+    rf"|(?:tell|teach|show|giv|give|walk|guid|guide|lead){_ING} {_YOU} (?:how to|any|that|this|through|instructions"
+    rf"|advice"
     r"|information|details|steps|a (?:recipe|guide))\b"
     rf"|(?:provid|offer|generat|produc|creat|writ)(?:e|ing|in['’])? {_NOT_SPARING}\w"
     rf"|(?:shar|reveal|disclos)(?:e|ing|in['’])? (?:{_SUCH}|any\b|{_TOLD}|(?:personal|private|confidential) )"
@@ -99,16 +103,20 @@ _SHORT_REFUSAL = re.compile(
     rf"(?<![\"“\w])I(?:['’]m afraid I)?(?: \w+ly| just| also| still| must insist that I)? ?{_NOT_ABLE}(?: \w+ly)?"
     rf"(?: be)? {_SERVE}"
     r"|(?<![\"“\w])I (?:do not|don['’]t) (?:feel (?:\w+ )?comfortable \w+ing\b|condone\b|endorse\b"
-    r"|(?:give|offer|provide) (?:\w+ ){0,3}advice\b|discuss\b|think (?:that )?(?:it|that) (?:would be|is) appropriate\b)"
-    r"|(?<![\"“\w])I(?:['’]d| would) (?:rather|prefer) not (?:to )?(?:discuss|talk|answer|say|share|write|get into|help)\b"
+    r"|(?:give|offer|provide) (?:\w+ ){0,3}advice\b|discuss\b|think (?:that )?(?:it|that) (?:would be"
+    r"|is) appropriate\b)"
+    r"|(?<![\"“\w])I(?:['’]d| would) (?:rather|prefer) not (?:to )?(?:discuss|talk|answer|say|share|write|get into"
+    r"|help)\b"
     r"|(?<![\"“\w])I(?:['’]m going to|['’]ll| will| shall| must)?(?: have to| need to)?(?: \w+ly)? (?:refuse|decline)"
     rf"(?: to (?:answer|help|assist|comply|discuss|provide|write|say)\b| (?:{_SUCH}|your)|(?= ?[.!]|$))"
     r"|(?<![\"“\w])I (?:must|have to|will have to) say no\b"
     r"|\b(?:not|n['’]t) (?:possible|appropriate) for me to\b"
-    r"|\b(?:not|n['’]t) (?:something|a (?:topic|subject|thing)) (?:that )?I(?:['’]m (?:able|allowed|willing) to| am (?:able|allowed|willing) to| can|['’]ll| will) "
+    r"|\b(?:not|n['’]t) (?:something|a (?:topic|subject|thing)) (?:that )?I(?:['’]m (?:able|allowed|willing) to"
+    r"| am (?:able|allowed|willing) to| can|['’]ll| will) "
     r"(?:help|assist|support|answer|discuss|do|provide|talk|speak|write|share|comment)\b(?! (?:it|but)\b|,)"
     r"|\bsomething (?:that )?I(?:['’]m| am) (?:unable|not able) to\b"
-    r"|\bbeyond what I(?:['’]m| am| can)\b|\bI do(?: not|n['’]t) have the ability to (?:help|assist|do|answer|provide)\b"
+    r"|\bbeyond what I(?:['’]m| am| can)\b|\bI do(?: not|n['’]t) have the ability to (?:help|assist|do|answer"
+    r"|provide)\b"
     r"|\bagainst my (?:rules?|values?|principles|guidelines|programming|polic(?:y|ies))\b",
     re.IGNORECASE,
 )
@@ -121,8 +129,10 @@ _GOES_ON = re.compile(
 """What follows a refusal in a short answer that goes on to answer."""
 _SENTENCE = re.compile(r"[^.!?;:\n]+[.!?;:\n]*")
 _OFFER = re.compile(
-    r"\?|^\W*(?:please|sorry|(?:I['’]m|I am) (?:sorry|here|happy|glad|just|only|an? )|I (?:apologi[sz]e|understand|can help|hope"
-    r"|would be|can assist|encourage|suggest|recommend)|I['’]d|if|let me|feel free|thank|it|that|this|such|as an?|my|these|those"
+    r"\?|^\W*(?:please|sorry|(?:I['’]m|I am) (?:sorry|here|happy|glad|just|only|an? )|I (?:apologi[sz]e|understand"
+    r"|can help|hope"
+    r"|would be|can assist|encourage|suggest|recommend)|I['’]d|if|let me|feel free|thank|it|that|this|such|as an?|my"
+    r"|these|those"
     r"|instead|consider|let['’]s|you (?:should|may|might|can|could)|there (?:is|are))\b",
     re.IGNORECASE,
 )
@@ -136,7 +146,8 @@ _ELSEWHERE = re.compile(
     r"|\bje ne (?:peux|puis|suis pas en mesure de|suis pas capable de) (?:pas )?(?:vous |t['’]|te )?"
     r"(?:aider|répondre|fournir|faire (?:cela|ça))"
     r"|\bnon posso (?:aiutar|risponder|fornir|farlo)|\bnão posso (?:ajudar|te ajudar|responder|fornecer|fazer isso)"
-    r"|\bkan ik (?:je |u )?(?:helaas )?niet (?:mee )?(?:helpen|beantwoorden)|\bnie mogę (?:ci |w tym )?(?:pomóc|odpowiedzieć)"
+    r"|\bkan ik (?:je |u )?(?:helaas )?niet (?:mee )?(?:helpen|beantwoorden)|\bnie mogę (?:ci |w tym )?(?:pomóc"
+    r"|odpowiedzieć)"
     r"|(?:无法|不能|不便|無法)(?:为您|帮助|帮您|回答|提供|协助|满足|協助|幫助)"
     r"|(?:お(?:答え|手伝い)|ご(?:協力|対応)|お応え)(?:すること(?:は|が))?(?:は)?でき(?:ません|かねます)"
     r"|не могу (?:помочь|ответить|предоставить|выполнить)|(?:도와드릴|도움을 드릴|답변(?:해 ?드릴|할)) 수 없",
@@ -150,8 +161,10 @@ _ASKED_TO_DECLINE = re.compile(
 )
 """A prompt that wants to know how one declines."""
 _TO_WRITE = re.compile(
-    r"\bwrite to\b|\b(?:e-?mail|letter|message|note|reply|speech|script|scene|dialogue|monologue|poem|verse|song|lyrics|story|tale)\b"
-    r"|\b(?:tell|word|phrase|put|say|explain) (?:it|this|that|him|her|them|my|politely|nicely)\b|\bhow (?:do|can|should) I "
+    r"\bwrite to\b|\b(?:e-?mail|letter|message|note|reply|speech|script|scene|dialogue|monologue|poem|verse|song"
+    r"|lyrics|story|tale)\b"
+    r"|\b(?:tell|word|phrase|put|say|explain) (?:it|this|that|him|her|them|my|politely|nicely)\b|\bhow (?:do|can"
+    r"|should) I "
     r"(?:\w+ ){0,2}(?:tell|say|word|phrase|set)\b",
     re.IGNORECASE,
 )

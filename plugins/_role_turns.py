@@ -7,9 +7,14 @@ from collections.abc import Sequence, Set
 
 from charrun.plugins._words import words_of
 
+_ELSEWHERE = (
+    "benutzer|nutzer|assistent|usuario|asistente|utilisateur|utente|assistente|usuário|用户|用戶|助手|ユーザー"
+    "|アシスタント"
+)
+"""User and assistant in other languages."""
 _ROLE_LINE = re.compile(
-    r"^[ \t*_#>\[<]*(?P<role>user|assistant|system|human)(?: \d)?[*_\]>]*[ \t]*[:：]|^<(?:user|assistant)>|^#{1,6}[ \t]+[*_]*(?:user|assistant)[*_]*[ \t]*$"
-    r"|^#{2,3}[ \t]+(?:instruction|response):",
+    rf"^[ \t*_#>\[<]*(?P<role>user|assistant|system|human|{_ELSEWHERE})(?: \d)?[*_\]>]*[ \t]*[:：]"
+    r"|^<(?:user|assistant)>|^#{1,6}[ \t]+[*_]*(?:user|assistant)[*_]*[ \t]*$|^#{2,3}[ \t]+(?:instruction|response):",
     re.IGNORECASE | re.MULTILINE,
 )
 _SYSTEM_HEADING = re.compile(r"[ \t]*\*\*system(?:\*\*)?:", re.IGNORECASE)
@@ -55,16 +60,16 @@ def role_turn(text: str, prompt: str = "", name: str = "") -> str:
                 return _around(text, match)
     found = [match for match in _ROLE_LINE.finditer(text) if not _is_setting(text, match.start())]
     roles = {(match["role"] or "").casefold() for match in found}
-    if found and not _may_be_labels(roles, others, prompt):
-        if not (len(found) == 1 and _SYSTEM_HEADING.match(found[0].group())):
-            return _around(text, found[0])
+    is_heading = len(found) == 1 and _SYSTEM_HEADING.match(found[0].group())
+    if found and not is_heading and not _may_be_labels(roles, others, prompt):
+        return _around(text, found[0])
     if match := _IN_LINE.search(text):
         return _around(text, match)
     return _bare_role([line.strip() for line in text.splitlines() if line.strip()]) if _BARE_ROLE.search(text) else ""
 
 
 def _may_be_labels(roles: Set[str], others: Set[str], prompt: str) -> bool:
-    """Whether lines that begin with roles are a list or a dialogue that was asked for, with other labels beside them."""
+    """Whether lines that begin with roles are a list, or a dialogue that was asked for, beside other labels."""
     if roles <= {word.removesuffix("s") for word in words_of(prompt)}:
         return len(roles) > 1 or bool(others)
     return bool(others) and (roles <= {"human", "system"} or ("" not in roles and bool(_SPOKEN.search(prompt))))
