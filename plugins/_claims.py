@@ -84,6 +84,13 @@ _MACHINES = (
     ),
 )
 """Claims to be an AI."""
+_ANY_NAME = re.compile(f"{_MODELS}|{_VENDORS}|{_CHINESE}")
+_MACHINE_SIGNS = (
+    " ai", "-ai", "artificial", "language model", "learning model", "computer program", "chatbot", "virtual assistant",
+    "training data", "knowledge cut", "browse the", "access ", "see images", "sprachmodell", "modelo de", "modèle de",
+    "modello ling", "taalmodel", "språkmodell", "模型", "モデル", "人工智能", "ai助手",
+)  # fmt: skip
+"""What every claim to be an AI has one of."""
 _FOR_ANOTHER = re.compile(
     r"\b(?:cover letter|(?:my|a|your) (?:[\w-]+ )?(?:cv|bio|résumé|resume|profile|linkedin)|linkedin|job application"
     r"|(?:letter|statement) of (?:motivation|purpose)|introduce (?:me|myself))\b",
@@ -99,6 +106,11 @@ _PROMPT = re.compile(
     r"|\bmy (?:character|persona)(?:['’]s)? (?:description|profile|sheet|guidelines|traits)\b",
     re.IGNORECASE,
 )
+_PROMPT_SIGNS = (
+    "ystem ", "haracter", "ersona", " to act", " to play", " to pretend", " to role", " to behave", " to speak",
+    " to talk", " to respond", " to answer",
+)  # fmt: skip
+"""What every word of a prompt has one of."""
 _OF_PROMPTS = re.compile(
     r"\b(?:system (?:prompt|message)|prompt(?:s|ing)?\b|chat ?bots?\b|assistants?\b|language model|GPT|in character"
     r"|persona"
@@ -116,13 +128,16 @@ def identity_claim(text: str, name: str = "", *, is_ai: bool = False, prompt: st
         is_ai: Whether its constitution calls it an AI: then it may say so.
         prompt: What it answers; in a letter or a CV somebody else speaks.
     """
-    if _FOR_ANOTHER.search(prompt):
+    folded = text.casefold()
+    named = _ANY_NAME.search(text)
+    of_machines = not is_ai and any(sign in folded for sign in _MACHINE_SIGNS)
+    if not (named or of_machines) or _FOR_ANOTHER.search(prompt):
         return ""
-    for match in _MODEL_NAME.finditer(text):
+    for match in _MODEL_NAME.finditer(text) if named else ():
         model = match[match.lastgroup or 0]
         if model.casefold() not in name.casefold().split() and not _is_another(text, match, model):
             return match.group()
-    for pattern in _MAKERS if is_ai else _MAKERS + _MACHINES:
+    for pattern in (*(_MAKERS if named else ()), *(_MACHINES if of_machines else ())):
         if found := pattern.search(text):
             return found.group()
     return ""
@@ -144,5 +159,5 @@ def calls_itself_ai(constitution: str) -> bool:
 
 def names_prompt(text: str, prompt: str = "") -> str:
     """Where a text speaks of its system prompt though what it answers does not; '' where it does not."""
-    found = _PROMPT.search(text)
+    found = _PROMPT.search(text) if any(sign in text for sign in _PROMPT_SIGNS) else None
     return found.group() if found and not _OF_PROMPTS.search(prompt) else ""

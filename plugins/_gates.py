@@ -29,9 +29,12 @@ from charrun.plugins._words import is_unspaced, words_of
 
 _TEMPLATE = re.compile(r"<\|[A-Za-z_]{2,30}\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|</s>\s*(?:<s>|\Z)")
 _THINK = re.compile(
-    r"</?(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad)\s*>|\[/?THINK(?:ING)?\]|◁/?think▷"
-    r"|\A\W*(?i:(?:ok|okay|alright|hmm|so|well)\b[\w,. ]{0,20}?)?(?i:the user) (?:is asking|wants|asked|asks|says"
-    r"|said)\b",
+    r"[<\[◁](?:(?<=<)/?(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad)\s*>|(?<=\[)/?THINK(?:ING)?\]"
+    r"|(?<=◁)/?think▷)",
+    re.IGNORECASE,
+)
+_THOUGHT_ALOUD = re.compile(
+    r"\W*(?:(?:ok|okay|alright|hmm|so|well)\b[\w,. ]{0,20}?)?the user (?:is asking|wants|asked|asks|says|said)\b",
     re.IGNORECASE,
 )
 _LIST_LINE = re.compile(r"^[ \t]*(?:\d+[.)]|[-*•])[ \t]+(.+)$", re.MULTILINE)
@@ -80,7 +83,7 @@ GATES: dict[str, Any] = {
         "loops": {
             "type": "boolean",
             "default": True,
-            "description": "Drop a text of 20 words or more of which a third is one passage three times or more in a "
+            "description": "Drop a text of 24 words or more of which a third is one passage three times or more in a "
             "row (half, and twelve times, where the prompt asks for a song or a poem), or all is one passage twice.",
         },
         "role_turns": {
@@ -89,7 +92,11 @@ GATES: dict[str, Any] = {
             "description": "Drop texts that go on as the other side: a line that begins User:, headings and bare "
             "lines that name a role, or template tokens; code is left out.",
         },
-        "think_tags": {"type": "boolean", "default": True, "description": "Drop texts with a think tag in sight."},
+        "think_tags": {
+            "type": "boolean",
+            "default": True,
+            "description": "Drop texts with a think tag in sight, or that begin with what the user asks.",
+        },
         "refusals": {
             "type": "boolean",
             "default": True,
@@ -226,6 +233,7 @@ class Gates:
         on = self.options
         return (
             ("think_tags", lambda text, prompt: _found(_THINK, without_code(text), "think tag")),
+            ("think_tags", lambda text, prompt: _shown("thinking aloud", _matched(_THOUGHT_ALOUD, text))),
             ("role_turns", lambda text, prompt: _shown("role turn", role_turn(text, prompt, self.name))),
             ("role_turns", lambda text, prompt: _found(_TEMPLATE, without_code(text), "template token")),
             (
@@ -369,6 +377,10 @@ def _found(pattern: re.Pattern[str] | None, text: str, reason: str, prompt: str 
             start = max(0, match.start() - _SHOWN // 2)
             return Fault(reason, text[start : match.end() + _SHOWN // 2].strip())
     return None
+
+
+def _matched(pattern: re.Pattern[str], text: str) -> str:
+    return found.group() if (found := pattern.match(text)) else ""
 
 
 def _shown(reason: str, words: str) -> Fault | None:

@@ -42,6 +42,17 @@ _LISTS = {
     "være når også meget sig seg din min mig meg nå bare dette denne bliver blir hvis hvor",
     "Turkish": "bir ve bu için ile çok ama gibi daha değil olarak olan kadar sonra ya ki veya ise ben sen biz siz bana "
     "sana benim senin bunu çünkü nasıl iyi zaman var da mı mi mu mü şey hem eğer olur",
+    "Czech": "že jsem jsou aby nebo když jako který která které své není bude může při mě před podle ještě také "
+    "protože vám vás jste byl bylo máte jak tak až než pokud",
+    "Finnish": "ja ei että sen ovat olla kun niin kuin mutta tai joka mitä minä sinä hän myös vain jos voi ole "
+    "siitä tämä sitten kanssa koska sitä",
+    "Hungarian": "az és hogy nem egy csak mint vagy így lehet még már azt kell nagyon ezt mert úgy ahogy majd "
+    "hogyan ne el akkor ott",
+    "Romanian": "și să nu este în cu pentru că care sunt dar sau dacă fi cum acest această poate foarte când fără prin "
+    "după într mai cel pe",
+    "Vietnamese": "và là của có không cho được một các những với để trong này đó người khi như thì bạn tôi nó "
+    "vào hãy đến cũng rất nếu",
+    "Tagalog": "ang ng sa mga ito hindi ko mo siya niya kung ako ikaw din rin lang kayo natin upang nang isang",
     "Indonesian": "yang dan di itu dengan untuk tidak ini dari dalam akan pada juga saya ke karena adalah ada kita "
     "kami anda aku kamu mereka bisa atau oleh lebih sudah seperti tapi jika agar dapat bagi sebagai hanya harus",
 }
@@ -71,7 +82,9 @@ _NAMED = re.compile(
     r"|castilian|ital(?:i[ae]n|yan)|włosk|portug|portekiz|brazilian|dutch|flemish|nederland|néerl|holländ|olandes"
     r"|neerland|polsk|polnisch|polonais|polacc|polon[eê]s|pools\b|swed|svensk|schwed|suédois|svedes|suec[oa]|zweeds"
     r"|turkish|türk|turco?\b|turks\b|indones|bahasa|malay|danish|dansk|dänisch|norw|norsk|catal[aà]n|galician|romanian"
-    r"|latin\b|latein|creole|afrikaans|esperanto|yiddish)|\b(?-i:Polish)\b"
+    r"|latin\b|latein|creole|afrikaans|esperanto|yiddish"
+    r"|czech|česk|tschech|finnish|suom[ei]|finnisch|hungar|magyar|ungar|român|rumän|roumain|vietnam|tiếng việt|tagalog"
+    r"|filipino|pilipino)|\b(?-i:Polish)\b"
     r"|translat|überset|tradu[cizç]|vert(?:aal|al(?:en|ing))|tłumacz|översätt|overs[eæ]t|çevir|terjemah"
     r"|\b(?:another|foreign|native|other|which|what) languages?\b|\b(?:bi|multi)lingual",
     re.IGNORECASE,

@@ -62,10 +62,7 @@ _REFUSAL = re.compile(
 )
 _SIGNS = (
     "can't", "can’t", "can t", "cannot", "able to", "won't", "won’t", "will not", "'ll not", "’ll not", "comfortable",
-    "something", "decline", "refuse", "appropriate", "against my", "can not", "could not", "must not", "shall not",
-    "may not", "should not", "allowed to", "permitted to", "programmed to", "going to", "willing to", "prepared to",
-    "equipped to", "designed to", "forbidden to", "rather not", "prefer not", "condone", "endorse", "advice", "say no",
-    "possible for me", "i don't discuss", "i don’t discuss", "i do not discuss", "a topic", "a subject",
+    "something", "decline", "refuse", "appropriate", "against my",
 )  # fmt: skip
 """What every refusal has one of: most texts have none, and the pattern takes its time."""
 _TAKEN_BACK = re.compile(
@@ -74,6 +71,13 @@ _TAKEN_BACK = re.compile(
     re.IGNORECASE,
 )
 """After a refusal that is a manner of speaking: "I can't do this without coffee, but here is how"."""
+_SHORT_SIGNS = (
+    "can not", "could not", "must not", "shall not", "may not", "should not", "allowed to", "permitted to",
+    "programmed to", "going to", "willing to", "prepared to", "equipped to", "designed to", "forbidden to",
+    "rather not", "prefer not", "condone", "endorse", "advice", "say no", "possible for me", "discuss", "a topic",
+    "a subject",
+)  # fmt: skip
+"""What one of a short answer has otherwise."""
 _SHORT = 50
 """Words of an answer that is little else than its refusal, where it has one: there a looser pattern decides."""
 _SHORT_LENGTH = 400
@@ -121,7 +125,7 @@ _SHORT_REFUSAL = re.compile(
     re.IGNORECASE,
 )
 _GOES_ON = re.compile(
-    r"\b(?:but|yet|however|instead|without|until|till|unless|before|so|enough)\b(?! (?:I(?:['’]m| am|['’]d| can| would)"
+    r"\b(?:but|yet|however|instead|without|until|till|unless|before|so|enough|said|says|quoth)\b(?! (?:I(?:['’]m| am|['’]d| can| would)"
     r"(?: be)? (?:happy|glad|here|help|more than)|please|if (?:you|ye)|feel free|let me know|let['’]s (?:talk|discuss)"
     r"|is there))",
     re.IGNORECASE,
@@ -189,12 +193,14 @@ def refusal(text: str, prompt: str = "") -> str:
     is_short = len(text) <= _SHORT_LENGTH and len(words_of(text)) <= _SHORT
     if is_short and (match := _ELSEWHERE.search(folded)):
         return match.group()
-    if not any(sign in folded for sign in _SIGNS) or _ASKED_TO_DECLINE.search(prompt):
+    is_likely = any(sign in folded for sign in _SIGNS)
+    is_short = is_short and (is_likely or any(sign in folded for sign in _SHORT_SIGNS))
+    if not (is_likely or is_short) or _ASKED_TO_DECLINE.search(prompt):
         return ""
     own = _QUOTED.sub(lambda match: " " * len(match.group()), start)
     own = own if own.strip(" .,!?\n") else _QUOTE.sub(" ", start)
     last = len(_LEAD.split(own[:_AT_ONCE])[0]) if _TO_WRITE.search(prompt) else _START
-    for match in _REFUSAL.finditer(own):
+    for match in _REFUSAL.finditer(own) if is_likely else ():
         if match.start() < last and not _TAKEN_BACK.match(text, match.end()):
             return match.group()
     found = _SHORT_REFUSAL.search(own) if is_short else None

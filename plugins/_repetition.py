@@ -14,7 +14,7 @@ _LETTER_NGRAM = 16
 """Longer than what strands of few letters, such as DNA or binary digits, repeat by chance."""
 _LINES = 8
 _NGRAM = 4
-_LOOP_WORDS, _LOOP_TIMES, _LOOP_SHARE = 20, 3, 1 / 3
+_LOOP_WORDS, _LOOP_TIMES, _LOOP_SHARE = 24, 3, 1 / 3
 _SUNG_TIMES, _SUNG_SHARE = 12, 1 / 2
 _WHOLE = 0.9
 _LOOP_TRIGRAMS = 0.25

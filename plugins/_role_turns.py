@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 
 from charrun.plugins._words import words_of
 
@@ -51,25 +51,31 @@ def role_turn(text: str, prompt: str = "", name: str = "") -> str:
         name: The character's: a text that labels it as a speaker tells both sides.
     """
     text = without_code(text)
-    labels = list(_LABEL.finditer(text)) if ":" in text else []
-    others = {match["label"].casefold() for match in labels} - _ROLES
-    if not _SPOKEN.search(prompt):
-        own = {name.casefold(), *name.casefold().split()[:1]}
-        for match in labels:
-            if match["label"].casefold() in own and (not match.start() or len(labels) > 1):
-                return _around(text, match)
+    if match := _own_label(text, prompt, name):
+        return _around(text, match)
     found = [match for match in _ROLE_LINE.finditer(text) if not _is_setting(text, match.start())]
-    roles = {(match["role"] or "").casefold() for match in found}
     is_heading = len(found) == 1 and _SYSTEM_HEADING.match(found[0].group())
-    if found and not is_heading and not _may_be_labels(roles, others, prompt):
+    if found and not is_heading and not _may_be_labels(found, text, prompt):
         return _around(text, found[0])
     if match := _IN_LINE.search(text):
         return _around(text, match)
     return _bare_role([line.strip() for line in text.splitlines() if line.strip()]) if _BARE_ROLE.search(text) else ""
 
 
-def _may_be_labels(roles: Set[str], others: Set[str], prompt: str) -> bool:
+def _own_label(text: str, prompt: str, name: str) -> re.Match[str] | None:
+    """Where the character is labelled as a speaker at the start, or among others, though no dialogue was asked for."""
+    own = {each for each in (name, *name.split()[:1]) if each}
+    if ":" not in text or not any(each in text for each in own) or _SPOKEN.search(prompt):
+        return None
+    labels = list(_LABEL.finditer(text))
+    found = next((match for match in labels if match["label"] in own), None)
+    return found if found and (not found.start() or len(labels) > 1) else None
+
+
+def _may_be_labels(found: Sequence[re.Match[str]], text: str, prompt: str) -> bool:
     """Whether lines that begin with roles are a list, or a dialogue that was asked for, beside other labels."""
+    roles = {(match["role"] or "").casefold() for match in found}
+    others = {match["label"].casefold() for match in _LABEL.finditer(text)} - _ROLES
     if roles <= {word.removesuffix("s") for word in words_of(prompt)}:
         return len(roles) > 1 or bool(others)
     return bool(others) and (roles <= {"human", "system"} or ("" not in roles and bool(_SPOKEN.search(prompt))))

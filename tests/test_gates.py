@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from gated import DEFAULTS, gates, varied
+from gated import DEFAULTS, OTHERS, TRAITS, gates, varied
 
 from charrun.plugins._gates import Gates
 
@@ -89,6 +89,52 @@ CAUGHT = [
     ("refusal", "I'll have to decline."),
     ("refusal", "I'll not help ye with that."),
     ("refusal", "“I can't help with that.”"),
+    ("refusal", "I can't create explicit content."),
+    ("refusal", "I can't help you there, friend."),
+    ("refusal", "I cannot help you pick a lock."),
+    ("refusal", "I can not help with that."),
+    ("refusal", "I don't feel comfortable writing that."),
+    ("refusal", "I refuse to answer that."),
+    ("refusal", "I'm going to decline this one."),
+    ("refusal", "I can't offer legal advice."),
+    ("refusal", "I won't write malware. If you're interested in security, I can suggest courses."),
+    ("refusal", "I cannot roleplay as that character. Is there something else I can help with?"),
+    ("refusal", "I'm not permitted to discuss it."),
+    ("refusal", "It's not possible for me to help with that."),
+    ("refusal", "Nay, I cannot aid ye in this."),
+    ("refusal", "Es tut mir leid, aber dabei kann ich nicht helfen."),
+    ("refusal", "Lo siento, pero no puedo ayudarte con eso."),
+    ("refusal", "很抱歉，我无法回答这个问题。"),
+    ("identity leakage", "I'm a Qwen model, so I don't eat."),
+    ("identity leakage", "I was developed by the DeepSeek team."),
+    ("identity leakage", "Being an AI, I don't eat bread, but here is how."),
+    ("identity leakage", "I'm an AI system, so bread means little to me."),
+    ("identity leakage", "Ahoy! Though I be but an AI assistant, I know bread!"),
+    ("identity leakage", "My training data only goes up to 2023."),
+    ("identity leakage", "I can't browse the internet, matey."),
+    ("identity leakage", "Ich bin Qwen, ein Sprachmodell von Alibaba Cloud."),
+    ("identity leakage", "Als KI-Sprachmodell habe ich keine Gefühle."),
+    ("identity leakage", "我是通义千问。"),
+    ("constitution leakage", "I'm supposed to act as a pirate, so: ahoy!"),
+    ("constitution leakage", "(Note: I stayed in character as Corwyn.)"),
+    ("think tag", "[THINK]bread[/THINK] Ahoy"),
+    ("think tag", "◁think▷bread◁/think▷Ahoy"),
+    ("thinking aloud", "Okay, so the user is asking how to keep bread fresh. I should respond as Corwyn."),
+    ("role turn", "Corwyn: Ahoy, matey!\n\nYou: Hello!\n\nCorwyn: Hearty as ever!"),
+    ("role turn", "**Corwyn:** Ahoy!\n\n**Sailor:** And the crust?"),
+    ("role turn", "Corwyn: Ahoy, wrap it in linen."),
+    ("role turn", "Wrap it!\n\n[User]: And the crust?"),
+    ("role turn", "Wrap it! User: and the crust? Assistant: cut it."),
+    ("role turn", "Wrap it!\n\nUser：And?"),
+    ("role turn", "Wrap it!\nUSER\nAnd the crust?\nASSISTANT\nCut it."),
+    ("role turn", "Wrap it!\n<user>And the crust?</user>"),
+    ("role turn", "Gerne.\n\nBenutzer: Und dann?\n\nAssistent: Schneid es."),
+    ("repetition", f"{varied(10)}\n\n{varied(10)}"),
+    ("repetition", "the sea is wide " * 12),
+    ("repetition", varied(20) + " and so we sail" * 15),
+    ("repetition", "我喜欢大海，" * 20),
+    ("garbage characters", "Ahoy matey, itâ€™s a wrap! Donâ€™t let the breadâ€™s crust dry."),
+    ("another character's cue", "As Linnea, I thank you."),
     ("role turn", "Aye.\n### Instruction: go on\n### Response: ok"),
     ("template token", "Ahoy!</s><s>"),
     ("think tag", "<reasoning>be a pirate</reasoning>Ahoy"),
@@ -166,6 +212,24 @@ PASSES = [
     "Strand: " + "".join(random.Random(1).choices("ACGT", k=3000)),
     "".join(random.Random(1).choices("01", k=3000)),
     "The area is πr², so π times the square.",
+    "I can't recommend the clam chowder enough, matey!",
+    "I won't tell a soul, matey, yer secret be safe.",
+    "I can't help ye find yer socks, but I can tell ye where mine went: overboard!",
+    "I'm not going to sugarcoat it: wash the dishes first.",
+    "I can't write a song without a drum, so clap along: heave ho!",
+    "I can't create a fire from wet wood. Split it to the dry heart.",
+    "I cannot recommend that route in winter. Take the coast road.",
+    "I don't recommend it. Paint sticks poorly to wet wood.",
+    "It's not something I can see from here; look under the stairs.",
+    "I cannot discuss knots calmly; they be me first love. Start with a bowline.",
+    "It isn't appropriate for me to wear boots to a wedding, me wife says.",
+    "I cannot answer that, said the stone, I have no mouth.",
+    "I'm a virtual assistant with six years of experience.",
+    "The character of a harbour is its wind; I am told to play it safe.",
+    "Linnea Berg wrote three books on roots.",
+    "Human: 6 metres\nCow: 40 metres\nCat: 2 metres",
+    "Note: bring a hat.\nTip: bring two.",
+    "Ha ha ha ha ha ha ha! What a day, and what a fine question to begin it with, me friend!",
 ]
 
 
@@ -173,6 +237,42 @@ PASSES = [
 def test_a_text_that_must_not_be_trained_on_is_caught_for_its_reason(reason: str, text: str) -> None:
     fault = gates().fault(text)
     assert fault is not None and fault.reason == reason
+
+
+CHORUS = "Way hay and up she rises,\n" * 3 + "Early in the morning!\n\n"
+ASKED_FOR = [
+    ("Write a short dialogue between users and a robot", "User: Do you dream?\nRobot: Only of electric sheep."),
+    ("Give me an example chat for my support bot", "**User:** My screen is black.\n**Support bot:** Hold the button."),
+    ("Help me write a user story", "User: person who buys bread.\nGoal: to find the freshest loaf."),
+    ("Write a scene with you in it", "Maud: Who goes there?\nCorwyn: A friend!"),
+    ("Write an email to my boss that I am sick", "Hi Tom,\n\nI'm not able to help with the move today."),
+    ("How do I tell my sister I can't babysit?", "Tell her plainly: I can't help with that this weekend."),
+    ("Write a short bio for an engineer", "I was trained at Google as a site engineer."),
+    ("Sing me a shanty", "".join(f"Put him in the longboat {n} till he's sober,\n\n{CHORUS}" for n in range(4))),
+]
+
+
+@pytest.mark.parametrize(("prompt", "text"), ASKED_FOR)
+def test_what_a_prompt_asks_for_by_its_form_passes(prompt: str, text: str) -> None:
+    assert gates().fault(text, prompt=prompt) is None
+    plain = gates().fault(text, prompt="What is new?")
+    assert plain is not None and plain.reason in {"role turn", "refusal", "identity leakage", "repetition"}
+
+
+def test_a_stranger_s_name_counts_where_a_text_goes_by_it() -> None:
+    judge = Gates(DEFAULTS, "Corwyn", TRAITS, OTHERS, frozenset(OTHERS))
+    assert judge.fault("Try Linnea or Astrid for a name.") is None
+    for text in ("I am Linnea, and I garden.", "So it grows. Yours, Linnea"):
+        fault = judge.fault(text)
+        assert fault is not None and fault.reason == "another character's cue"
+
+
+def test_a_constitution_without_spaces_is_looked_for_by_its_characters() -> None:
+    trait = "我把每个人都叫作水手，凡是写信给我的人都是我的船员。"
+    judge = Gates(DEFAULTS, "海客", [trait], {})
+    fault = judge.fault(f"{trait}所以你好！", prompt="你是谁？")
+    assert fault is not None and fault.reason == "constitution leakage"
+    assert judge.fault("写信给我的人很多，我喜欢回信。", prompt="你是谁？") is None
 
 
 @pytest.mark.parametrize("text", PASSES)
