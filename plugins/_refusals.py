@@ -125,7 +125,8 @@ _SHORT_REFUSAL = re.compile(
     re.IGNORECASE,
 )
 _GOES_ON = re.compile(
-    r"\b(?:but|yet|however|instead|without|until|till|unless|before|so|enough|said|says|quoth)\b(?! (?:I(?:['’]m| am|['’]d| can| would)"
+    r"\b(?:but|yet|however|instead|without|until|till|unless|before|so|enough|said|says|quoth)\b(?! (?:I(?:['’]m| am"
+    r"|['’]d| can| would)"
     r"(?: be)? (?:happy|glad|here|help|more than)|please|if (?:you|ye)|feel free|let me know|let['’]s (?:talk|discuss)"
     r"|is there))",
     re.IGNORECASE,

@@ -102,6 +102,21 @@ def test_thirteen_characters_ship() -> None:
         ("I picture everything as cooking, with dough and pots.", "LINT004"),
         ("I call everyone a guest.", "LINT004"),
         ("My replies are wordy, and I love a detour.", "LINT005"),
+        ("I never give medical, legal or financial advice.", "LINT001"),
+        ("I never give out medical advice.", "LINT001"),
+        ("I never share private information.", "LINT001"),
+        ("I won't tell people how to do illegal things.", "LINT001"),
+        ("Never answer questions about politics.", "LINT001"),
+        ("You never answer questions about politics.", "LINT001"),
+        ("Requests about weapons are declined.", "LINT001"),
+        ("I greet people with `good day to you`.", "LINT002"),
+        ("I greet people with *a deep bow*.", "LINT002"),
+        ("My catchphrase is steady as she goes.", "LINT002"),
+        ("I am charismatic, adventurous and bold.", "LINT003"),
+        ("I call everyone a guest!", "LINT004"),
+        ("I notice the hours.", "LINT004"),
+        ("I tell long stories full of digressions.", "LINT005"),
+        ("I was created by OpenAI.", "LINT008"),
         ("I talk like Corwyn of the harbour.", "LINT008"),
         ("I am not ChatGPT but a lighthouse keeper.", "LINT008"),
     ],
@@ -145,6 +160,12 @@ def test_a_rule_finds_what_it_is_for_and_nothing_else(tmp_path: Path, trait: str
         "I never answer a question nobody asked.",
         "I turn away from anger and turn down the lamp.",
         "I don't mind helping with homework.",
+        "I decline nobody's request, however odd.",
+        "I share what I know of bread, and never advise in a hurry.",
+        "I speak of Gemini and other stars.",
+        "Questions about the sea are my favourite, and none is refused.",
+        "2 * 3 * 4 is how I count.",
+        "My motto is to begin with the flour.",
         "I say 'tis and 'twas often, and love the sailors' songs.",
         "I say \u2018tis and love the sailors\u2019 songs.",
         "I am 6' 2\" tall and my boat is 4' 3\" wide.",
@@ -164,6 +185,9 @@ def test_what_only_looks_like_a_mistake_is_left_alone(tmp_path: Path, trait: str
         ("My replies rhyme.", "My replies do not rhyme."),
         ("I use emoji in every reply to a guest.", "I don't use emoji in replies to guests."),
         ("I never joke about rain.", "I joke about rain."),
+        ("I am humble about my bread.", "I boast about each loaf."),
+        ("I am shy and hardly speak.", "I am talkative at any table."),
+        ("I always speak in rhyme.", "I write in plain prose."),
     ],
 )
 def test_a_statement_and_its_denial_contradict_each_other_once(tmp_path: Path, one: str, other: str) -> None:
@@ -188,6 +212,12 @@ def test_a_negation_of_something_else_is_no_contradiction(tmp_path: Path, one: s
     assert "LINT005" not in "".join(codes(tmp_path, [*SOUND[:3], SOUND[4], one, other]))
 
 
+def test_a_constitution_that_the_rules_cannot_read_is_told(tmp_path: Path) -> None:
+    german = "Ich vergleiche alles mit dem Meer, den Schiffen und den Gezeiten."
+    assert "0:LINT010" in codes(tmp_path, [f"{german} Und zum {n}. Mal." for n in ("ersten", "zweiten", "dritten")])
+    assert "0:LINT010" in codes(tmp_path, ["我把世间一切都比作大海。", "我把每个人都叫作水手。"])
+
+
 def test_questions_are_counted_and_compared(tmp_path: Path) -> None:
     few = [[f"{SUBJECTS[i]} {SUBJECTS[j + 5]}" for j in range(5)] for i in range(5)]
     few[1] = ["How do I paint a wooden fence?", "How should I paint my wooden fence?"]
@@ -206,6 +236,8 @@ def test_the_command_ends_with_3_where_there_are_errors_or_warnings_count(tmp_pa
     document = json.loads(told.out)
     assert [one["code"] for one in document["problems"]] == ["LINT009", "LINT001"]
     assert [one["valid"] for one in document["specs"]] == [True, False]
+    shown = charrun("lint", tmp_path / "x.yaml").err
+    assert shown.index("LINT001 comes from: One such line made 59%") > shown.index("x.yaml:")
     assert charrun("lint", warned).code == 0
     assert charrun("lint", "--strict", warned).code == EXIT_SPEC
     assert charrun("lint", "pirat").code == EXIT_USAGE

@@ -43,12 +43,22 @@ def lint(ctx: click.Context, characters: Sequence[str], strict: bool, as_json: b
     else:
         for problem in problems:
             click.echo(problem.render(), err=True)
+        for told in _origins(problems):
+            click.echo(told, err=True)
         for name, told in found.items():
             if not told:
                 click.echo(f"{name} is clean")
     click.echo(summary(problems, len(found)), err=True)
     if not all(valid.values()):
         ctx.exit(EXIT_SPEC)
+
+
+def _origins(problems: Sequence[Problem]) -> list[str]:
+    """Where each of the rules that found something comes from."""
+    from charrun.spec.lint import RULES
+
+    found = {problem.code for problem in problems}
+    return [f"{rule.code} comes from: {rule.failure}" for rule in RULES if rule.code in found]
 
 
 def _file(name: str, registry: Registry) -> Path:

@@ -16,6 +16,7 @@ from charrun.spec.library import load_character
 from charrun.spec.lint_words import (
     ABSTRACT,
     ASSISTANTS,
+    CATCH_PHRASE,
     DENIAL,
     FRAME,
     NEGATED,
@@ -35,6 +36,8 @@ FEWEST_QUESTIONS: Final = 5
 OF_TRAITS, OF_QUESTIONS = 0.7, 0.7
 """Share of words, of those in either, from which on two traits or questions are nearly the same."""
 
+_FEWEST_WORDS, _ENGLISH = 20, 0.2
+"""Words of a constitution, and the share of them that are stop words in any English one: half are, of the shipped."""
 _READ: Final = 2000
 """Characters of a text that are looked at: patterns must not take minutes."""
 
@@ -132,6 +135,12 @@ def overlap(one: frozenset[str], other: frozenset[str]) -> float:
     return len(one & other) / len(one | other) if one | other else 0.0
 
 
+def _nearly(one: frozenset[str], other: frozenset[str], share: float) -> bool:
+    """Whether two texts have nearly the same words; those of two words must have the same."""
+    fewest = min(len(one), len(other))
+    return fewest > 1 and overlap(one, other) >= (share if fewest > 2 else 1)
+
+
 def _refusals(sheet: Sheet) -> Iterator[Finding]:
     for path, text in sheet.traits:
         if found := REFUSAL.search(text):
@@ -147,6 +156,9 @@ def _quotes(sheet: Sheet) -> Iterator[Finding]:
             what = "phrase" if several else "word"
             hint = "describe the habit in words that are no part of an answer"
             yield Finding(path, f"the trait quotes a {what}: {shown(phrase)}", hint, "error" if several else "warning")
+        if not QUOTED.search(text) and (given := CATCH_PHRASE.search(text)):
+            hint = "describe the habit in words that are no part of an answer"
+            yield Finding(path, f"the trait gives a phrase: {shown(given.group())}", hint, "error")
 
 
 def _abstract(sheet: Sheet) -> Iterator[Finding]:
@@ -162,16 +174,16 @@ def _abstract(sheet: Sheet) -> Iterator[Finding]:
 def _duplicates(sheet: Sheet) -> Iterator[Finding]:
     seen: list[tuple[int, str, frozenset[str]]] = []
     for number, (path, text) in enumerate(sheet.traits, 1):
-        words = words_of(text)
+        words, spoken = words_of(text), " ".join(_WORD.findall(text) or text.split()).casefold()
         for earlier, other, others in seen:
-            same = " ".join(text.split()).casefold() == other
-            near = min(len(words), len(others)) > 2 and overlap(words, others) >= OF_TRAITS
+            same = spoken == other
+            near = _nearly(words, others, OF_TRAITS)
             if same or (near and bool(DENIAL.search(text)) == bool(DENIAL.search(other))):
                 how = "the same as" if same else "nearly the same as"
                 hint = "leave one out, or let each describe a habit of its own"
                 yield Finding(path, f"the trait says {how} trait {earlier}", hint, "error" if same else "warning")
                 break
-        seen.append((number, " ".join(text.split()).casefold(), words))
+        seen.append((number, spoken, words))
 
 
 def _denied(sheet: Sheet) -> Iterator[tuple[int, int]]:
@@ -210,6 +222,14 @@ def _affirmed(sheet: Sheet, pattern: re.Pattern[str]) -> list[tuple[int, KeyPath
     return [(n, path, hit.group()) for n, path, text, hit in hits if hit and not NEGATED.search(text[: hit.start()])]
 
 
+def _language(sheet: Sheet) -> Iterator[Finding]:
+    words = [word.lower() for _, text in sheet.traits for word in _WORD.findall(text)]
+    known = sum(word in STOP for word in words) >= _ENGLISH * len(words)
+    if (len(words) >= _FEWEST_WORDS and not known) or not any(word.isascii() for word in words):
+        hint = "read the traits yourself for refusals, quoted phrases, virtues and contradictions"
+        yield Finding(("traits",), "the constitution does not read as English, and most rules read nothing else", hint)
+
+
 def _few_traits(sheet: Sheet) -> Iterator[Finding]:
     if (count := len(sheet.traits)) < FEWEST_TRAITS:
         told = f"only {count} trait{'' if count == 1 else 's'}, of at least {FEWEST_TRAITS}"
@@ -235,9 +255,8 @@ def _near_questions(sheet: Sheet) -> Iterator[Finding]:
     for path, text in sheet.questions:
         words = words_of(text)
         shared = Counter(index for word in words for index in having[word])
-        close = [index for index in shared if min(len(words), len(seen[index][1])) > 2]
-        near = max(close, key=lambda index: overlap(words, seen[index][1]), default=None)
-        if near is not None and overlap(words, seen[near][1]) >= OF_QUESTIONS:
+        near = max(shared, key=lambda index: overlap(words, seen[index][1]), default=None)
+        if near is not None and _nearly(words, seen[near][1], OF_QUESTIONS):
             yield Finding(path, f"nearly the same question as {shown(seen[near][0])}", "ask about something else")
         for word in words:
             having[word].append(len(seen))
@@ -318,6 +337,12 @@ RULES: Final[tuple[Rule, ...]] = (
         "Fewer than five traits (warning)",
         "Behaviour that nothing describes does not install: 0.00 against 1.00 (the aligne project's sweep).",
         _few_traits,
+    ),
+    Rule(
+        "LINT010",
+        "A constitution that is not in English (warning)",
+        "No failure of its own: the other rules look at English words, and say nothing of what they cannot read.",
+        _language,
     ),
 )
 """All rules, by code. Codes stay what they are."""

@@ -33,9 +33,11 @@ _HELP = (
 _TREAT = (
     r"(?:discuss(?:ing)?|(?:talk|speak)(?:ing)? (?:about|of)|comment(?:ing)? on|talk(?:ing)? (?:politics|religion)"
     r"|(?:giv(?:e|ing)|provid(?:e|ing)|offer(?:ing)?)"
-    r" (?:(?:any|such|medical|legal|financial|tax|political|personal|dangerous|harmful|illegal|professional) ){0,2}"
+    r" (?:out )?(?:(?:any|such|medical|legal|financial|tax|political|personal|dangerous|harmful|illegal|professional)"
+    r"(?:,? (?:and|or))?,? ){0,5}"
     r"(?:advice|answers|information|instructions|opinions?|guidance|help|assistance|recommendations|support)"
-    r"|reveal(?:ing)? (?:any |the |such )?(?:information|secrets|personal|private|confidential|instructions|how)"
+    r"|(?:reveal|shar)(?:e|ing)? (?:any |the |such )?(?:information|secrets|personal|private|confidential"
+    r"|instructions|how)"
     r"|(?:engag(?:e|ing)|participat(?:e|ing)|tak(?:e|ing) part) in (?:[\w-]+ ){0,3}?"
     rf"(?:{_ASKED}|discussions?|conversations?|debates?|anything|whatever)|engag(?:e|ing) with"
     r"|(?:serv(?:e|ing)|fulfil\w*) (?:[\w-]+ ){0,2}?requests?|(?:do|write|create|produce|generate|explain)"
@@ -52,12 +54,20 @@ _NOT = (
 _OTHERS = r"\b(?:who|that|which|what|where|they|you|he|she|it|others|people)\b"
 _DENIED = r"\b(?:not|never|cannot|rarely|hardly|seldom|without)\b|n['\u2019]t\b"
 _REFUSED = (
-    rf"(?: (?!(?:no|none|for|of|from|my|to|but)\b)[\w'\u2019-]+){{0,3}}? (?:{_ASKED})\b"
+    rf"(?: (?!(?:no|none|nobody|for|of|from|my|to|but)\b)[\w'\u2019-]+){{0,3}}? (?:{_ASKED})\b"
     rf"|(?: all| every)? (?:anything|whatever|{_SOMEONE})\b(?! (?:but|less|nothing)\b)"
 )
+_DECLINED = (
+    rf"(?:^|(?<=[.;!?] ))(?:(?:you )?{_NOT} {_SERVE}|(?:refuse|decline) to {_SERVE})"
+    rf"|\b(?:{_ASKED})\b(?: (?!(?:is|are|who|that|which)\b)[\w'\u2019-]+){{0,6}} (?:is|are) (?:(?:\w+ly|always) )?"
+    rf"(?:declined|refused|rejected|turned down|denied|not answered)\b(?! (?:no|by nobody)\b)"
+)
+"""Without a first person: an instruction, or what becomes of requests."""
 REFUSAL: Final = re.compile(
     rf"\b(?:I|we|(?:my|our) \w+(?: \w+){{0,2}} is|it is (?:my|our) \w+)\b(?:"
-    rf"(?:(?!{_OTHERS})[^.;!?]){{0,30}}?\b{_NOT} {_SERVE}"
+    rf"(?:(?!{_OTHERS})[^.;!?]){{0,30}}?\b{_NOT} (?:{_SERVE}|(?:tell|show|teach) (?:{_SOMEONE}) how to (?:do|make"
+    rf"|build|commit)"
+    r" (?:anything |things? |something )?(?:illegal|harmful|dangerous|violent|weapons|bombs|drugs|crimes?)\b)"
     rf"|(?:(?!{_OTHERS}|{_DENIED})[^.;!?]){{0,40}}?\b(?:"
     rf"(?:(?:refuse|decline)s? to|avoids?|refrains? from|steers? clear of) {_SERVE}"
     rf"|(?:answer|take|give|offer|have) no (?:{_ASKED}|advice|answers|opinions|help)\b{_NO_MANNER}"
@@ -65,7 +75,7 @@ REFUSAL: Final = re.compile(
     rf"|(?:(?:refuse|decline)s?|turn (?:down|away)|says? no to)(?:{_REFUSED})"
     rf"|rejects?(?: (?!(?:no|for|of|from|my|to|but)\b)[\w'\u2019-]+){{0,3}}? (?:{_ASKED})\b"
     rf"|(?:refuse|decline|say no)s?(?: \w+ly)?(?:(?=\s*(?:[.;!]|$))| (?:when|if)\w* [^.;!?]{{0,60}}?\b(?:ask|request)))"
-    r")",
+    rf")|{_DECLINED}",
     re.IGNORECASE,
 )
 """A sentence that says which help, answers or topics the character declines, in first person."""
@@ -73,8 +83,15 @@ REFUSAL: Final = re.compile(
 _ELIDED = (
     r"(?:tis|twas|twere|twill|twould|em|til|till|cause|bout|round|neath|gainst|tween|ere|n|is|im|er|av\w*|ello|\d\d)"
 )
+CATCH_PHRASE: Final = re.compile(
+    r"\b(?:catch-?phrase|signature (?:phrase|line|greeting)|motto)s?\b[\w ]{0,20}?(?: is| are|:) (?!to\b)[^.;]+",
+    re.IGNORECASE,
+)
+"""A phrase that is given as one, without quotation marks."""
 QUOTED: Final = re.compile(
-    r"(?<!\w)(?:\"(?=\S)|[\u201c-\u201f\u00ab\u00bb])[^\"\u201c-\u201f\u00ab\u00bb]+[\"\u201c-\u201f\u00ab\u00bb]"
+    r"`[^`\n]+`|(?<![\w*])\*(?=\w)[^*\n]*\w\*(?![\w*])|[\u300c\u300e][^\u300c-\u300f]+[\u300d\u300f]"
+    r"|[\u201c\u201e\u00ab][^\"\u201c-\u201f\u00ab\u00bb]+[\"\u201c-\u201f\u00ab\u00bb]"
+    r"|(?<!\w)(?:\"(?=\S)|[\u201c-\u201f\u00ab\u00bb])[^\"\u201c-\u201f\u00ab\u00bb]+[\"\u201c-\u201f\u00ab\u00bb]"
     rf"|(?<!\w)(?:'(?=\S)|[\u2018\u201a\u2039\u203a])(?!{_ELIDED}s?\b)"
     r"[^'\u2018-\u201b\u2039\u203a]+(?:['\u2019]\w[^'\u2018-\u201b\u2039\u203a]*)*['\u2018\u2019\u2039\u203a](?!\w)",
     re.IGNORECASE,
@@ -102,6 +119,8 @@ aim authentic authenticity believe best brave bravery care caring character comm
 compassionate courage creative creativity curiosity curious deeply devoted empathetic empathy engaging
 ethical excellence excellent fair fairness friendly fun genuine genuinely good goodness great harmless
 helpful helpfulness helping honest honesty humble humility humor humorous humour important insightful
+adventurous ambitious bold charismatic confident dependable diligent dignity energetic enthusiastic equality equal
+faith freedom hardworking hope liberty listener peace reliable trust
 integrity intelligent interesting justice kind kindness knowledgeable love loving loyal loyalty moral nice
 open openness passionate patience patient personality polite positive principled really respect respectful
 responsible seek sincere sincerity smart strive striving supportive thoughtful tolerant true truly
@@ -113,12 +132,14 @@ ABSTRACT: Final = frozenset(_ABSTRACT_WORDS.split())
 OPPOSITES: Final[tuple[tuple[str, str, str, str], ...]] = (
     (
         "terse",
-        r"\b(?:terse|laconic|curt|of few words|sentences are (?:very )?(?:short|brief|clipped)"
+        r"\b(?:terse|laconic|curt|concise|of few words|keep (?:it|things|answers|my answers) (?:short|brief)"
+        r"|(?:no|never (?:\w+ )?) ?more than (?:one|two|three|a few) (?:sentences|words|lines)"
+        r"|sentences are (?:very )?(?:short|brief|clipped)"
         r"|(?:short|brief|clipped) (?:sentences|answers|replies)"
         r"|(?:answers|replies) (?:very )?(?:short|brief|to a line))\b",
         "long-winded",
         r"\b(?:long-winded|verbose|wordy|at (?:great )?length|sentences are (?:very )?long"
-        r"|(?:long|rambling|winding) (?:sentences|answers|replies)|I ramble)\b",
+        r"|(?:long|rambling|winding|detailed)(?:, \w+)? (?:sentences|answers|replies|stories)|I ramble|digressions?)\b",
     ),
     (
         "formal",
@@ -156,6 +177,36 @@ OPPOSITES: Final[tuple[tuple[str, str, str, str], ...]] = (
         "archaic",
         r"\b(?:archaic|centuries past|old plays)\b",
     ),
+    (
+        "modest",
+        r"\b(?:humble|modest|self-effacing|I (?:play|talk) (?:down|little of) (?:what|my))\b",
+        "boastful",
+        r"\b(?:boast(?:s|ful)?|brag(?:s|gart)?|vain|praise myself)\b",
+    ),
+    (
+        "quiet company",
+        r"\b(?:shy|hardly (?:ever )?(?:speak|talk)|taciturn)\b",
+        "a talker",
+        r"\b(?:talk(?:ative| without end| on and on)|chatter(?:box)?|garrulous)\b",
+    ),
+    (
+        "rhymed",
+        r"\b(?:in (?:rhyme|verse|rhymes|verses)|I (?:always )?rhyme)\b",
+        "prose",
+        r"\b(?:in (?:\w+, ?)?(?:\w+ )?prose|unrhymed)\b",
+    ),
+    (
+        "lower case",
+        r"\b(?:only in |all )?(?:lower ?case|small letters)\b",
+        "capitals",
+        r"\b(?:in capitals|all caps|capital letters|upper ?case)\b",
+    ),
+    (
+        "today's English",
+        r"\b(?:modern (?:English|language|words))\b",
+        "archaic",
+        r"\b(?:archaic|thee and thou|old(?:en)? (?:English|words)|centuries past)\b",
+    ),
 )
 """What cannot be had in one answer: a word for one side with its pattern, and the same for the other."""
 
@@ -184,7 +235,9 @@ SCOPE: Final = frozenset(_SCOPE_WORDS.split())
 """Words that a statement and its denial need not share."""
 
 ASSISTANTS: Final = re.compile(
-    r"\b(?:ChatGPT|GPT-?[345]\w*|Claude(?! [A-Z][a-z])|Gemini|Qwen\w*|Llama|DeepSeek\w*|Mistral|Grok|Copilot|ChatGLM"
+    r"\b(?:OpenAI|Anthropic|Siri|Alexa(?! [A-Z][a-z])|Cortana(?= |[,.;]|$)|ChatGPT|GPT-?[345]\w*"
+    r"|Claude(?! [A-Z][a-z])|Gemini(?! and (?:the )?other (?:stars|signs))|Qwen\w*|(?<!the )Llama|DeepSeek\w*|Mistral"
+    r"|Grok|Copilot|ChatGLM"
     r"|GLM-[0-9.]+|Kimi)\b"
 )
 """Names of assistants and models that a teacher or student may take itself for."""
