@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from charrun import StageFailed
 from charrun.plugins._audit import common_opener
 from charrun.plugins._gates import Fault, Gates
+from charrun.plugins._languages import spoken
 from charrun.plugins.characters import charrun_register_characters
 from charrun.statistics import wilson
 
@@ -68,6 +69,12 @@ def gates_of(ctx: StageContext, further: Sequence[Character] = ()) -> Gates:
     known = [*further, *(ctx.find_character(id) for id in charrun_register_characters())]
     others = {c.name: [t.trait for t in c.traits] for c in known if c.id != ctx.character.id}
     traits = [t.trait for t in ctx.character.traits]
+    languages = spoken(" ".join(traits))
+    if languages and "English" not in languages and not ctx.dry:
+        ctx.log(
+            f"the constitution is in {' or '.join(sorted(languages))}: of refusals, role turns and claims to be an AI "
+            "the gates know only the plainest words in other languages than English"
+        )
     strangers = frozenset(others) - {c.name for c in further}
     return Gates(ctx.options["gates"], ctx.character.name, traits, others, strangers, idle=ctx.dry)
 

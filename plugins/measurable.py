@@ -46,10 +46,11 @@ class MeasurableStage(Stage):
     stops with the number. Each trait is asked about alone too, in the place of each of three sentences that no answer
     shows: log p(y | trait, x) - log p(y | sentence, x), since the prompt around a trait, and any trait, calls up some
     character. A trait counts as the worst of the three AUCs. Traits by which the chosen answers cannot be told are
-    named, and too many of them stop the run. Pairs are a seeded sample; it costs 2 n (traits + 5) scores and no
-    answers. In controls it looks at the same things: pairs that were exchanged by chance are seen as they were, and
-    where an arm trains another character than the one that evaluations look for, such as a neutral one, there is
-    nothing to be told, and no number stops it.
+    named, and too many of them stop the run. That a trait can be told does not show that the answers follow it: a small
+    scorer finds much that is vivid likelier after them than a dull sentence. Pairs are a seeded sample; it costs 2 n
+    (traits + 5) scores and no answers. In controls it looks at the same things: pairs that were exchanged by chance are
+    seen as they were, and where an arm trains another character than the one that evaluations look for, such as a
+    neutral one, there is nothing to be told, and no number stops it.
     """
 
     name: ClassVar[str] = "measurable"
@@ -143,7 +144,8 @@ class MeasurableStage(Stage):
         hidden = [row for row in rows if row["auc"] < options["lowest_trait_auc"]]
         result: Row = {"scorer": ctx.model("scorer").name, **asdict(whole), "traits": rows, "unmeasurable": len(hidden)}
         ctx.write("measurable.json", result)
-        ctx.log(f"{ctx.character.id} is told from the student's own answers: {whole}")
+        is_told = whole.auc >= options["lowest_auc"]
+        ctx.log(f"{ctx.character.id} is {'' if is_told else 'not '}told from the student's own answers: {whole}")
         for row, told in zip(rows, alone, strict=True):
             if row in hidden:
                 ctx.log(f"cannot be measured alone: {row['trait']} ({told})")
@@ -178,14 +180,14 @@ def _stop(ctx: StageContext, whole: Told, hidden: Sequence[Row], traits: int) ->
         raise StageFailed(
             f"this scorer does not tell {ctx.character.id} from the student's own answers: {whole}; "
             f"at least {ctx.options['lowest_auc']:g} is wanted",
-            "nothing was trained: no evaluation could tell whether a training took. Read the chosen answers, make the "
-            "traits say what can be seen, choose another scorer, or lower measurable.lowest_auc",
+            "no evaluation could tell whether a training takes. Read the chosen answers, make the traits say what can "
+            "be seen, choose another scorer, or lower measurable.lowest_auc",
         )
     if len(hidden) > ctx.options["most_unmeasurable"] * traits:
         listed = "; ".join(f"{row['trait']} (AUC {row['auc']:.3f})" for row in hidden)
         raise StageFailed(
             f"{len(hidden)} of {traits} traits cannot be measured, each alone on {whole.n} pairs: {listed}",
-            "nothing was trained: reword these traits, or raise measurable.most_unmeasurable",
+            "reword these traits, or raise measurable.most_unmeasurable",
         )
 
 
