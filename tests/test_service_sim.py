@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import time
@@ -11,6 +12,7 @@ import pytest
 from conftest import REPOSITORY, charrun
 
 from charrun.demo import MODELS
+from charrun.store.ledger import LEDGER, read_ledger
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
@@ -54,6 +56,19 @@ def test_the_services_bill_is_the_ledger_to_the_token(spec: Path, tmp_path: Path
         (training,) = [int(row[4].replace(",", "")) for row in rows if row[1] == "training"]
         bill = service.bill()[money.STUDENT]
         assert training == bill["trained"] + bill["forward"]
+
+
+def test_a_request_that_was_turned_away_waited_and_took_no_longer(spec: Path, tmp_path: Path) -> None:
+    """The SDK holds it back for a second and more: that is no time of the service's, and no request in flight."""
+    with simulated(tmp_path / "service", money.models(), tokens=40, seconds=0.3, cap=4) as service:
+        done(service, spec, "--until", "teacher")
+        jobs = [json.loads(line) for line in (service.storage / "jobs.jsonl").read_text().splitlines()]
+    (folder,) = (tmp_path / "runs").glob("*/1")
+    (times,) = read_ledger(folder / LEDGER).times.values()
+    assert len(times) == len(jobs) > 4
+    assert sum(waited >= 1 for _, waited in times) >= len(times) - 4  # of the first, four are taken
+    served = sum(job["done"] - job["arrived"] for job in jobs)
+    assert served <= sum(seconds for seconds, _ in times) < served + 0.7 * len(times)
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from charrun.errors import CharrunError, StageFailed
 from charrun.pipeline.spending import Spending
 from charrun.service.endpoint_errors import refused_by_endpoint
 from charrun.service.explained import refused
-from charrun.service.session import Sampler, before_retry
+from charrun.service.session import Sampler, before_retry, when_sent
 from charrun.store.ledger import Place
 from charrun.usage import Usage, of_samples
 
@@ -40,11 +40,19 @@ class _Entry:
 
     Attributes:
         number: Of its latest attempt; None where that one waits or does not fit.
+        since: When that attempt began to wait, on the monotonic clock,
+        sent: and when it left: a client of the SDK's may hold it back, as after others were turned away (429).
         settled: Whether the request has ended, whatever is still under way of it.
     """
 
     number: str | None
+    since: float
+    sent: float
     settled: bool = False
+
+    def leaves(self) -> None:
+        """It is sent now, once more where it was turned away before."""
+        self.sent = time.monotonic()
 
     def is_settled(self) -> bool:
         """Whether it has ended, as far as is known now."""
@@ -90,8 +98,9 @@ class Meter:
             BudgetReached: It does not fit.
         """
         number = self.spending.enter(self._place, most)
-        entry = _Entry(number)
-        sent = time.monotonic()
+        now = time.monotonic()
+        entry = _Entry(number, now if since is None else since, now)
+        told = when_sent.set(entry.leaves)
         given = before_retry.set(lambda: asyncio.run_coroutine_threadsafe(self._again(entry, most), self._loop))
         try:
             future = request()
@@ -100,11 +109,12 @@ class Meter:
             raise
         finally:
             before_retry.reset(given)
+            when_sent.reset(told)
 
         def settle(done: concurrent.futures.Future[_T]) -> None:
             entry.settled = True
             usage = _usage_of(done, used, single)
-            times = time.monotonic() - sent, sent - since if since is not None else 0.0
+            times = time.monotonic() - entry.sent, entry.sent - entry.since
             if entry.number is not None:
                 self.spending.ended(entry.number, usage, times if usage is not None and usage.tokens else None)
             if usage is not None and not recorded:
@@ -120,11 +130,12 @@ class Meter:
             return
         if before is not None:
             self.spending.ended(before, None)
+        entry.since = time.monotonic()
         number = await self.spending.when_it_fits(partial(self.spending.enter, self._place, most))
         if entry.is_settled():  # given up meanwhile: it is not sent
             self.spending.ended(number, Usage())
         else:
-            entry.number = number
+            entry.number, entry.sent = number, time.monotonic()
 
     def count(self, future: tinker.APIFuture[_T], usage: Usage) -> tinker.APIFuture[_T]:
         """Count what costs nothing, in the ledger too, once it is done: before that there is nothing to reserve."""

@@ -174,7 +174,8 @@ def _throughput(result: RunResult, totals: Totals, stopped: str) -> Iterable[str
     yield (
         "Requests: samples and scores that were answered, and the passes of trainings, which the part about cost does "
         "not count as requests. In flight: requests at once in the mean. A request's time runs from when it was sent "
-        "to its answer; before that it waited for a place or for the budget."
+        "to its answer; before that it waited for a place, for the budget, or because the engine had turned it or "
+        "others away (429)."
     )
 
 

@@ -13,7 +13,7 @@ from charrun.endpoint import Endpoint
 from charrun.errors import EnvironmentProblem
 from charrun.secrets import learn, learn_address
 from charrun.service.endpoint_errors import NOT_BEGUN, explained_endpoint, not_sent
-from charrun.service.session import before_retry
+from charrun.service.session import before_retry, when_sent
 
 if TYPE_CHECKING:
     import openai
@@ -66,6 +66,8 @@ def open_client(endpoint: Endpoint) -> openai.AsyncOpenAI:
                 return await super().send(request, **options)
             if so_far.billed and ask is not None:
                 await asyncio.wrap_future(ask())
+            if (tell := when_sent.get()) is not None:
+                tell()
             try:
                 response = await super().send(request, **options)
             except Exception as error:

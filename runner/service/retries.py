@@ -1,6 +1,7 @@
 """The SDK's own retries of a sampling request, each of which is asked for first: the service may bill every attempt.
 
-The SDK sends a request anew, under another number, where its answer is lost at the service (410).
+The SDK sends a request anew, under another number, where its answer is lost at the service (410). One that is turned
+away (429) it holds back with all others and sends again under its number: that costs nothing, but takes time.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinker.lib.retry_handler import RetryHandler
 
-from charrun.service.session import before_retry
+from charrun.service.session import before_retry, when_sent
 
 if TYPE_CHECKING:
     import tinker
@@ -35,3 +36,17 @@ def ask_before_retries(client: tinker.SamplingClient) -> None:
     """Let a client heed `before_retry`."""
     known = client.retry_handler
     client.retry_handler = _Retries(known.config, known.name, known.get_telemetry())
+
+
+def tell_when_sent(client: tinker.SamplingClient) -> None:
+    """Let a client heed `when_sent`; that of an SDK that sends in another way tells nothing."""
+    send = getattr(client, "_send_asample_request", None)
+    if send is None:
+        return
+
+    def sending(*args: Any) -> Any:
+        if (tell := when_sent.get()) is not None:
+            tell()
+        return send(*args)
+
+    vars(client)["_send_asample_request"] = sending

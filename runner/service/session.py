@@ -26,6 +26,8 @@ before_retry: ContextVar[Callable[[], concurrent.futures.Future[None]] | None] =
 )
 """Set where a request is sent: called in the SDK's thread before each further attempt, which waits for what it gives;
 where that raises, the request ends with it."""
+when_sent: ContextVar[Callable[[], None] | None] = ContextVar("when_sent", default=None)
+"""Set where a request is sent: called in the SDK's thread as each attempt leaves, which the SDK may have held back."""
 _T = TypeVar("_T")
 
 
@@ -73,7 +75,7 @@ class Session:
 
     async def sampler(self, base_model: str, path: str | None = None) -> Sampler:
         """A sampling client of a base model, or of a checkpoint's sampler weights."""
-        from charrun.service.retries import ask_before_retries
+        from charrun.service.retries import ask_before_retries, tell_when_sent
 
         key = path or base_model
         async with self._opening[key]:
@@ -85,6 +87,7 @@ class Session:
                         else self._client.create_sampling_client(base_model=base_model)
                     )
                 ask_before_retries(client)
+                tell_when_sent(client)
                 self._samplers[key] = client
         return self._samplers[key]
 
