@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -165,6 +166,45 @@ def test_rows_that_were_found_took_this_run_no_time(folder: Path) -> None:
     assert found.seconds == 0 and found.in_flight is None and found.row()[2] == "-"
 
 
+def test_what_cells_did_side_by_side_counts_once(folder: Path) -> None:
+    """Two cells for 10 seconds each, of which both worked for 8; after a kill each is at work for one more second."""
+    other = f"{CELL}-s8"
+    here, there = stage("stage_started", 1001.0), {**stage("stage_started", 1003.0), "cell": other}
+    ends = (
+        stage("stage_finished", 1011.0, seconds=10.0),
+        {**stage("stage_finished", 1013.0, seconds=10.0), "cell": other},
+    )
+    begun_both = {**begun(1000.0), "cells": [CELL, other]}
+    write_events(folder, [begun_both, here, there, *ends])
+    asked(folder, ended=12)
+    asked(folder, replace(EVALUATE, cell=other), ended=12)
+    run = read_run(folder)
+    (both,) = throughput_of(run, run.cells)
+    assert both.seconds == pytest.approx(12.0) and both.in_flight == pytest.approx(2.0)
+    (alone,) = throughput_of(run, run.cells[:1])
+    assert alone.seconds == 10.0 and alone.in_flight == pytest.approx(1.2)
+    killed = [begun_both, here, {**here, "cell": other}, stage("stage_finished", 1001.5, "sft", cached=True)]
+    ended = [{**event, "time": event["time"] + 20, "seconds": 11.5} for event in ends]
+    again = [{**begun_both, "time": 1020.0}, {**here, "time": 1021.0}, {**there, "time": 1023.0}]
+    write_events(folder, [*killed, *again, *ended])
+    assert throughput_of(run, run.cells)[0].seconds == pytest.approx(23.0 * 12.5 / 21.0)
+
+
+def test_the_summary_tells_the_cost_of_the_run_once_however_many_cells_it_has(folder: Path) -> None:
+    for many in (1, 2, 5):
+        cells = tuple(
+            CellResult(f"cell-{n}", (StageResult("evaluate", 1.0, {}, Usage(), False),), {}) for n in range(many)
+        )
+        write_events(folder, [{**begun(1000.0), "cells": [cell.name for cell in cells]}])
+        (folder / LEDGER).unlink(missing_ok=True)
+        asked(folder)
+        console = Console(width=200, record=True, file=io.StringIO())
+        print_summary(console, RunResult(folder, cells, "tinker"))
+        text = console.export_text()
+        assert text.count("Cost: ") == 1
+        assert "\nCost:             $0.0080 (charrun cost)\nRequests:         4; the slowest 1% took 1.00 s" in text
+
+
 def test_the_summary_tells_what_requests_without_an_end_may_have_cost(folder: Path) -> None:
     write_events(folder, [begun(1000.0), stage("stage_started", 1001.0)])
     asked(folder, ended=4, open_=2)
@@ -225,6 +265,26 @@ def test_status_of_a_run_that_reached_its_budget_says_what_to_raise(folder: Path
     write_events(folder, [begun(1000.0), {"event": "run_interrupted", "time": 1002.0, "reason": "stopped by a person"}])
     lines = status_lines(read_run(folder), 80)
     assert lines[0] == "simulated/1: interrupted" and "To continue, run the same command again:" in "\n".join(lines)
+
+
+def test_status_tells_what_a_stop_by_the_budget_holds_and_once_it_is_settled_what_is_left(folder: Path) -> None:
+    spent = "$0.0020 of $0.0040 are spent and $0.0020 held for 1 request without an end, and the next one may cost $1"
+    stop = {"event": "run_interrupted", "time": 1002.0, "reason": f"the budget is reached: {spent}"}
+    write_events(folder, [begun(1000.0, 0.004), stop])
+    asked(folder, ended=1, open_=1)
+    text = " ".join(status_lines(read_run(folder), 80))
+    assert "$0.0020 more, which counts against the budget until `charrun cost --reconcile --settle`" in text
+    assert "The run's budget is $0.0040; $0.0000 are left now." in text
+    assert "To continue, run the same command with a higher --budget" in text
+    ledger = Ledger(folder / LEDGER)
+    with ledger._alone():
+        pass
+    (number,) = ledger.totals.open
+    ledger.settle(number, of_samples(500, 0, 1, 0))
+    ledger.close()
+    text = " ".join(status_lines(read_run(folder), 80))
+    assert "The run's budget is $0.0040; $0.0015 are left now." in text and "no end:" not in text
+    assert "To continue, run the same command again, or with a higher --budget" in text
 
 
 def test_what_a_stopped_run_has_made_is_found_on_the_disk(folder: Path) -> None:

@@ -69,7 +69,7 @@ def print_summary(console: Console, result: RunResult, plain: bool = False) -> N
         _print(console, ["", *profiles])
     if not shown:
         _print(console, ["", f"Run folder: {result.folder}"])
-    _print(console, _requests(result))
+    _print(console, _ledger_lines(result))
     if result.stand_ins:
         _print(
             console,
@@ -129,28 +129,27 @@ def _paths(result: RunResult, cell: CellResult) -> list[str]:
     home = result.folder.parent.parent
     lines = weight_lines(cell.rows.get("checkpoint", []), cell.rows.get("adapter", []), home)
     lines.append(f"Run folder:       {result.folder}")
-    ledger = result.folder / LEDGER
-    if ledger.exists():
-        rates = told_rates(read_run(result.folder).rates)
-        if cost := cost_line(read_ledger(ledger), rates, probes_of(result.folder)):
-            lines.append(f"Cost:             {cost} (charrun cost)")
     lines.append(f"Stage time:       {duration(sum(s.seconds for s in cell.stages))}, summed over stages")
     return lines
 
 
-def _requests(result: RunResult) -> list[str]:
-    """How fast the requests of this run were, where it made some."""
-    made = [stage for cell in result.cells for stage in cell.stages if not stage.cached]
-    if not made or not (result.folder / LEDGER).exists():
+def _ledger_lines(result: RunResult) -> list[str]:
+    """What the run has cost, and how fast its requests were where it made some; of all its cells together."""
+    if not (result.folder / LEDGER).exists():
         return []
-    found = throughput(read_ledger(result.folder / LEDGER), {})
+    totals = read_ledger(result.folder / LEDGER)
+    cost = cost_line(totals, told_rates(read_run(result.folder).rates), probes_of(result.folder))
+    lines = [f"Cost:             {cost} (charrun cost)"] if cost else []
+    made = any(not stage.cached for cell in result.cells for stage in cell.stages)
+    found = throughput(totals, {}) if made else []
     if not found:
-        return []
+        return lines
     slowest = max(found, key=lambda each: each.slowest)
     requests = sum(each.requests for each in found)
     return [
+        *lines,
         f"Requests:         {requests:,}; the slowest 1% took {slowest.slowest:.2f} s in {safe(slowest.stage)} "
-        "(charrun status)"
+        "(charrun status)",
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from charrun.store.runs import Run
 
 _SLOWEST = 0.99
+_ENDS = ("stage_finished", "stage_failed", "stage_waits")
 HEADING = ("stage", "requests", "tokens/s", "in flight", "median, s", "slowest 1%, s", "waited before, s")
 
 
@@ -34,9 +35,10 @@ class Throughput:
         stage: The stage item.
         requests: Those that were answered: samples, scores, and passes of trainings.
         tokens: What they used.
-        seconds: Wall time of the stage, in all processes that worked at it.
+        seconds: Wall time of the stage, in all processes that worked at it; once where several cells did so at a time.
         in_flight: Requests at once, in the mean; None where the wall time is not known.
-        median: Seconds from when a request was sent to its answer; half took less.
+        median: Seconds from when a request was sent, last where the engine had turned it away (429), to its answer;
+            half took less.
         slowest: The same; 99% took less.
         waited: Seconds that a request waited before, in the mean.
     """
@@ -97,15 +99,55 @@ def throughput(totals: Totals, seconds: Mapping[str, float], cells: Iterable[str
     return rows
 
 
-def seconds_of(run: Run, cells: Iterable[CellView]) -> dict[str, float]:
-    """Wall time of each stage item of a run, over some cells, in all processes that have asked for it."""
-    made = _made(read_journal(run.folder / JOURNAL).events)
+def seconds_of(run: Run, cells: Sequence[CellView]) -> dict[str, float]:
+    """Wall time of each stage item of a run, over some cells, in all processes that have asked for it.
+
+    What cells did side by side counts once: of the sum over cells as much as the journal's spans cover of their own.
+    """
+    events = read_journal(run.folder / JOURNAL).events
+    made = _made(events)
     found: dict[str, float] = {}
     for cell in cells:
         for stage in cell.stages:
             seconds = made.get((cell.name, stage.id), 0.0) + _unfinished(stage)
             found[stage.id] = found.get(stage.id, 0.0) + seconds
+    spans = _spans(events, {cell.name for cell in cells}, time.time() if run.status == RUNNING else 0.0)
+    return {stage: seconds * _covered(spans.get(stage, [])) for stage, seconds in found.items()}
+
+
+def _spans(events: Iterable[Event], cells: Collection[str], now: float) -> dict[str, list[tuple[float, float]]]:
+    """By stage item, from when to when each cell worked at it; of what has no end up to the last event, or now."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    begun: dict[tuple[str, str], float] = {}
+    last = 0.0
+
+    def end(place: tuple[str, str], at: float) -> None:
+        if place in begun:
+            found.setdefault(place[1], []).append((begun.pop(place), at))
+
+    for event in events:
+        place, at = (text_of(event, "cell"), text_of(event, "stage")), number_of(event, "time")
+        if event["event"] == "run_started":  # what the process before has begun, it was killed in
+            for each in list(begun):
+                end(each, last)
+        elif event["event"] == "stage_started" and place[0] in cells:
+            begun.setdefault(place, at)
+        elif event["event"] in _ENDS:
+            end(place, at)
+        last = at
+    for each in list(begun):
+        end(each, max(last, now))
     return found
+
+
+def _covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Which part of their sum spans cover: 1 where there is never more than one at a time."""
+    total = covered = reach = 0.0
+    for start, end in sorted(spans):
+        total += end - start
+        covered += max(0.0, end - max(start, reach))
+        reach = max(reach, end)
+    return covered / total if total else 1.0
 
 
 def _made(events: Iterable[Event]) -> dict[tuple[str, str], float]:
