@@ -119,6 +119,30 @@ def test_what_a_killed_process_had_in_flight_counts_at_the_most_that_it_can_cost
     again.enter(PLACE, Usage(sampled_tokens=1))
 
 
+def test_a_stop_tells_what_is_spent_from_what_is_held_and_how_that_is_freed(
+    spend: Callable[..., Spending], tmp_path: Path
+) -> None:
+    killed = spend(1.0)
+    for _ in range(2):
+        killed.enter(PLACE, Usage(sampled_tokens=3))
+    killed.enter(Place("cell", "student", "model"), Usage(sampled_tokens=3))
+    again = spend(1.0, {"teacher": 8000e-12})
+    again.ended(again.enter(PLACE, Usage(sampled_tokens=1)), Usage(sampled_tokens=1))
+    with pytest.raises(BudgetReached) as told:
+        again.enter(PLACE, Usage(sampled_tokens=2))
+    assert (
+        "the budget of teacher is reached: $0.0000000010 of $0.0000000080 are spent and $0.0000000060 held for "
+        "2 requests without an end, and" in told.value.message
+    )
+    run = f"{tmp_path.parent.name}/{tmp_path.name}"
+    assert f"or after `charrun cost {run} --reconcile --settle` once the engine's bill is complete" in told.value.hint
+    for number in [number for number, (place, _) in again.ledger.totals.open.items() if place == PLACE]:
+        again.ledger.settle(number, Usage(sampled_tokens=1))
+    with pytest.raises(BudgetReached) as told:
+        again.enter(PLACE, Usage(sampled_tokens=6))
+    assert "$0.0000000030 of $0.0000000080 are spent, and" in told.value.message and "settle" not in told.value.hint
+
+
 def test_an_end_that_cannot_be_entered_is_told_at_the_next_request(
     spend: Callable[..., Spending], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -210,8 +210,19 @@ class Spending:
         whose, option, spent, limit = self._obstacle(place, most) or ("", "--budget", 0, 0)
         cost = self._cost(place.model, most).high
         by_probes = f" (${in_dollars(self._probed.high)} by probes)" if self._probed.high and not whose else ""
+        held, many = (0, 0) if self._flying else self._held(place.stage if whose else None)
+        kept = freed = ""
+        if many:
+            kept = f" and ${in_dollars(held)} held for {many:,} request{'s' if many > 1 else ''} without an end"
+            run = "/".join(self.ledger.path.parts[-3:-1])
+            freed = f", or after `charrun cost {run} --reconcile --settle` once the engine's bill is complete"
         return (
-            f"the budget {whose}is reached: ${in_dollars(spent)} of ${in_dollars(limit)} are spent{by_probes}, "
-            f"and the next request of {place.stage} may cost ${in_dollars(cost)}",
-            f"what is recorded stays; the same command goes on with a higher {option}",
+            f"the budget {whose}is reached: ${in_dollars(spent - held)} of ${in_dollars(limit)} are spent{by_probes}"
+            f"{kept}, and the next request of {place.stage} may cost ${in_dollars(cost)}",
+            f"what is recorded stays; the same command goes on with a higher {option}{freed}",
         )
+
+    def _held(self, stage: str | None) -> tuple[int, int]:
+        """The most that requests without an end can cost, in picodollars, and how many they are; of a stage, or all."""
+        found = [each for each in self.ledger.totals.open.values() if stage in (None, each[0].stage)]
+        return sum(self._cost(place.model, most).high for place, most in found), len(found)

@@ -121,16 +121,10 @@ def cost_lines(
         probes: What those for the run have paid.
         storage: Its final checkpoints at the service.
     """
-    found, probed = total(totals, rates), total(probes or Totals(), rates)
+    found = total(totals, rates)
     if _is_free(rates):
         return ["Nothing is paid for on this engine."]
-    lines = []
-    if totals.open:
-        many = f"{len(totals.open):,} requests have" if len(totals.open) > 1 else "1 request has"
-        lines.append(
-            f"{many} no end: in flight now or at a kill, or given up after an error. At most "
-            f"${usd(found.doubt_cost.high)} more, which counts against the budget."
-        )
+    lines = open_lines(totals, rates)
     if found.cost.low != found.cost.high:
         lines.append("From and to: forward passes of training are billed as prefill at least, as training at most.")
     lines += probe_lines(probes, rates)
@@ -140,12 +134,29 @@ def cost_lines(
             told = f"{told} for {storage.known} of {storage.known + storage.unknown}, the others' size is not known"
         lines.append(f"Its final checkpoints stay there until you delete them: {told}.")
     if limit is not None:
-        left = picodollars(limit) - sum(each.cost.high + each.doubt_cost.high for each in (found, probed))
-        told = f"${usd(left)} are left" if left >= 0 else f"nothing is left, it is over by ${usd(-left)}"
-        lines.append(f"Budget: ${whole_usd(limit)}; {told}.")
+        lines.append(f"Budget: ${whole_usd(limit)}; {left_of(limit, totals, rates, probes)}.")
     if found.unpriced:
         lines.append(f"No price is known of {', '.join(sorted(map(safe, found.unpriced)))}: say it under `prices`.")
     return lines
+
+
+def open_lines(totals: Totals, rates: Mapping[str, Rates | None]) -> list[str]:
+    """What requests without an end hold of a budget, in a sentence; nothing where there are none."""
+    if not totals.open:
+        return []
+    many = f"{len(totals.open):,} requests have" if len(totals.open) > 1 else "1 request has"
+    most = usd(total(totals, rates).doubt_cost.high)
+    return [
+        f"{many} no end: in flight now or at a kill, or given up after an error. At most ${most} more, which counts "
+        f"against the budget until `charrun cost --reconcile --settle` enters what the engine has billed."
+    ]
+
+
+def left_of(limit: float, totals: Totals, rates: Mapping[str, Rates | None], probes: Totals | None = None) -> str:
+    """What is left of a budget, as the ledgers of a run and its probes are now; arguments as of `cost_lines`."""
+    paid = (total(totals, rates), total(probes or Totals(), rates))
+    left = picodollars(limit) - sum(each.cost.high + each.doubt_cost.high for each in paid)
+    return f"${usd(left)} are left" if left >= 0 else f"nothing is left, it is over by ${usd(-left)}"
 
 
 def cost_line(totals: Totals, rates: Mapping[str, Rates | None], probes: Totals | None = None) -> str:

@@ -11,13 +11,16 @@ from typing import Any
 
 from charrun.pipeline.results import MEASUREMENTS
 from charrun.report.columns import age, fit, moment, short, table, wrapped
+from charrun.report.cost import left_of, open_lines, whole_usd
 from charrun.report.measurements import measurement_lines
 from charrun.report.outcome import evaluation_lines, weight_lines
 from charrun.report.text import counted, duration, rate, safe, safe_lines
 from charrun.report.throughput import Throughput, seconds_of, throughput
+from charrun.spec.prices import told_rates
 from charrun.store.cells import CellView, StageView
 from charrun.store.journal import read_journal
-from charrun.store.ledger import LEDGER, read_ledger
+from charrun.store.ledger import LEDGER, Totals, read_ledger
+from charrun.store.probes import probes_of
 from charrun.store.replay import FAILED, FINISHED, INTERRUPTED, LEFT_OUT, RUNNING, STOPPED, text_of
 from charrun.store.runs import JOURNAL, Found, Run
 
@@ -26,6 +29,8 @@ _FULL_CELLS = 6
 _STRANGE = 5
 _BUDGET = re.compile(r"the budget (?:of (?P<stage>\S+) )?is reached")
 """How the reason begins for which a run has stopped that reached its budget."""
+_HELD = re.compile(r" held for [\d,]+ requests? without an end")
+"""What it says of money that nobody knows to be spent, which may have been settled since."""
 
 
 def runs_lines(found: Found, runs_dir: Path, width: int) -> list[str]:
@@ -86,16 +91,12 @@ def status_lines(run: Run, width: int, only: str = "") -> list[str]:
         cells = [cell for cell in cells if cell_state(cell) in (RUNNING, FAILED, INTERRUPTED, STOPPED)][:_FULL_CELLS]
     for cell in cells:
         lines += ["", *_cell(run, cell, width)]
-    return [*lines, *_requests(run, asked, width), *_next(run)]
+    return [*lines, *_requests(run, asked, width), *_next(run, width)]
 
 
 def throughput_of(run: Run, cells: Sequence[CellView]) -> list[Throughput]:
     """How fast the requests of some cells were, by stage; nothing where the ledger can't be read."""
-    try:
-        totals = read_ledger(run.folder / LEDGER)
-        return throughput(totals, seconds_of(run, cells), [cell.name for cell in cells])
-    except OSError:
-        return []
+    return throughput(_totals(run), seconds_of(run, cells), [cell.name for cell in cells])
 
 
 def _requests(run: Run, cells: Sequence[CellView], width: int) -> list[str]:
@@ -179,7 +180,7 @@ def _seconds(stage: StageView) -> str:
     return f"{stage.seconds:.1f}" if stage.is_done and stage.rows else "-"
 
 
-def _next(run: Run) -> list[str]:
+def _next(run: Run, width: int) -> list[str]:
     if run.status == FINISHED:
         return []
     if run.status == RUNNING:
@@ -191,8 +192,11 @@ def _next(run: Run) -> list[str]:
         option = f"budget.stages.{stage}" if stage else "--budget"
         whose = f"The budget of {safe(stage)}" if stage else "The budget"
         lines.append(f"{whose} was reached{safe(reason[budget.end() :])}. Nothing that it recorded is lost.")
+        lines += [line for told in _money_now(run) for line in textwrap.wrap(told, width)]
         again = f":\n  {safe(run.command)}" if run.command else ": charrun SPEC"
-        return [*lines, f"To continue, run the same command with a higher {safe(option)}{again}", *_working(run)]
+        freed = " again, or" if _HELD.search(reason) and not _totals(run).open else ""
+        higher = f"To continue, run the same command{freed} with a higher {safe(option)}{again}"
+        return [*lines, higher, *_working(run)]
     if run.status == FAILED:
         lines += [f"The run failed: {safe_lines(run.error)}", *([f"  {safe(run.hint)}"] if run.hint else [])]
         lines.append(f"What led to it: charrun logs {run.id}{_place(run)} (--engine for the engine's own log)")
@@ -201,6 +205,23 @@ def _next(run: Run) -> list[str]:
         lines.append(f"The run {how}. Nothing that it recorded is lost.")
     again = f":\n  {safe(run.command)}" if run.command else ": charrun SPEC"
     return [*lines, f"To continue, run the same command again{again}", *_working(run)]
+
+
+def _money_now(run: Run) -> list[str]:
+    """What requests without an end hold of a run's budget, and what is left of it: now, whatever it was at its stop."""
+    if run.budget is None:
+        return []
+    totals, rates = _totals(run), told_rates(run.rates)
+    left = left_of(run.budget, totals, rates, probes_of(run.folder))
+    return [*open_lines(totals, rates), f"The run's budget is ${whole_usd(run.budget)}; {left} now."]
+
+
+def _totals(run: Run) -> Totals:
+    """What a run's ledger adds up to; nothing where it can't be read."""
+    try:
+        return read_ledger(run.folder / LEDGER)
+    except OSError:
+        return Totals()
 
 
 def stopped_for(run: Run) -> str:
