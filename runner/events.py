@@ -101,6 +101,8 @@ class StageProgressed:
         total: Units of work in all; 0 where nobody knows.
         tokens: Tokens so far, of every kind.
         usd: US dollars that the ended requests of the run have cost so far, at the most; it never falls.
+        usd_held: US dollars that its requests without an end may cost beside that, which count against a budget; 0
+            without one.
     """
 
     cell: str
@@ -109,6 +111,7 @@ class StageProgressed:
     total: int
     tokens: int
     usd: float
+    usd_held: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ def test_a_request_is_sent_only_if_the_most_that_it_can_cost_still_fits_the_budg
     with pytest.raises(NotNow):
         purse.enter(PLACE, two)
     assert not broke
+    assert purse.settled() == Cost() and purse.held == 2000
     purse.ended(first, one)
     second = purse.enter(PLACE, two)  # to the last token
     purse.ended(second, two)

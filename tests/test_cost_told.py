@@ -167,7 +167,7 @@ def test_rows_that_were_found_took_this_run_no_time(folder: Path) -> None:
 
 
 def test_what_cells_did_side_by_side_counts_once(folder: Path) -> None:
-    """Two cells for 10 seconds each, of which both worked for 8; after a kill each is at work for one more second."""
+    """Two cells for 10 seconds each, of which both worked for 8; and so after half a second that a kill has ended."""
     other = f"{CELL}-s8"
     here, there = stage("stage_started", 1001.0), {**stage("stage_started", 1003.0), "cell": other}
     ends = (
@@ -330,6 +330,14 @@ def test_what_a_run_has_cost_never_falls_and_what_it_will_cost_is_never_less() -
     with watched() as (watcher, lines):
         assert progressed(watcher, lines, "teacher", 1, 0.0).endswith("left")
         assert progressed(watcher, lines, "teacher", 1, 0.3).endswith("left, $0.30")
+
+
+def test_sums_of_less_than_a_cent_and_what_is_held_are_shown_while_it_runs() -> None:
+    with watched(expected=(0.002, 0.004)) as (watcher, lines):
+        assert progressed(watcher, lines, "teacher", 5, 0.0034).endswith("left, $0.0034 of $0.0034 to $0.0040")
+        watcher._watches["c", "teacher"].shown -= 60
+        watcher.charrun_stage_progressed(events.StageProgressed("c", "teacher", 6, 10, 100, 0.0034, 0.012))
+        assert lines[-1].endswith("of $0.0034 to $0.0040, $0.01 held")
 
 
 def test_what_a_run_will_cost_is_what_it_has_cost_and_the_rest_of_the_plan() -> None:

@@ -91,9 +91,10 @@ class Attempt:
             self._done, self._total = 0, total
         self._done += done
         self.work.mark()
-        usd = dollars(self._shared.spending.settled().high)
+        spending = self._shared.spending
+        usd, held = dollars(spending.settled().high), dollars(spending.held)
         tokens = self.work.usage().tokens
-        self._run.tell(events.StageProgressed(*self._run.place, self._done, self._total, tokens, usd))
+        self._run.tell(events.StageProgressed(*self._run.place, self._done, self._total, tokens, usd, held))
 
     async def close(self) -> None:
         """Make all records durable and close them, and end the session."""

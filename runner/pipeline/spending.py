@@ -37,6 +37,7 @@ class Spending:
 
     Attributes:
         limit_usd: US dollars for all of the run; None for no limit.
+        held: Picodollars that requests without an end may cost, as `settled` has looked it up; 0 without a limit.
 
     Args:
         ledger: Opens the ledger; called when a request is first entered, or when what was spent is first asked for.
@@ -57,6 +58,7 @@ class Spending:
         go_on: Callable[[], None] = lambda: None,
     ) -> None:
         self.limit_usd = limit
+        self.held = 0
         self._open = ledger
         self._rates = rates
         self._limit = None if limit is None else picodollars(limit)
@@ -103,6 +105,7 @@ class Spending:
         if self._ledger is not None and time.monotonic() >= self._look_again:
             used = self._ledger.totals.used.items()
             self._settled = sum((self._cost(place.model, usage) for place, usage in used), Cost())
+            self.held = self.spent().high - self._settled.high if self.limited else 0
             self._look_again = time.monotonic() + _LOOK_SECONDS
         return self._settled
 

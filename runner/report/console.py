@@ -13,9 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column
 
 from charrun import events
+from charrun.report.cost import brief_usd
 from charrun.report.text import counted, duration, rate, safe
 
 _PLAIN_EVERY_SECONDS = 10.0
+_WIDE = 100
+"""Columns of a terminal whose bars have room for what is held of a budget."""
 Place = tuple[str, str]
 Range = tuple[float, float]
 
@@ -54,17 +57,16 @@ class _Purse:
         self._left = dict.fromkeys(self._stages, 1.0)
         self._spent = 0.0
 
-    def heard(self, place: Place, usd: float, left: float) -> str:
-        """How it is told once so much is spent, and such a part of a stage is left."""
+    def heard(self, place: Place, usd: float, left: float, held: float = 0.0) -> str:
+        """How it is told once so much is spent and held of the budget, and such a part of a stage is left."""
         self._spent = max(self._spent, usd)
         if place in self._left:
             self._left[place] = min(self._left[place], left)
-        if not self._spent:
-            return ""
-        if self._expected is None:
-            return f", ${self._spent:.2f}"
-        low, high = self._projected(self._expected)
-        return f", ${self._spent:.2f} of ${low:.2f} to ${high:.2f}"
+        told = f", ${brief_usd(self._spent)}" if self._spent else ""
+        if told and self._expected is not None:
+            low, high = self._projected(self._expected)
+            told += f" of ${brief_usd(low)} to ${brief_usd(high)}"
+        return f"{told}, ${brief_usd(held)} held" if held else told
 
     def _projected(self, expected: Range) -> Range:
         if not self._stages:
@@ -151,7 +153,8 @@ class ConsoleWatcher:
         """Move the bar, or print a line every ten seconds."""
         place = event.cell, event.stage
         left = max(0.0, 1 - event.done / event.total) if event.total else 1.0
-        money = self._purse.heard(place, event.usd, left)
+        roomy = not self.bars or self.console.width >= _WIDE
+        money = self._purse.heard(place, event.usd, left, event.usd_held if roomy else 0.0)
         watch = self._watches.get(place)
         if watch is None or watch.task is None:
             return

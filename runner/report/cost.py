@@ -19,7 +19,7 @@ _HEADING = ("requests", "prompt", "cached", "sampled", "forward", "trained", "do
 _PROBES = "(probes)"
 _DOLLAR = 1.0
 _GIGABYTE = 10**9
-_DIGITS = 4
+_DIGITS, _CENTS = 4, 2
 _SECTIONS: dict[str, Callable[[Place], str]] = {
     "stage": lambda place: place.stage,
     "cell": lambda place: place.cell,
@@ -64,13 +64,19 @@ def whole_usd(limit: float) -> str:
     return f"{limit:,.2f}" if limit >= _DOLLAR else _small(limit)
 
 
+def brief_usd(value: float) -> str:
+    """A sum beside others in a line that changes: to the cent, of less than that two digits."""
+    return _small(value, _CENTS)
+
+
 def stored(size: int) -> str:
     """Bytes at the service with what they cost, such as `2.31 GB, $0.2310 a month`."""
     return f"{size / _GIGABYTE:.3g} GB, ${_small(size / _GIGABYTE * STORAGE_USD)} a month"
 
 
-def _small(value: float) -> str:
-    digits = _DIGITS if not 0 < abs(value) < 10**-_DIGITS else 1 - math.floor(math.log10(abs(value)))
+def _small(value: float, digits: int = _DIGITS) -> str:
+    if 0 < abs(value) < 10**-digits:
+        digits = 1 - math.floor(math.log10(abs(value)))
     return f"{value:,.{digits}f}"
 
 
