@@ -244,5 +244,19 @@ def test_a_cap_counts_what_its_stage_has_spent_and_costs_in_all_cells() -> None:
     assert "with --budget 5.0000 and --set budget.stages.talks=5.0000, or add --partial" in told.value.hint
 
 
+def test_a_plan_tells_what_is_held_from_what_is_spent_and_of_a_budget_that_is_exceeded_by_how_much() -> None:
+    used = {"model": Usage(sampled_tokens=1_000_000)}  # two dollars
+    ahead = foresight({("cell", "talks"): Forecast(used, used, ())})
+    enough, over = Money(ahead, 5, 2 * 10**12, held=10**12), Money(ahead, 1.5, 2 * 10**12, held=10**12)
+    told = "beside $1.0000 that it has cost already and $1.0000 held for requests without an end."
+    assert f"It will cost $2.0000 to $2.0000, {told}" in money_lines(enough)
+    assert "Its budget is $5.00, which it never exceeds." in money_lines(enough)
+    assert "Its budget is $1.50, it is over by $0.5000 already: nothing more is asked for." in money_lines(over)
+    assert plan_document([], over)["held_usd"] == 1
+    with pytest.raises(BudgetReached) as short:
+        require_enough(over, partial=False)
+    assert short.value.hint.endswith("`charrun cost --reconcile --settle` frees what of that is only held")
+
+
 def foresight(stages: dict[tuple[str, str], Forecast], rates: dict[str, Rates | None] | None = None) -> Foresight:
     return Foresight(stages, rates or {"model": RATES}, set(), {}, {})

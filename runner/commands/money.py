@@ -63,9 +63,11 @@ def money_of(
     limit = choice.spec.budget_usd if budget is None else budget
     folder = folder or RunFolder.find(runs_dir, choice.spec.name, frozen_spec(choice))
     by_stage: dict[str, int] = {}
+    held = 0
     if folder and cells:
         paid = sums(read_ledger(folder.folder / LEDGER), cells[0].shared.all_rates(), lambda place: place.stage)
         by_stage = {stage: each.cost.high + each.doubt_cost.high for stage, each in paid.items()}
+        held = sum(each.doubt_cost.high for each in paid.values())
     spent = sum(by_stage.values()) + _paid_by_probes(choice, runs_dir, cells, folder)
     if probe:
         left = None if limit is None else picodollars(limit) - spent
@@ -76,7 +78,7 @@ def money_of(
                 take_probes(folder.folder)
         spent = sum(by_stage.values()) + _paid_by_probes(choice, runs_dir, cells, folder)
     foresight = foresee(choice, loaded.registry, runs_dir.absolute(), cells)
-    money = Money(foresight, limit, spent, choice.spec.stage_budgets, by_stage)
+    money = Money(foresight, limit, spent, choice.spec.stage_budgets, by_stage, held)
     if money.limit is not None and foresight.cost() is None:
         raise EnvironmentProblem(money_lines(money)[0], "a budget can only be kept where all prices are known")
     return money
@@ -160,8 +162,7 @@ def require_enough(money: Money | None, partial: bool) -> None:
     from charrun.report.cost import usd, whole_usd
     from charrun.report.text import safe
 
-    short = [] if money is None or partial else [limit for limit in money.limits() if limit.is_short]
-    if not short:
+    if money is None or partial or not (short := [limit for limit in money.limits() if limit.is_short]):
         return
     told = []
     for limit in short:
@@ -170,7 +171,8 @@ def require_enough(money: Money | None, partial: bool) -> None:
         cost = f"{whose} will cost ${usd(limit.cost.low)} to ${usd(limit.cost.high)},{spent}"
         told.append(f"{cost} and {'the cap of that stage' if limit.stage else 'its budget'} is ${whole_usd(limit.usd)}")
     raised = " and ".join(limit.raised for limit in short)
+    freed = "; `charrun cost --reconcile --settle` frees what of that is only held" if money.held else ""
     raise BudgetReached(
         f"{'; '.join(told)}: nothing was begun",
-        f"raise it, to the high end with {raised}, or add --partial to begin anyway and spend no more than that",
+        f"raise it, to the high end with {raised}, or add --partial to begin anyway and spend no more than that{freed}",
     )

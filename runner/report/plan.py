@@ -72,6 +72,7 @@ class Money:
         spent: Picodollars that it has cost already, or may have.
         caps: US dollars that single stage items may cost of that, in all cells together.
         stages_spent: Picodollars that stage items have cost already, or may have.
+        held: Picodollars of what is spent that the run's requests without an end may have cost.
     """
 
     foresight: Foresight
@@ -79,6 +80,7 @@ class Money:
     spent: int
     caps: Mapping[str, float] = field(default_factory=dict)
     stages_spent: Mapping[str, int] = field(default_factory=dict)
+    held: int = 0
 
     def limits(self) -> list[Limit]:
         """The budgets, that of the whole run first; none where a price is not known."""
@@ -158,6 +160,7 @@ def plan_document(planned: Sequence[PlannedCell], money: Money | None) -> dict[s
         "unpriced": [{"model": model, "unknown": what} for model, what in _unpriced(money).items()],
         "budget_usd": money.limit,
         "spent_usd": dollars(money.spent),
+        "held_usd": dollars(money.held),
         "limits": [_limit_document(limit) for limit in money.limits()],
         "warnings": money.warnings(),
         "storage_bytes": money.foresight.storage,
@@ -202,7 +205,8 @@ def money_lines(money: Money) -> list[str]:
         told = f"It will cost ${usd(cost.low)} to ${usd(cost.high)}" if cost.high else "It will cost nothing"
         if foresight.gaps:
             told = f"It will cost ${usd(cost.low)} at least; what could not be foreseen is not in that"
-        spent = f", beside ${usd(money.spent)} that it has cost already" if money.spent else ""
+        spent = f", beside ${usd(money.spent - money.held)} that it has cost already" if money.spent else ""
+        spent += f" and ${usd(money.held)} held for requests without an end" if money.held else ""
         lines.append(f"{told}{spent}.")
     shortest, longest = foresight.seconds(JOBS)
     if longest:
@@ -217,7 +221,11 @@ def money_lines(money: Money) -> list[str]:
     if money.limit is not None:
         caps = ", ".join(f"{safe(id)} at most ${whole_usd(cap)}" for id, cap in money.caps.items())
         of_that = f"; of that {caps}" if caps else ""
-        lines.append(f"Its budget is ${whole_usd(money.limit)}, which it never exceeds{of_that}.")
+        over = money.spent - picodollars(money.limit)
+        kept = (
+            f"it is over by ${usd(over)} already: nothing more is asked for" if over > 0 else "which it never exceeds"
+        )
+        lines.append(f"Its budget is ${whole_usd(money.limit)}, {kept}{of_that}.")
         lines += [_short_line(limit) for limit in money.limits() if limit.may_be_short]
     elif cost is None or cost.high:
         lines.append("It has no budget: `budget: {usd: ...}` in the spec or --budget sets one.")
