@@ -30,13 +30,13 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
+from service_sim import meter
 from service_sim.process import Running, simulated
 
 from charrun.demo import MODELS
 
 TEACHER, STUDENT = "charrun/demo-teacher", "charrun/demo-student"
 PRICES = {TEACHER: {"prefill": 0.68, "sample": 1.7}, STUDENT: {"prefill": 0.12, "sample": 0.3, "train": 0.36}}
-CACHED_SHARE = 0.2
 STILL_SECONDS = 1.0
 MOST_OFF = 0.1
 LOST = 0.01
@@ -132,13 +132,7 @@ def since(bill: dict[str, Counter[str]], before: dict[str, Counter[str]]) -> dic
 
 def dollars(tokens: dict[str, Counter[str]]) -> float:
     """What that costs at the most: forward passes as training."""
-    total = 0.0
-    for model, each in tokens.items():
-        price = PRICES[model]
-        train = max(price.get("train", 0.0), price["prefill"]) if "train" in price else 0.0
-        total += each["prefill"] * price["prefill"] + each["cached"] * price["prefill"] * CACHED_SHARE
-        total += each["sampled"] * price["sample"] + each["trained"] * price.get("train", 0.0) + each["forward"] * train
-    return total / 1e6
+    return sum(meter.dollars(PRICES[model], each) for model, each in tokens.items())
 
 
 def same(one: dict[str, Counter[str]], other: dict[str, Counter[str]]) -> bool:

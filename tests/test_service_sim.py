@@ -36,18 +36,20 @@ def done(service: Running, spec: Path, *args: str) -> None:
 
 
 def test_the_services_bill_is_the_ledger_to_the_token(spec: Path, tmp_path: Path) -> None:
-    with simulated(tmp_path / "service", money.models(), tokens=40) as service:
+    with simulated(tmp_path / "service", money.models(), tokens=40, prices=money.PRICES) as service:
         done(service, spec)
+        paid = money.dollars(service.bill())
         ended, doubt, document = money.ledger(tmp_path / "runs")
         assert money.same(service.bill(), ended) and not money._sum(doubt)
         assert {kind for each in ended.values() for kind, n in each.items() if n} == set(money.KINDS)
-        assert document["total"]["usd_high"] == pytest.approx(money.dollars(service.bill()), abs=1e-12)
+        assert document["total"]["usd_high"] == pytest.approx(paid, abs=1e-12)
         other = tmp_path / "other"
         other.mkdir()
         (other / spec.name).write_text(spec.read_text())
         done(service, other / spec.name, "--until", "teacher")  # another run of the same name, in the same hour
         told = charrun("cost", "--runs-dir", tmp_path / "runs", "--reconcile", env=service.environment)
         assert told.code == 0, told.text
+        assert f"The engine estimates ${paid:,.4f} for it." in told.out
         rows = [line.split() for line in told.out.splitlines() if line.startswith("charrun/")]
         assert {row[1] for row in rows} == {"prompt", "cached", "sampled", "training", "forward"}
         for _, kind, ours, unsure, billed, told_so in (row for row in rows if row[1] != "forward"):

@@ -43,14 +43,15 @@ def main() -> None:
             return next((dict(each.user_metadata) for each in desk.sessions.all() if each.id == session), {})
 
         SimTraining.names = {folder.resolve(): name for name, folder in models.items()}
-        meter = SimTraining.meter = Meter(storage / "bill.jsonl", note)
+        service = Service(**line.get("service", {}))
+        meter = SimTraining.meter = Meter(storage / "bill.jsonl", note, service.prices)
 
         async def events(request: Request) -> JSONResponse:
             start, end = (_seconds(request.query_params[name]) for name in ("starting_on", "ending_before"))
             return JSONResponse(meter.events(start, end))
 
         log = JobLog(storage / "jobs.jsonl", note)
-        worker = SimTraining.worker = SimWorker(settings, Service(**line.get("service", {})), meter, log)
+        worker = SimTraining.worker = SimWorker(settings, service, meter, log)
         desk = open_desk(settings, worker, SimTraining, (Route("/api/v1/billing/usage/events", events),))
 
         def lose(request_id: str) -> None:

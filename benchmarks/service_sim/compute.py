@@ -11,7 +11,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from itertools import count
 from pathlib import Path
@@ -58,6 +58,7 @@ class Service:
         lost: Share of answers that the service bills and loses (410).
         cycle: Seconds of a training clock cycle, in which a training takes one optimizer step at the most; 0 trains at
             once.
+        prices: US dollars per million tokens by model: `prefill`, `sample`, `train`; its billing rows estimate by them.
     """
 
     tokens: float = 60.0
@@ -69,6 +70,7 @@ class Service:
     lost: float = 0.0
     most_rank: int = 512
     cycle: float = 0.0
+    prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 class SimWorker(Worker):

@@ -6,13 +6,15 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 KINDS = ("prefill", "cached", "sampled", "forward", "trained")
+CACHED_SHARE = 0.2
+"""What a prompt's token costs that was in the cache, as a share of one that was not."""
 _HOUR = 3600
 _EVENTS: dict[str, dict[str, Any]] = {
     "prefill": {"type": "sampling_prefill", "cached": False},
@@ -29,13 +31,17 @@ class Meter:
     Args:
         path: The bill.
         note: What a session carries.
+        prices: US dollars per million tokens by model, as `dollars` takes them; rows of others tell no estimate.
     """
 
-    def __init__(self, path: Path, note: Callable[[str], dict[str, str]]) -> None:
+    def __init__(
+        self, path: Path, note: Callable[[str], dict[str, str]], prices: Mapping[str, Mapping[str, float]]
+    ) -> None:
         self._file = path.open("a", encoding="utf-8")
         self._lock = threading.Lock()
         self._hours: dict[tuple[int, str, str], Counter[str]] = {}
         self._note = cache(note)
+        self._prices = prices
 
     def sampled(self, session: str, model: str, prompt: int, hits: int, samples: int, tokens: int) -> None:
         """A sampling request: its prompt once, less what was in the cache, and as a hit for each further sample."""
@@ -55,8 +61,10 @@ class Meter:
                 continue
             sessions[session] = {"user_metadata": self._note(session)}
             for kind, tokens in counts.items():
-                about = {"bucket_start": _told(hour), "bucket_end": _told(hour + _HOUR)}
+                about: dict[str, Any] = {"bucket_start": _told(hour), "bucket_end": _told(hour + _HOUR)}
                 about |= {"base_model": model, "session_id": session}
+                if model in self._prices:
+                    about["estimated_cost_usd"] = dollars(self._prices[model], {kind: tokens})
                 data.append({**about, "event_info": {**_EVENTS[kind], "token_count": tokens}})
         return {"data": data, "sessions": sessions}
 
@@ -80,3 +88,11 @@ def read_bill(path: Path) -> dict[str, Counter[str]]:
         entry = json.loads(line)
         total.setdefault(entry.pop("model"), Counter()).update(entry)
     return total
+
+
+def dollars(price: Mapping[str, float], tokens: Mapping[str, int]) -> float:
+    """What tokens of each kind cost by the `prefill`, `sample` and `train` of a million; forward passes as training."""
+    prefill, train = price["prefill"], price.get("train", 0.0)
+    rates = {"prefill": prefill, "cached": prefill * CACHED_SHARE, "sampled": price["sample"]}
+    rates |= {"forward": train, "trained": train}
+    return sum(rates[kind] * count for kind, count in tokens.items()) / 1e6
