@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from charrun.pipeline.bill import ends_by_bill
 from charrun.service.engine import Billed
 from charrun.store.ledger import LEDGER, LEDGER_NOTE, Ledger, Place, read_ledger
 from charrun.store.lines import sealed
-from charrun.usage import Usage
+from charrun.usage import Usage, of_samples
 
 DPO = Place("pirate-smoke", "dpo", "org/student")
 
@@ -73,6 +74,24 @@ def test_plain_steps_and_forward_passes_are_told_apart_by_their_order(tmp_path: 
 def test_a_bill_that_ends_within_a_pass_counts_forward_passes_first(tmp_path: Path) -> None:
     """As of a request that the SDK has sent in parts."""
     assert settled(tmp_path, [], [custom(1000)], 1200) == Usage(forward_tokens=1000, trained_tokens=200)
+
+
+@pytest.mark.parametrize(("prefill", "cached", "sampled", "requests"), [(0, 0, 0, 0), (20, 64, 9, 1), (84, 84, 20, 2)])
+def test_of_samples_without_an_end_those_count_as_requests_whose_prompts_are_billed(
+    tmp_path: Path, prefill: int, cached: int, sampled: int, requests: int
+) -> None:
+    """Of one that has ended, and two with prompts of 84 tokens."""
+    ledger, place = Ledger(tmp_path / LEDGER), replace(DPO, stage="teacher")
+    ended = of_samples(50, 0, 1, 7)
+    ledger.settle(str(ledger.reserve(place, ended)), ended)
+    for _ in range(2):
+        ledger.reserve(place, of_samples(84, 0, 1, 100))
+    ledger.close()
+    note = {LEDGER_NOTE: ledger.process, "cell": place.cell, "stage": place.stage}
+    counts = {"prefill": 50 + prefill, "cached": cached, "sampled": 7 + sampled}
+    bill = [Billed(note, place.model, kind, count, None) for kind, count in counts.items()]
+    (used, nothing) = ends_by_bill(read_ledger(tmp_path / LEDGER), bill).values()
+    assert used == Usage(requests, prefill, cached, sampled) and nothing == Usage()
 
 
 @pytest.mark.parametrize("billed", [-1, 2001])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -88,6 +89,7 @@ def _rest(paid: Mapping[str, int], known: Usage, each: Sequence[Usage]) -> Usage
     trained = paid["training"] - known.trained_tokens - known.forward_tokens
     forward = _forward(trained, each)
     rest = Usage(
+        requests=_requests(paid["prefill"] + paid["cached"] - known.input_tokens, most),
         prefill_tokens=paid["prefill"] - known.prefill_tokens,
         cached_tokens=paid["cached"] - known.cached_tokens,
         sampled_tokens=paid["sampled"] - known.sampled_tokens,
@@ -97,6 +99,11 @@ def _rest(paid: Mapping[str, int], known: Usage, each: Sequence[Usage]) -> Usage
     counts = rest.to_dict().values()
     fits = rest.input_tokens <= most.input_tokens and rest.sampled_tokens <= most.sampled_tokens
     return rest if min(counts) >= 0 and fits and rest.trained_tokens <= most.trained_tokens else None
+
+
+def _requests(prompts: int, most: Usage) -> int:
+    """How many sampling requests were done, by the share of all their prompts' tokens that is billed."""
+    return math.ceil(most.requests * prompts / most.input_tokens) if most.input_tokens else 0
 
 
 def _forward(training: int, each: Sequence[Usage]) -> int:
