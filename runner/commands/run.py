@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,12 +133,16 @@ def _prepare(
     money = None
     asks = not way.yes and sys.stdin.isatty()
     if (asks or way.yes) and choice.paid:
+        limited = way.budget is not None or choice.spec.budget_usd is not None
+        asked = partial(money_of, loaded, choice, runs_dir, cells, way.budget, folder)
+        first = asks or (limited and not way.partial)
+        if not first:  # the run does not wait for it
+            way.show.reckon(asked)
         if any(stage.state == "to do" for cell in planned for stage in cell.stages):
             cells[0].shared.to_ask = to_ask(cells)
             cells[0].shared.look()
-        limited = way.budget is not None or choice.spec.budget_usd is not None
-        if asks or (limited and not way.partial):
-            money = money_of(loaded, choice, runs_dir, cells, way.budget, folder)
+        if first:
+            money = asked()
     way.show.begin(choice, cells, planned, money)
     require_enough(money, way.partial)
     if choice.paid:

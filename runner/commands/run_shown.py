@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, redirect_stdout, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
@@ -14,10 +14,12 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from charrun.commands.reckoned import Reckoned
     from charrun.pipeline.cell import Cell
     from charrun.pipeline.choice import Choice
     from charrun.pipeline.plan import PlannedCell
     from charrun.pipeline.results import RunResult
+    from charrun.report.console import Expected
     from charrun.report.plan import Money
 
 
@@ -44,6 +46,8 @@ class Events:
         self, choice: Choice, cells: Sequence[Cell], planned: Sequence[PlannedCell], money: Money | None
     ) -> None: ...
 
+    def reckon(self, money: Callable[[], Money | None]) -> None: ...
+
     @contextmanager
     def watching(self) -> Iterator[object]:
         from charrun.report.event_lines import EventLines
@@ -59,8 +63,8 @@ class Person:
     """What a person reads, on a terminal or not."""
 
     def __init__(self, plain: bool, verbosity: int) -> None:
-        self._expected: tuple[float, float] | None = None
-        self._stages: dict[tuple[str, str], tuple[float, float]] = {}
+        self._expected: Expected = None, {}
+        self._reckoned: Reckoned[Expected] | None = None
         self.plain = plain or os.environ.get("TERM") == "dumb"
         self.verbosity = verbosity
         self.console = terminal("nobody reads this any more; the run goes on: charrun status tells how far it is")
@@ -69,27 +73,48 @@ class Person:
         from charrun.pipeline.plan import priced
         from charrun.report.plan import print_plan
         from charrun.report.summary import print_start
-        from charrun.spec.prices import dollars
 
-        if money is not None and (cost := money.foresight.cost()) is not None:
-            self._expected = dollars(money.spent + cost.low), dollars(money.spent + cost.high)
-            for place, forecast in money.foresight.stages.items():
-                if (each := forecast.cost(money.foresight.rates)) is not None:
-                    self._stages[place] = dollars(each.low), dollars(each.high)
+        self._expected = _expected(money)
         if self.verbosity:
             print_start(self.console, choice, [cell.spec for cell in cells])
         if choice.paid:
             print_plan(self.console, choice, priced(planned, money.foresight) if money else planned, self.plain, money)
 
-    def watching(self) -> AbstractContextManager[object]:
+    def reckon(self, money: Callable[[], Money | None]) -> None:
+        from charrun.commands.reckoned import Reckoned
+
+        if self.verbosity and self.console.is_terminal:
+            self._reckoned = Reckoned(lambda: _expected(money()))
+
+    @contextmanager
+    def watching(self) -> Iterator[object]:
         from charrun.report.console import ConsoleWatcher
 
-        return ConsoleWatcher(self.console, self.plain, self.verbosity, self._expected, self._stages)
+        reckoned = self._reckoned
+        later = reckoned.found if reckoned else lambda: None
+        try:
+            with ConsoleWatcher(self.console, self.plain, self.verbosity, *self._expected, later) as watcher:
+                yield watcher
+        finally:
+            if reckoned:
+                reckoned.close()
 
     def end(self, result: RunResult) -> None:
         from charrun.report.summary import print_summary
 
         print_summary(self.console, result, self.plain)
+
+
+def _expected(money: Money | None) -> Expected:
+    """What a run will have cost, and of that each stage."""
+    from charrun.spec.prices import dollars
+
+    cost = None if money is None else money.foresight.cost()
+    if money is None or cost is None:
+        return None, {}
+    each = {place: forecast.cost(money.foresight.rates) for place, forecast in money.foresight.stages.items()}
+    stages = {place: (dollars(of.low), dollars(of.high)) for place, of in each.items() if of is not None}
+    return (dollars(money.spent + cost.low), dollars(money.spent + cost.high)), stages
 
 
 def terminal(left: str = "") -> Console:

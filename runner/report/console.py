@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -21,6 +21,8 @@ _WIDE = 100
 """Columns of a terminal whose bars have room for what is held of a budget."""
 Place = tuple[str, str]
 Range = tuple[float, float]
+Expected = tuple[Range | None, Mapping[Place, Range]]
+"""What a run will have cost when it ends, None if not known, and of that what each stage will cost."""
 
 
 @dataclass
@@ -52,16 +54,19 @@ class _Purse:
     """
 
     def __init__(self, expected: Range | None, stages: Mapping[Place, Range]) -> None:
+        self._left: dict[Place, float] = {}
+        self._spent = 0.0
+        self.expect(expected, stages)
+
+    def expect(self, expected: Range | None, stages: Mapping[Place, Range]) -> None:
+        """Take what it will have cost, which may be known only later than the run's begin."""
         self._expected = expected
         self._stages = dict(stages)
-        self._left = dict.fromkeys(self._stages, 1.0)
-        self._spent = 0.0
 
     def heard(self, place: Place, usd: float, left: float, held: float = 0.0) -> str:
         """How it is told once so much is spent and held of the budget, and such a part of a stage is left."""
         self._spent = max(self._spent, usd)
-        if place in self._left:
-            self._left[place] = min(self._left[place], left)
+        self._left[place] = min(self._left.get(place, 1.0), left)
         told = f", ${brief_usd(self._spent)}" if self._spent else ""
         if told and self._expected is not None:
             low, high = self._projected(self._expected)
@@ -71,7 +76,8 @@ class _Purse:
     def _projected(self, expected: Range) -> Range:
         if not self._stages:
             return max(expected[0], self._spent), max(expected[1], self._spent)
-        rest = [(low * self._left[place], high * self._left[place]) for place, (low, high) in self._stages.items()]
+        left = {place: self._left.get(place, 1.0) for place in self._stages}
+        rest = [(low * left[place], high * left[place]) for place, (low, high) in self._stages.items()]
         return self._spent + sum(low for low, _ in rest), self._spent + sum(high for _, high in rest)
 
 
@@ -84,6 +90,7 @@ class ConsoleWatcher:
         verbosity: 0 shows what fails, 1 what happens, 2 every optimiser step too.
         expected: US dollars that the run will have cost when it ends, the least and the most; None if not known.
         stages: Of that, by cell and stage item, what each stage that is not done will cost, as far as it is known.
+        later: Gives both, where they are reckoned beside the run; None as long as they are not known.
     """
 
     def __init__(
@@ -93,9 +100,11 @@ class ConsoleWatcher:
         verbosity: int = 1,
         expected: Range | None = None,
         stages: Mapping[Place, Range] | None = None,
+        later: Callable[[], Expected | None] = lambda: None,
     ) -> None:
         self.console = console
         self._purse = _Purse(expected, stages or {})
+        self._later = later
         self.bars = console.is_terminal and not plain and verbosity > 0
         self.verbosity = verbosity
         self._several = False
@@ -153,6 +162,8 @@ class ConsoleWatcher:
         """Move the bar, or print a line every ten seconds."""
         place = event.cell, event.stage
         left = max(0.0, 1 - event.done / event.total) if event.total else 1.0
+        if (known := self._later()) is not None:
+            self._purse.expect(*known)
         roomy = not self.bars or self.console.width >= _WIDE
         money = self._purse.heard(place, event.usd, left, event.usd_held if roomy else 0.0)
         watch = self._watches.get(place)
