@@ -113,6 +113,26 @@ async def _scored(runs: Path, prompt: list[int], answer: list[int]) -> float:
     return float(found[-1])
 
 
+async def _said(*paths: str | None) -> list[list[tuple[int, ...]]]:
+    from tinker import types
+
+    texts = " ".join(f"word{n}" for n in range(2_000))
+    service = DryService(lambda m, n: n, lambda *told: None, texts, {}, lambda m, n: 0.0)
+    await service.chat(MODEL, {"enable_thinking": False})
+    prompt, params = types.ModelInput.from_ints([1, 2, 3]), types.SamplingParams(max_tokens=8)
+    found = [
+        [await (await service.sampler(MODEL, path)).sample(prompt, 1, params) for _ in range(40)] for path in paths
+    ]
+    return [[tuple(each.sequences[0].tokens) for each in one] for one in found]
+
+
+def test_in_a_dry_run_no_checkpoint_says_what_its_base_model_or_another_one_says() -> None:
+    base, *trained = asyncio.run(_said(None, "tinker://a/sampler_weights/dpo", "tinker://b/sampler_weights/dpo"))
+    for one, other in ((base, trained[0]), (base, trained[1]), (trained[0], trained[1])):
+        assert not any(a == b for a, b in zip(one, other, strict=True))
+    assert base == asyncio.run(_said(None))[0]
+
+
 def test_a_dry_run_knows_stored_answers_for_a_models_own(chat: Chat, tmp_path: Path) -> None:
     messages = [SYSTEM, user("What is a good way to learn how to swim?")]
     prompt, answer = chat.prompt(messages), [*chat.encode("Begin in shallow water, shipmate."), chat.end_of_turn]

@@ -128,7 +128,7 @@ class DryService(Service):
         self.bases[key] = base_model
         if key not in self._dry_samplers:
             warm = WarmCache(self._before, key, base_model) if self._before and self._warm else None
-            self._dry_samplers[key] = _Sampler(self, base_model, self._dry_chats[base_model], warm)
+            self._dry_samplers[key] = _Sampler(self, base_model, self._dry_chats[base_model], key, warm)
         self._recall(key, base_model)
         found: Sampler = self._dry_samplers[key]
         return found
@@ -224,13 +224,21 @@ class DryService(Service):
 
 
 class _Sampler:
-    """The SDK's sampling client, as far as stages use it."""
+    """The SDK's sampling client, as far as stages use it.
 
-    def __init__(self, service: DryService, model: str, chat: Chat, warm: WarmCache | None = None) -> None:
+    Args:
+        service: Its session.
+        model: The base model.
+        chat: The rendering.
+        key: The checkpoint's path or the base model: of different ones answers differ, as a judge of both expects.
+        warm: What it was sent before.
+    """
+
+    def __init__(self, service: DryService, model: str, chat: Chat, key: str, warm: WarmCache | None = None) -> None:
         self._service = service
         self._model = model
         self._chat = chat
-        self._rng = random.Random(model)
+        self._rng = random.Random(key)
         self._cache = PromptCache()
         self._warm = warm or self._cache
 
@@ -296,7 +304,7 @@ class _Elsewhere:
     def __init__(self, service: DryService, model: str, endpoint: Endpoint, chat: Chat) -> None:
         self.endpoint = endpoint
         self.room = asyncio.Semaphore(endpoint.concurrency)
-        self._sampler = _Sampler(service, model, chat)
+        self._sampler = _Sampler(service, model, chat, model)
         self._chat = chat
 
     def __getattr__(self, name: str) -> Any:
