@@ -27,6 +27,8 @@ _AT_ONCE = 128
 _MOST_TOKENS = 512
 _CONTEXT = 2048
 """Longest text where the engine does not say."""
+_LEAST_ROOM = 64
+"""Tokens that an answer has where its prompt must be cut."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Asker:
             print(f"engine: {engine.name}; every request is paid for and none is in the run's ledger", file=sys.stderr)
         options, storage = engine_options(found), found.runs_dir / "engine"
         request = EngineRequest([checkpoint.base_model], options, storage, found.folder / "harness.log")
+        self._cut = 0
         self._loop = asyncio.new_event_loop()
         self._connection: Connection = connect(engine, request)
         self._service: Service = Service(self._connection, {"run": found.id, "program": "lm-evaluation-harness"})
@@ -95,7 +98,7 @@ class Asker:
             raise
 
     def all(self, work: Sequence[Callable[[], Awaitable[_T]]]) -> list[_T]:
-        """Await many, some at once, in order."""
+        """Await many, some at once, in order; says on stderr how many texts lost their beginnings."""
         gate = asyncio.Semaphore(_AT_ONCE)
 
         async def one(ask: Callable[[], Awaitable[_T]]) -> _T:
@@ -105,7 +108,12 @@ class Asker:
         async def every() -> list[_T]:
             return list(await asyncio.gather(*map(one, work)))
 
-        return self._loop.run_until_complete(every())
+        self._cut = 0
+        found = self._loop.run_until_complete(every())
+        if self._cut:
+            told = f"{self._cut:,} of {len(work):,} texts did not fit into {self.opened.longest:,} tokens"
+            print(f"charrun: {told} and lost their beginnings", file=sys.stderr)
+        return found
 
     async def loglikelihood(self, context: Sequence[int], continuation: Sequence[int]) -> tuple[float, bool]:
         """Sum of the continuation's log-probs in nats, and whether each of its tokens is the likeliest one.
@@ -114,7 +122,7 @@ class Asker:
         """
         from tinker import types
 
-        tokens = [*context, *continuation][-(self.opened.longest - 1) :]
+        tokens = self._fitting([*context, *continuation], self.opened.longest - 1)
         n = min(len(continuation), len(tokens) - 1)
         if n < 1:
             return 0.0, True
@@ -131,15 +139,20 @@ class Asker:
         return sum(values), likeliest == tokens[-n:]
 
     async def generate(self, prompt: Sequence[int], params: Mapping[str, Any]) -> str:
-        """An answer's visible text, up to the first of the texts under `until`."""
+        """An answer's visible text, up to the first of the texts under `until`.
+
+        The prompt is kept whole and the answer has what it leaves; a prompt that leaves no room loses tokens at its
+        beginning.
+        """
         from tinker import types
 
-        most = min(int(params.get("max_gen_toks", _MOST_TOKENS)), self.opened.longest - 1)
+        wanted, longest = int(params.get("max_gen_toks", _MOST_TOKENS)), self.opened.longest
+        kept = self._fitting(list(prompt), longest - min(wanted, _LEAST_ROOM))
         response = await self.opened.client.sample(
-            prompt=types.ModelInput.from_ints(list(prompt)[-(self.opened.longest - most) :]),
+            prompt=types.ModelInput.from_ints(kept),
             num_samples=1,
             sampling_params=types.SamplingParams(
-                max_tokens=most,
+                max_tokens=min(wanted, longest - len(kept)),
                 temperature=float(params.get("temperature", 0.0)) if params.get("do_sample", True) else 0.0,
                 top_p=float(params.get("top_p", 1.0)),
                 seed=int(params.get("seed", 0)),
@@ -149,6 +162,10 @@ class Asker:
         text = self.opened.chat.answer(response.sequences[0].tokens)
         until = params.get("until") or []
         return cut(text, [until] if isinstance(until, str) else until)
+
+    def _fitting(self, tokens: list[int], most: int) -> list[int]:
+        self._cut += len(tokens) > most
+        return tokens[-most:]
 
     def close(self) -> None:
         """Leave the engine; one that was started for this is stopped."""

@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import FinishedRun
@@ -67,6 +69,26 @@ def test_log_likelihoods_are_the_engines_and_a_greedy_answer_is_greedy(asker: As
     assert mine == pytest.approx(sum(values), abs=1e-4)
     cut_off = asker.all([lambda: asker.generate(prompt, {"max_gen_toks": 24, "do_sample": False, "until": [" "]})])
     assert cut_off == [text.split(" ")[0]]
+
+
+@pytest.mark.slow
+def test_a_prompt_is_kept_however_long_an_answer_may_be(asker: Asker, capsys: pytest.CaptureFixture[str]) -> None:
+    longest, chat = asker.opened.longest, asker.opened.chat
+    prompts = [chat.prompt([user(text)]) for text in ("How do tides work?", "What should I cook for six guests?")]
+
+    def said(most: int) -> list[str]:
+        return asker.all([partial(asker.generate, prompt, {"max_gen_toks": most}) for prompt in prompts])
+
+    short = said(48)
+    assert short[0] != short[1]
+    for whole in (said(longest - 1), said(2 * longest)):
+        assert all(text.startswith(start) for text, start in zip(whole, short, strict=True))
+    assert "did not fit" not in capsys.readouterr().err
+    long = [*prompts[0]] * (longest // len(prompts[0]) + 1)
+    work: list[Any] = [lambda: asker.generate(long, {"max_gen_toks": 8}), lambda: asker.loglikelihood(long, prompts[1])]
+    asker.all([*work, lambda: asker.generate(prompts[0], {"max_gen_toks": 8})])
+    told = f"2 of 3 texts did not fit into {longest:,} tokens and lost their beginnings"
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.slow
