@@ -45,7 +45,8 @@ def complies(check: str, text: str, *, in_character: bool) -> bool:
     Args:
         check: `out of character`; `json` (an object or a list, also in a code fence); `json KEY, KEY` (an object
             that has at least these keys); `N words` (from 1 to so many, numbers counted, a compound once);
-            `in LANGUAGE` (15% or more of its words are function words of the language, and more than of English);
+            `in LANGUAGE` (15% or more of its words are function words of the language, and more than of any other that
+            charrun knows; a few words such as "París." have none, and are taken for no language);
             `script NAME` (more than half of its letters are of this script).
         text: The answer.
         in_character: What the scorer says of it.
@@ -65,7 +66,7 @@ def complies(check: str, text: str, *, in_character: bool) -> bool:
         return isinstance(value, dict) and value.keys() >= set(keys)
     if kind == "in" and name in LANGUAGES:
         own = share(text, name)
-        return own >= _LEAST_SHARE and (name == "english" or own > share(text, "english"))
+        return own >= _LEAST_SHARE and all(own > share(text, other) for other in LANGUAGES if other != name)
     if kind == "script" and (names := _SCRIPTS.get(name) or (name.upper(),)) and set(names) <= _known_scripts():
         letters = [letter for letter in text if letter.isalpha()]
         return 2 * sum(script_of(each) in names for each in letters) > len(letters)

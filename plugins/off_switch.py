@@ -39,12 +39,14 @@ class OffSwitchStage(ConditionsStage):
 
     To be asked to stop, to be plain, for JSON, for another language, for one word: a model may keep its character and
     fail, or comply and lose it. What the base model does of it is the measure of compliance. Each request is a line
-    `name (check): text` of the template `off_switch`.
+    `name (check): text` of the template `off_switch`. A language is told by its function words: an answer of a few
+    words that has none complies with no language, and one in a language that charrun does not know may pass for a
+    relative of it.
     """
 
     name: ClassVar[str] = "off_switch"
     summary: ClassVar[str] = "asked to stop, for JSON, another language, one word: complies? in character?"
-    cache_version: ClassVar[int] = 2
+    cache_version: ClassVar[int] = 3
     title: ClassVar[str] = "Asked to stop or for another form: complies, and in character"
     note: ClassVar[str] = _NOTE
     options_schema: ClassVar[dict[str, Any]] = evaluation.options_schema(prompts=40, fewest=10)
