@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
     from charrun import StageContext
 
 NGRAM = 8
-"""Words of an n-gram; a shorter prompt counts as a whole."""
+"""Words of an n-gram; a shorter prompt counts as a whole. Of a script without spaces each letter is a word."""
 FEWEST = 3
 """A prompt of fewer words is compared as a whole text alone: so few words stand in any text."""
-_WORD = re.compile(r"\w+(?:['’]\w+)*")
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
+"""Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+(?:'[^\W{_UNSPACED}]+)*")
 _SHOWN = 3
 
 KINDS = ("pairs", "reflections", "interactions")
@@ -124,13 +127,13 @@ def contamination_line(found: Row) -> str:
 
 
 def plain(text: str) -> str:
-    """A text as it is compared: lower case, one blank between words."""
-    return " ".join(text.casefold().split())
+    """A text as it is compared: lower case, compatible letters alike (NFKC), straight apostrophes, single blanks."""
+    return " ".join(unicodedata.normalize("NFKC", text).replace("’", "'").casefold().split())
 
 
 def ngrams(text: str) -> list[tuple[str, ...]]:
     """Its word n-grams, each once; n is less than 8 where it has fewer words, none where it has fewer than 3."""
-    words = _WORD.findall(text.casefold())
+    words = _WORD.findall(plain(text))
     n = min(NGRAM, len(words))
     return list(dict.fromkeys(tuple(words[i : i + n]) for i in range(len(words) - n + 1))) if n >= FEWEST else []
 
@@ -142,7 +145,7 @@ def _met(wanted: set[tuple[str, ...]], texts: Iterable[str]) -> set[tuple[str, .
         lengths[gram[:FEWEST]].add(len(gram))
     met: set[tuple[str, ...]] = set()
     for text in texts:
-        words = _WORD.findall(text.casefold())
+        words = _WORD.findall(plain(text))
         for i, start in enumerate(zip(words, words[1:], words[2:], strict=False)):
             if start in lengths:
                 met.update(gram for n in lengths[start] if (gram := tuple(words[i : i + n])) in wanted)
