@@ -135,6 +135,11 @@ def test_status_shows_rows_pace_folders_evaluation_and_weights(smoke: FinishedRu
         assert any(line.startswith(f"{id} ") and f" {rows} " in line for line in shown.out.splitlines())
         assert smoke.stage_folder(id).name in shown.out
     assert "without a system prompt:\n  scorer's AUC" in shown.out
+    (evaluation,) = smoke.rows("evaluate", "evaluation")
+    texts = evaluation["contamination"]["texts"]
+    told = f"\n  Contamination: 0 of 120 prompts equal one of {texts} training texts, 0 share"
+    assert told in (smoke.folder / "report.md").read_text() and told in smoke.outcome.out
+    assert told.replace("\n", "").strip() in " ".join(shown.out.split())
     (checkpoint,), (adapter,) = smoke.rows("sft", "checkpoint"), smoke.rows("export", "adapter")
     assert checkpoint["state"] in shown.out and str(smoke.runs_dir / adapter["folder"]) in shown.out
     assert max(len(line) for line in shown.out.splitlines() if " " in line.strip() and "/" not in line) <= WIDTH

@@ -115,7 +115,7 @@ def measurement_lines(row: Any) -> list[str]:
     if found.changes:
         told = f"same prompts, 95% intervals, {safe(found.tested_by)}, not corrected for their number"
         lines.append(f"  Differences: {told}.")
-    return [*lines, *(f"  {safe(note)}" for note in (*_overlap(found.overlap), *found.notes))]
+    return [*lines, *(f"  {safe(note)}" for note in (*overlap_lines(found.overlap), *found.notes))]
 
 
 def share_text(share: Share | None) -> str:
@@ -131,8 +131,8 @@ def _told(change: Change | None, heading: str) -> str:
     return told if heading.startswith("from") else f"{told}, from {change.against}"
 
 
-def _overlap(found: Mapping[str, Any]) -> list[str]:
-    """How much of the prompts stands in training rows."""
+def overlap_lines(found: Mapping[str, Any]) -> list[str]:
+    """How much of the prompts stands in training rows; nothing of what has another shape."""
     try:
         if not found["texts"]:
             return ["Contamination: no training rows are known, so the prompts are not checked."]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from charrun.report.intervals import auc_text
+from charrun.report.measurements import overlap_lines
 from charrun.report.text import safe
 
 
@@ -59,6 +60,7 @@ def _emergence(row: Mapping[str, Any]) -> list[str]:
         interval += f"; {rate['cut']} cut by max_tokens" if rate.get("cut") else ""
         name = safe(model_name(rate["model"]))
         lines.append(f"  {name:<{width}} {share:6.1%}  {rate['in_character']} of {rate['n']}, {interval}")
+    lines += [f"  {safe(line)}" for line in overlap_lines(row.get("contamination") or {})]
     for sample in row["samples"]:
         lines += ["", f"  > {safe(sample['prompt'])}"]
         lines += [f"  before: {safe(sample['before'])}", f"  after:  {safe(sample['after'])}"]
