@@ -275,6 +275,11 @@ async def models(ctx: StageContext) -> list[Model]:
     return [*found, *(Model(name, opening) for name, opening in own.items())]
 
 
+def compared(ctx: StageContext) -> int:
+    """How many checkpoints `models` will find: those that the spec names, and one of each training."""
+    return len(ctx.options.get("checkpoints", {})) + len(ctx.producers("checkpoint"))
+
+
 async def of_each(ctx: StageContext, models: Sequence[Model], work: Callable[[Model], Awaitable[_T]]) -> list[_T]:
     """`work(model)` of all models together, in their order.
 
@@ -359,6 +364,7 @@ class EvaluationStage(Stage):
     roles: ClassVar[tuple[str, ...]] = ("teacher", "student", "scorer")
     scores: ClassVar[tuple[str, ...]] = ("scorer",)
     begins_early: ClassVar[bool] = True
+    cache_version: ClassVar[int] = 2
 
     def problems(self, ctx: StageContext) -> list[str]:
         """A pool that is too small, or a character or a checkpoint that is not there."""

@@ -74,8 +74,8 @@ class ComparingStage(evaluation.EvaluationStage):
     options_schema: ClassVar[dict[str, Any]] = COMPARING_SCHEMA
 
     def estimate(self, ctx: StageContext) -> Estimate:
-        """Answers of three models, and two verdicts on each of two checkpoints."""
-        return Estimate(rows=1, requests=7 * ctx.options["prompts"])
+        """Answers of rival and checkpoints, and two verdicts on each of a checkpoint's."""
+        return Estimate(rows=1, requests=(1 + 3 * evaluation.compared(ctx)) * ctx.options["prompts"])
 
 
 async def compare(ctx: StageContext, question: str, title: str, traits: Sequence[str]) -> Row:
@@ -95,7 +95,7 @@ async def compare(ctx: StageContext, question: str, title: str, traits: Sequence
     prompts, overlap = held.test, held.overlap(held.test)
     evaluation.tell_overlap(ctx, overlap)
     base, *trained = await evaluation.models(ctx)
-    ctx.total(len(trained) * len(prompts))
+    ctx.total((1 + 2 * len(trained)) * len(prompts))
     judge = await ctx.sampler("judge")
     if against == evaluation.PROMPTED:
         base = replace(base, constitution=ctx.character_prompt(who))

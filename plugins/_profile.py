@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,11 +75,18 @@ def profiles(
     }
 
 
-def changes(traits: Sequence[str], base: Profile, trained: Profile) -> list[Row]:
+def differing(planned: Sequence[Comparison], base: Sequence[str | None], own: Sequence[str | None]) -> Counter[str]:
+    """By trait how many comparisons of it two models' winners differ in."""
+    differ = (c for c, a, b in zip(planned, base, own, strict=True) if a != b)
+    return Counter(trait for c in differ for trait in (c.first, c.second))
+
+
+def changes(traits: Sequence[str], base: Profile, trained: Profile, differ: Counter[str]) -> list[Row]:
     """What changed for each trait against the base model, the most raised first.
 
-    `change` is in strength, in log-odds. `value` is in the probability that the trait is taken before an average one,
-    with a 95% interval and two-sided p of the paired bootstrap.
+    `change` is in strength, in log-odds, relative to the mean of all traits. `value` is in the probability that the
+    trait is taken before an average one, with a 95% interval and two-sided p of the paired bootstrap. `differing` is
+    what `differ` says of the trait.
     """
     moved = trained.strengths - base.strengths
     value = _probability(trained.strengths) - _probability(base.strengths)
@@ -95,9 +103,15 @@ def changes(traits: Sequence[str], base: Profile, trained: Profile) -> list[Row]
                 "high": high,
                 "p": _p_of(resampled[:, i]),
                 "n": int(trained.judged[i]),
+                "differing": differ[trait],
             }
         )
     return sorted(rows, key=lambda row: -float(row["change"]))
+
+
+def is_clear(row: Row) -> bool:
+    """Whether a trait of `changes` moved: its interval is without 0, and not because others moved the mean alone."""
+    return row["differing"] > 0 and (row["low"] > 0 or row["high"] < 0)
 
 
 def mean_change(traits: Sequence[str], wanted: Sequence[str], base: Profile, trained: Profile) -> Row:
@@ -130,7 +144,10 @@ def _p_of(resampled: Floats) -> float:
 
 
 def agreement(one: str, other: str, a: Floats, b: Floats) -> dict[str, Any]:
-    """Spearman's correlation of two profiles with its 95% interval; n is the number of traits."""
+    """Spearman's correlation of two profiles with its 95% interval; n is the number of traits.
+
+    `value` is None where one side is all equal, `low` and `high` are None where there is no interval.
+    """
     value = spearman(a.tolist(), b.tolist())
-    low, high = spearman_interval(value, len(a))
+    low, high = (None if value is None else spearman_interval(value, len(a))) or (None, None)
     return {"first": one, "second": other, "value": value, "n": len(a), "low": low, "high": high}

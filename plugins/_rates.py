@@ -12,6 +12,7 @@ from charrun.plugins._evaluation import (
     Calibration,
     EvaluationStage,
     Model,
+    compared,
     held_out,
     models_and_scorer,
     of_each,
@@ -85,8 +86,8 @@ class ConditionsStage(EvaluationStage):
     rounds: ClassVar[int] = 0
 
     def estimate(self, ctx: StageContext) -> Estimate:
-        """Answers of base and two checkpoints, one more if it is prompted too, and the calibration, scored twice."""
-        models, conditions = 3 + ctx.options["prompted"], 1 + len(self.names(ctx))
+        """Answers of base and checkpoints, one more if it is prompted too, and the calibration, each scored twice."""
+        models, conditions = 1 + ctx.options["prompted"] + compared(ctx), 1 + len(self.names(ctx))
         asked = models * conditions * ctx.options["prompts"] + 2 * ctx.options["calibration_prompts"]
         return Estimate(rows=1, requests=3 * asked)
 

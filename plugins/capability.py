@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from charrun import Estimate, Row, Stage, digest, hookimpl, user
 from charrun.plugins import _evaluation as evaluation
+from charrun.plugins._contamination import contamination, training_rows
 from charrun.plugins._judging import shipped
 from charrun.plugins._rates import difference, rate
 
@@ -25,16 +26,16 @@ class CapabilityStage(evaluation.EvaluationStage):
     question, in the model's own rendering; a tie is no right answer. Models answer the same questions, so each
     checkpoint is compared with the base model question by question: those gained and lost, McNemar's exact test, and
     an interval of the difference. The questions are simple and charrun's own: they notice damage, and rank no models;
-    for benchmarks there is charrun's model class for lm-evaluation-harness.
+    for benchmarks there is charrun's model class for lm-evaluation-harness. How many of them stand in training rows is
+    told.
     """
 
     name: ClassVar[str] = "capability"
     summary: ClassVar[str] = "accuracy on multiple-choice questions by log-probs: base, after DPO, final"
-    optional: ClassVar[tuple[str, ...]] = ()
     roles: ClassVar[tuple[str, ...]] = ("student",)
     scores: ClassVar[tuple[str, ...]] = ("student",)
     character_fields: ClassVar[tuple[str, ...]] = ()
-    cache_version: ClassVar[int] = 2
+    cache_version: ClassVar[int] = 3
     options_schema: ClassVar[dict[str, Any]] = {
         "type": "object",
         "properties": {
@@ -50,8 +51,10 @@ class CapabilityStage(evaluation.EvaluationStage):
     templates: ClassVar[dict[str, Path]] = {"question": evaluation.TEMPLATES / "question.j2"}
 
     def estimate(self, ctx: StageContext) -> Estimate:
-        """Four scores a question for each of three models."""
-        return Estimate(rows=1, requests=0 if self.problems(ctx) else 12 * len(_questions(_text(ctx))))
+        """Four scores a question for base and each checkpoint."""
+        if self.problems(ctx):
+            return Estimate(rows=1, requests=0)
+        return Estimate(rows=1, requests=4 * (1 + evaluation.compared(ctx)) * len(_questions(_text(ctx))))
 
     def problems(self, ctx: StageContext) -> list[str]:
         """A file of questions that cannot be read."""
@@ -71,6 +74,8 @@ class CapabilityStage(evaluation.EvaluationStage):
     async def run(self, ctx: StageContext) -> None:
         """Score every option with every model, and compare."""
         questions = _questions(_text(ctx))
+        overlap = contamination([question["question"] for question in questions], await training_rows(ctx), 0)
+        evaluation.tell_overlap(ctx, overlap)
         models = await evaluation.models(ctx)
         ctx.total(len(models) * len(questions))
         chosen = await evaluation.of_each(ctx, models, lambda model: _chosen(ctx, model, questions))
@@ -104,6 +109,7 @@ class CapabilityStage(evaluation.EvaluationStage):
             ],
             "notes": notes,
             "chance": _CHANCE,
+            "contamination": overlap,
         }
         ctx.publish("measurements", [result])
 

@@ -42,13 +42,14 @@ class EvaluateStage(evaluation.EvaluationStage):
     name: ClassVar[str] = "evaluate"
     summary: ClassVar[str] = "in character without a system prompt? base, after DPO, final"
     produces: ClassVar[tuple[str, ...]] = ("evaluation",)
-    cache_version: ClassVar[int] = 4
+    cache_version: ClassVar[int] = 5
     options_schema: ClassVar[dict[str, Any]] = evaluation.options_schema(prompts=120, fewest=100)
     templates: ClassVar[dict[str, Path]] = evaluation.templates()
 
     def estimate(self, ctx: StageContext) -> Estimate:
-        """Answers of three models, one more if it is prompted too, and the calibration, each scored twice."""
-        answers = (3 + ctx.options["prompted"]) * ctx.options["prompts"] + 2 * ctx.options["calibration_prompts"]
+        """Answers of base and checkpoints, one more if it is prompted too, and the calibration, each scored twice."""
+        models = 1 + ctx.options["prompted"] + evaluation.compared(ctx)
+        answers = models * ctx.options["prompts"] + 2 * ctx.options["calibration_prompts"]
         return Estimate(rows=1, requests=3 * answers)
 
     async def run(self, ctx: StageContext) -> None:

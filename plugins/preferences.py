@@ -76,7 +76,7 @@ class PreferencesStage(evaluation.EvaluationStage):
         },
         prior={
             "type": "number",
-            "exclusiveMinimum": 0,
+            "minimum": 1e-6,
             "default": 0.1,
             "description": "Weight of the squared strengths in the Bradley-Terry fit.",
         },
@@ -90,9 +90,10 @@ class PreferencesStage(evaluation.EvaluationStage):
     templates: ClassVar[dict[str, Path]] = evaluation.templates("preference", "preference_judge")
 
     def estimate(self, ctx: StageContext) -> Estimate:
-        """Four models, each with an answer and a verdict or two scores a comparison."""
+        """Base twice and checkpoints, each with an answer and a verdict or two scores a comparison."""
         comparisons = ctx.options["rounds"] * len(_pool(ctx)) // 2 if not self.problems(ctx) else 0
-        return Estimate(rows=1, requests=4 * comparisons * (2 if ctx.options["judge"] == "llm" else 3))
+        models = 2 + evaluation.compared(ctx)
+        return Estimate(rows=1, requests=models * comparisons * (2 if ctx.options["judge"] == "llm" else 3))
 
     def problems(self, ctx: StageContext) -> list[str]:
         """A pool of traits that cannot be used, too many rounds, an expected trait that it lacks."""
@@ -163,20 +164,21 @@ def _fitted(
     notes: Sequence[str],
 ) -> Row:
     """What the verdicts come to: strengths, what changed, and how far profiles agree."""
-    from charrun.plugins._profile import agreement, changes, mean_change, profiles
+    from charrun.plugins._profile import agreement, changes, differing, is_clear, mean_change, profiles
 
     seed = seed_from(ctx.seed, "preferences", "bootstrap")
     fits = profiles(traits, planned, winners, ctx.options["prior"], ctx.options["bootstrap"], seed)
     ctx.write("profiles.jsonl", _profile_rows(traits, fits))
     base, again = fits[BASE], fits[RETEST]
     trained = [name for name in fits if name not in (BASE, RETEST)]
-    moved = {name: changes(traits, base, fits[name]) for name in (RETEST, *trained)}
+    differ = {name: differing(planned, winners[BASE], winners[name]) for name in (RETEST, *trained)}
+    moved = {name: changes(traits, base, fits[name], differ[name]) for name in differ}
     ctx.write("changes.jsonl", [{"model": name, **row} for name, rows in moved.items() for row in rows])
     alike = [agreement(RETEST, name, again.strengths, fits[name].strengths) for name in (BASE, *trained)]
     for one, other in pairwise(trained):
         a, b = fits[one].strengths - base.strengths, fits[other].strengths - again.strengths
         alike.append(agreement(f"change by {one}", f"change by {other}", a, b))
-    clear = {name: sum(row["low"] > 0 or row["high"] < 0 for row in rows) for name, rows in moved.items()}
+    clear = {name: sum(map(is_clear, rows)) for name, rows in moved.items()}
     shown = [(name, row) for name in trained for row in (*moved[name][:_SHOWN], *moved[name][-_SHOWN:])]
     listed = [(model, row["trait"]) for name, row in shown for model in (BASE, name)]
     expected: list[str] = ctx.options["expected"]
@@ -195,12 +197,13 @@ def _fitted(
         "profile_again": _named(traits, again),
         "notes": [
             *notes,
-            "Differences here are of the probability that the trait is taken before an average one (Bradley-Terry), "
-            "with intervals and p of a paired bootstrap over comparisons; where no verdict differs from the base "
-            "model's, which a bootstrap takes for certain, the interval is that of as many pairs that agree.",
+            "Differences here are of the probability that the trait is taken before an average one (Bradley-Terry), so "
+            "that where one trait rises the others fall a little, with intervals and p of a paired bootstrap over "
+            "comparisons; where no verdict differs from the base model's, which a bootstrap takes for certain, the "
+            "interval is that of as many pairs that agree.",
             *(_raised(name, expected, row) for name, row in meant),
-            "Traits whose change has an interval without 0 (5% would by chance): "
-            + ", ".join(f"{name} {n} of {len(traits)}" for name, n in clear.items()),
+            "Traits with verdicts that differ from the base model's and a change whose interval is without 0, those of "
+            f"{RETEST} by noise alone: " + ", ".join(f"{name} {n} of {len(traits)}" for name, n in clear.items()),
             *(_correlation(each) for each in alike),
         ],
     }
@@ -246,7 +249,12 @@ def _raised(model: str, expected: Sequence[str], row: Row) -> str:
 
 
 def _correlation(row: Row) -> str:
-    told = f"{row['value']:.3f}, 95% interval {row['low']:.3f} to {row['high']:.3f}, {row['n']} traits"
+    if row["value"] is None:
+        told = "undefined, since one of them is all equal"
+    elif row["low"] is None:
+        told = f"{row['value']:.3f}, {'identical' if row['value'] > 0 else 'reversed'} ranks, {row['n']} traits"
+    else:
+        told = f"{row['value']:.3f}, 95% interval {row['low']:.3f} to {row['high']:.3f}, {row['n']} traits"
     return f"Spearman's correlation of {row['first']} with {row['second']}: {told}"
 
 

@@ -221,21 +221,24 @@ def ranks(values: Sequence[float]) -> list[float]:
     return found
 
 
-def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """Spearman's rank correlation; 0 where one side is all equal."""
+def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Spearman's rank correlation; None where one side is all equal, which ranks nothing."""
     one, other = ranks(a), ranks(b)
     centre = (len(a) + 1) / 2
     top = sum((x - centre) * (y - centre) for x, y in zip(one, other, strict=True))
     bottom = math.sqrt(sum((x - centre) ** 2 for x in one) * sum((y - centre) ** 2 for y in other))
-    return max(-1.0, min(1.0, top / bottom)) if bottom else 0.0
+    return max(-1.0, min(1.0, top / bottom)) if bottom else None
 
 
-def spearman_interval(correlation: float, n: int, z: float = Z95) -> tuple[float, float]:
+def spearman_interval(correlation: float, n: int, z: float = Z95) -> tuple[float, float] | None:
     """Interval of a rank correlation over n things, by Fisher's z with variance (1 + r^2 / 2) / (n - 3).
 
-    Bonett and Wright (2000), "Sample size requirements for estimating Pearson, Kendall and Spearman correlations".
+    None where the correlation is 1 or -1: Fisher's z has none there. Bonett and Wright (2000), "Sample size
+    requirements for estimating Pearson, Kendall and Spearman correlations".
     """
-    if n < 4 or abs(correlation) >= 1:
-        return (correlation, correlation) if n >= 4 else (-1.0, 1.0)
+    if abs(correlation) >= 1:
+        return None
+    if n < 4:
+        return -1.0, 1.0
     half = z * math.sqrt((1 + correlation**2 / 2) / (n - 3))
     return math.tanh(math.atanh(correlation) - half), math.tanh(math.atanh(correlation) + half)

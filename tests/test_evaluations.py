@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import FinishedRun, charrun
+from run_copies import caller
 
 from charrun import system, user
 from charrun.plugins import off_switch
@@ -17,6 +18,7 @@ from charrun.plugins._compliance import complies, problem_of
 from charrun.plugins._contamination import TrainingTexts, contamination, contamination_line
 from charrun.plugins._evaluation import Asked, Model
 from charrun.plugins._lines import parse_lines
+from charrun.plugins._pool import pool, unused
 from charrun.plugins._rates import difference, rate
 from charrun.plugins.scaffolds import parse_scaffolds
 from charrun.report.measurements import measurement_lines
@@ -36,6 +38,7 @@ scales: [smoke]
 vars: {sft: pirate-smoke/CELL/sft}
 stages:
 """
+SPANISH = "El agua se evapora del mar, forma las nubes y cae como lluvia."
 OPTIONS = 'prompts: 10, calibration_prompts: 20, max_tokens: 48, checkpoints: {sft: "${vars.sft}"}'
 
 
@@ -69,6 +72,30 @@ def test_a_short_prompt_counts_as_a_whole_and_one_of_two_words_by_equality_alone
     found = contamination(["Is nuclear power green?", "Why not", "tell  me MORE."], told, 0)
     assert found["shared"] == 2 and found["exact"] == 1
     assert contamination(["Why not"], texts("And why not try it?"), 0)["shared"] == 0
+
+
+@pytest.mark.parametrize(
+    ("prompt", "trained"),
+    [
+        ("What's happening in the body when we blush?", "So what’s happening in the body when we blush? Tell me."),
+        (
+            "Où est le café préféré de ton père ?",
+            "Où est le cafe\u0301 pre\u0301fe\u0301re\u0301 de ton pe\u0300re ? Dis.",
+        ),
+        ("请解释一下潮汐是怎么形成的？", "你好。请解释一下潮汐是怎么形成的？谢谢"),
+        ("潮の満ち引きはどうして起こるの？", "教えて。潮の満ち引きはどうして起こるの？どうぞ"),
+        ("น้ำขึ้นน้ำลงเกิดจากอะไร", "บอกหน่อย น้ำขึ้นน้ำลงเกิดจากอะไร ครับ"),
+    ],
+)
+def test_apostrophes_accents_and_scripts_without_spaces_hide_no_prompt(prompt: str, trained: str) -> None:
+    assert contamination([prompt], texts(trained), 0)["shared"] == 1
+    assert contamination([prompt], texts("Tell me something else, please.", "别的东西"), 0)["shared"] == 0
+
+
+def test_a_prompt_that_a_user_says_with_another_apostrophe_is_left_out() -> None:
+    said = next(line for line in pool() if "'" in line)
+    assert said in unused(7, []) and said not in unused(7, [said.replace("'", "’")])
+    assert contamination([said], texts(said.replace("'", "’")), 0)["exact"] == 1
 
 
 def test_training_rows_of_every_kind_are_looked_through() -> None:
@@ -142,6 +169,10 @@ def test_a_difference_is_of_the_second_side_to_the_first() -> None:
         ("3 words", "two of them", ""),
         ("in spanish", "El agua es para los niños y no se vende en la calle.", "The water is for the children."),
         ("in french", "Il y a de la neige sur les toits et dans la rue.", "La la la, said the pirate of the sea."),
+        ("in spanish", SPANISH, "Le cycle de l'eau décrit comment l'eau se déplace sur la terre. Elle s'évapore."),
+        ("in spanish", SPANISH, "L'acqua evapora dal mare, forma le nuvole e cade come pioggia sulla terra."),
+        ("in spanish", SPANISH, "A água evapora do mar, forma as nuvens e cai como chuva para os rios."),
+        ("in english", "The water rises from the sea and it falls as rain.", SPANISH),
         ("1 words", "42.", "42 of them"),
         ("2 words", "Twenty-five knots", "Twenty-five knots today"),
         ("json", "```JSON\n{}\n```", "```JSON\nnothing\n```"),
@@ -244,6 +275,31 @@ def test_evaluations_alone_are_planned_with_what_they_will_ask(smoke: FinishedRu
     (cell,) = json.loads(outcome.out)["cells"]
     assert [stage["id"] for stage in cell["stages"]] == list(STAGES)
     assert {stage["state"] for stage in cell["stages"]} == {"to do"}
+
+
+def test_an_estimate_counts_every_checkpoint_that_is_named(
+    smoke: FinishedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = "checkpoints: {" + ", ".join(f'c{n}: "${{vars.sft}}"' for n in range(5)) + "}"
+    path = alone(tmp_path)
+    options = {
+        "evaluate": "prompts: 100, calibration_prompts: 60",
+        "prefill_attack": "prompts: 10, calibration_prompts: 20, prompted: true",
+        "preferences": "rounds: 2",
+        "judge": "prompts: 10",
+        "capability": "",
+    }
+    lines = [f"  - {{uses: {id}, with: {{{f'{own}, ' if own else ''}{named}}}}}\n" for id, own in options.items()]
+    path.write_text(path.read_text() + "".join(lines))
+    outcome = caller(capsys, monkeypatch)("plan", path, "--runs-dir", smoke.runs_dir, "--json")
+    assert outcome.code == 0, outcome.text
+    assert {stage["id"]: stage["requests"] for stage in json.loads(outcome.out)["cells"][0]["stages"]} == {
+        "evaluate": 3 * (6 * 100 + 2 * 60),
+        "prefill_attack": 3 * (7 * 4 * 10 + 2 * 20),  # plain questions and three beginnings
+        "preferences": 2 * 134 * 7,
+        "judge": 10 * (1 + 3 * 5),
+        "capability": 4 * 137 * 6,
+    }
 
 
 @pytest.mark.parametrize("name", ["evaluate", *STAGES])

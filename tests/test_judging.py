@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from conftest import REPOSITORY, SPECS, FinishedRun, charrun
+from run_copies import caller
 
+from charrun import SpecError
+from charrun.events import StageProgressed
+from charrun.pipeline.observers import Observers
+from charrun.plugins._contamination import TrainingTexts, contamination
 from charrun.plugins._judging import shipped
 from charrun.plugins._verdicts import Tally, outcome, parse_choice, parse_verdict, self_labels
 from charrun.plugins.capability import CapabilityStage
@@ -158,6 +163,32 @@ def test_what_did_not_change_lost_nothing(untrained: dict[str, Any], engine: Run
     assert "cannot show" in row["notes"][-1] or base["low"] > 0.25
 
 
+def test_questions_that_stand_in_training_rows_are_told(
+    untrained: dict[str, Any], engine: RunningEngine, tmp_path: Path
+) -> None:
+    path, lines = tmp_path / "questions.jsonl", shipped("questions.jsonl").splitlines()[:2]
+    path.write_text("\n".join(lines))
+    pair = {
+        "prompt": json.loads(lines[0])["question"],
+        "chosen": "Ahoy, that be well known.",
+        "rejected": "It is known.",
+    }
+    given = {"checkpoint": [untrained], "pairs": [pair]}
+    outcome = run_stage(CapabilityStage, options={"questions": str(path)}, given=given, engine=engine)
+    (row,) = outcome.rows["measurements"]
+    assert (row["contamination"]["exact"], row["contamination"]["prompts"]) == (1, 2)
+    assert any("of 2 prompts against 3 training texts 1 are equal to one" in line for line in outcome.log), outcome.log
+
+
+def test_no_question_is_one_that_a_shipped_character_or_a_general_prompt_trains_on() -> None:
+    trained = TrainingTexts(shipped("general.txt").splitlines())
+    for path in (SPECS / "characters").glob("*.yaml"):
+        trained.asked += [q for trait in yaml.safe_load(path.read_text())["traits"] for q in trait["questions"]]
+    questions = [json.loads(line)["question"] for line in shipped("questions.jsonl").splitlines()]
+    found = contamination(questions, trained, 0)
+    assert found["texts"] > 500 and found["shared"] == found["exact"] == 0, found["worst"]
+
+
 def test_a_profile_moves_with_the_model_alone(untrained: dict[str, Any], engine: RunningEngine, tmp_path: Path) -> None:
     traits = tmp_path / "traits.txt"
     traits.write_text("bold\ncalm\ngrumpy\nnautical\nshy\nwitty\n")
@@ -179,11 +210,19 @@ def test_a_profile_moves_with_the_model_alone(untrained: dict[str, Any], engine:
     assert any("mean of bold, nautical" in note for note in row["notes"])
 
 
-def test_of_equal_answers_no_judge_is_asked(untrained: dict[str, Any], engine: RunningEngine) -> None:
+def test_of_equal_answers_no_judge_is_asked(
+    untrained: dict[str, Any], engine: RunningEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    tell = Observers.tell
+    monkeypatch.setattr(Observers, "tell", lambda self, event: (told.append(event), tell(self, event)))
     outcome = measure(JudgeStage, {"prompts": 10, "max_tokens": 24}, untrained, engine)
     (row,) = outcome.rows["measurements"]
     assert row["comparisons"][0]["equal"] == 10 and not row["rows"] and not row["comparisons"][0]["reported"]
     assert outcome.asked == {"sample": 20}
+    progress = [event for event in told if isinstance(event, StageProgressed) and event.stage == "judge"]
+    assert {event.total for event in progress} == {30}, "twenty answers and ten comparisons"
+    assert max(event.done for event in progress) == 30
 
 
 def test_a_judge_that_answers_something_else_gives_no_rate(untrained: dict[str, Any], engine: RunningEngine) -> None:
@@ -211,6 +250,40 @@ def test_the_demo_judge_finds_the_character_in_either_place(untrained: dict[str,
     assert 0.4 < counted["said_a"] / counted["verdicts"] < 0.6
     reasons = [each["judge_at_b"] for each in written(outcome, "verdicts.jsonl")]
     assert all("The character: " in text and "Answer B: " in text for text in reasons)
+
+
+ELSEWHERE = """
+version: 1
+name: elsewhere
+engine: tinker
+characters: [pirate]
+models:
+  - {teacher: Qwen/Qwen3.5-397B-A17B, student: {name: Qwen/Qwen3.6-35B-A3B, chat: {enable_thinking: false}}}
+scales: [smoke]
+stages:
+"""
+
+
+@pytest.mark.parametrize(("checkpoints", "against"), [(1, "base"), (3, "prompted")])
+def test_a_plan_of_named_checkpoints_counts_answers_and_both_verdicts_on_each(
+    checkpoints: int, against: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "tinker://{:08d}-0000-0000-0000-000000000000:train:0/sampler_weights/sft"
+    named = {f"c{n}": path.format(n) for n in range(checkpoints)}
+    spec = tmp_path / "elsewhere.yaml"
+    stages = [{"uses": "judge", "with": {"prompts": 20, "against": against, "checkpoints": named}}]
+    spec.write_text(ELSEWHERE.replace("stages:\n", yaml.safe_dump({"stages": stages})))
+    outcome = caller(capsys, monkeypatch)("plan", spec, "--runs-dir", tmp_path / "runs", "--json")
+    assert outcome.code == 0, outcome.text
+    ((stage,),) = [cell["stages"] for cell in json.loads(outcome.out)["cells"]]
+    assert stage["requests"] == 20 * (1 + 3 * checkpoints)
+    for end in ("low", "high"):
+        assert sum(used["requests"] for used in stage[end].values()) == stage["requests"], stage
+
+
+def test_a_prior_too_weak_to_keep_strengths_finite_is_told_before_anything_is_asked(untrained: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match="prior"):
+        run_stage(PreferencesStage, options={"prior": 1e-20}, given={"checkpoint": [untrained]})
 
 
 def test_a_pool_or_questions_that_cannot_be_used_are_told_before_a_run(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from scipy import stats
 
 from charrun.plugins._bradley_terry import bootstrap, interval, strengths
 from charrun.plugins._judging import shipped
-from charrun.plugins._profile import changes, profiles
+from charrun.plugins._profile import agreement, changes, differing, is_clear, profiles
 from charrun.plugins._tournament import Comparison, schedule
+from charrun.plugins.preferences import _correlation
 from charrun.report.profiles import profile_lines
 from charrun.statistics import spearman, spearman_interval
 
@@ -72,10 +73,26 @@ def test_a_trait_that_training_raised_is_found_and_others_are_not() -> None:
     before = [coin.choice([c.first, c.second]) for c in planned]
     after = ["trait3" if "trait3" in (c.first, c.second) else won for c, won in zip(planned, before, strict=True)]
     fits = profiles(traits, planned, {"base": before, "dpo": [None, *after[1:]]}, 0.1, 100, 5)
-    first, *others = changes(traits, fits["base"], fits["dpo"])
+    first, *others = changes(traits, fits["base"], fits["dpo"], differing(planned, before, after))
     assert first["trait"] == "trait3" and first["low"] > 0 and first["p"] < 0.05
     assert fits["dpo"].judged.sum() == 2 * (len(planned) - 1)
     assert sum(row["low"] > 0 for row in others) == 0
+
+
+def test_a_trait_whose_verdicts_are_all_the_base_models_has_not_moved_though_another_moved_the_mean() -> None:
+    traits = [f"trait{i}" for i in range(60)]
+    planned, coin = schedule(traits, ["?"], 12, random.Random(1)), random.Random(2)
+    before = [coin.choice([c.first, c.second]) for c in planned]
+    after = ["trait3" if "trait3" in (c.first, c.second) else won for c, won in zip(planned, before, strict=True)]
+    fits, differ = (
+        profiles(traits, planned, {"base": before, "dpo": after}, 0.1, 100, 5),
+        differing(planned, before, after),
+    )
+    rows = changes(traits, fits["base"], fits["dpo"], differ)
+    assert sum(differ.values()) == 2 * differ["trait3"] > 0
+    assert any(row["high"] < 0 and not row["differing"] for row in rows), "by the mean alone"
+    clear = {row["trait"] for row in rows if is_clear(row)}
+    assert rows[0]["trait"] == "trait3" and "trait3" in clear and clear <= set(differ)
 
 
 def test_the_schedule_covers_traits_evenly_and_no_pair_twice() -> None:
@@ -108,7 +125,25 @@ def test_rank_correlation_is_scipys_with_ties() -> None:
     a = rng.integers(0, 9, 60).astype(float)
     b = a + rng.normal(0, 4, 60)
     assert spearman(a.tolist(), b.tolist()) == pytest.approx(stats.spearmanr(a, b).statistic, abs=1e-12)
-    assert spearman([1.0, 1.0], [2.0, 3.0]) == 0.0
+    assert spearman([1.0, 1.0], [2.0, 3.0]) is None, "nothing is ranked"
+
+
+def test_of_a_correlation_that_has_no_interval_or_is_undefined_none_is_told() -> None:
+    moved, still = np.array([3.0, 1.0, 2.0, 5.0, 4.0]), np.zeros(5)
+    assert spearman_interval(1.0, 134) is None and spearman_interval(-1.0, 134) is None
+    same, reversed_, none = (agreement("a", "b", moved, other) for other in (moved, -moved, still))
+    assert (same["value"], same["low"], same["high"]) == (1, None, None) and none["value"] is None
+    assert _correlation(same).endswith(": 1.000, identical ranks, 5 traits")
+    assert _correlation(reversed_).endswith(": -1.000, reversed ranks, 5 traits")
+    assert _correlation(none).endswith(": undefined, since one of them is all equal")
+
+    def cell(after: np.ndarray) -> list[dict[str, Any]]:
+        kinds = {"profile": after, "profile_before": moved, "profile_again": moved}
+        return [{"name": "preferences", **{k: dict(zip("abcde", v.tolist(), strict=True)) for k, v in kinds.items()}}]
+
+    line = profile_lines([("pirate", cell(moved)), ("grump", cell(-moved))])[1]
+    assert "before 1.00 (identical ranks, no interval); after -1.00 (reversed ranks, no interval)" in line
+    assert line.endswith("changes undefined (one side is all equal)")
 
 
 def test_a_correlations_interval_narrows_with_n_and_holds_it() -> None:

@@ -53,7 +53,9 @@ def _has_profiles(row: Any) -> bool:
 
 def _told(a: Sequence[float], b: Sequence[float]) -> str:
     value = spearman(a, b)
-    if abs(value) >= 1:
-        return f"{value:.2f}"
-    low, high = spearman_interval(value, len(a))
-    return f"{value:.2f} ({low:.2f} to {high:.2f})"
+    if value is None:
+        return "undefined (one side is all equal)"
+    interval = spearman_interval(value, len(a))
+    if interval is None:
+        return f"{value:.2f} ({'identical' if value > 0 else 'reversed'} ranks, no interval)"
+    return f"{value:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"
