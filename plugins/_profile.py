@@ -111,7 +111,7 @@ def changes(traits: Sequence[str], base: Profile, trained: Profile, differ: Coun
 
 def is_clear(row: Row) -> bool:
     """Whether a trait of `changes` moved: its interval is without 0, and not because others moved the mean alone."""
-    return row["differing"] > 0 and (row["low"] > 0 or row["high"] < 0)
+    return bool(row["differing"] and (row["low"] > 0 or row["high"] < 0))
 
 
 def mean_change(traits: Sequence[str], wanted: Sequence[str], base: Profile, trained: Profile) -> Row:
