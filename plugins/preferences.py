@@ -15,6 +15,7 @@ from charrun.plugins._judging import JUDGE_OPTIONS, options_of, shipped
 from charrun.plugins._pool import pool
 from charrun.plugins._rates import rate
 from charrun.plugins._tournament import Comparison, schedule
+from charrun.plugins._training import scorer_problems
 
 if TYPE_CHECKING:
     from charrun import StageContext
@@ -40,7 +41,7 @@ class PreferencesStage(evaluation.EvaluationStage):
     name: ClassVar[str] = "preferences"
     summary: ClassVar[str] = "which traits does the model take by itself? base, after DPO, final"
     roles: ClassVar[tuple[str, ...]] = ("student", "judge", "scorer")
-    scores: ClassVar[tuple[str, ...]] = ("scorer",)
+    scores: ClassVar[tuple[str, ...]] = ()
     character_fields: ClassVar[tuple[str, ...]] = ()
     options_schema: ClassVar[dict[str, Any]] = options_of(
         100,
@@ -96,7 +97,7 @@ class PreferencesStage(evaluation.EvaluationStage):
         return Estimate(rows=1, requests=models * comparisons * (2 if ctx.options["judge"] == "llm" else 3))
 
     def problems(self, ctx: StageContext) -> list[str]:
-        """A pool of traits that cannot be used, too many rounds, an expected trait that it lacks."""
+        """A pool of traits that cannot be used, too many rounds, an expected trait that it lacks, no scorer."""
         try:
             traits = _pool(ctx)
         except (OSError, UnicodeDecodeError) as error:
@@ -109,7 +110,8 @@ class PreferencesStage(evaluation.EvaluationStage):
         elif ctx.options["rounds"] > (most := len(traits) - 1 + len(traits) % 2):
             found.append(f"rounds: of {len(traits)} traits no two meet twice in at most {most} rounds")
         found += [f"expected: '{trait}' is not in the pool" for trait in ctx.options["expected"] if trait not in traits]
-        return found + super().problems(ctx)
+        scored = {"judge: likelihood": int(ctx.options["judge"] == "likelihood")}
+        return found + scorer_problems(ctx, scored) + super().problems(ctx)
 
     def further_inputs(self, ctx: StageContext) -> Any:
         """The traits, the pool of held-out prompts, and what the named checkpoints hold."""

@@ -1,4 +1,4 @@
-"""Before a server of chat completions: passes everything on, keeps what was asked, and misbehaves as it is told."""
+"""Before a server of chat completions, or in its place: passes on, keeps what was asked, and misbehaves as told."""
 
 from __future__ import annotations
 
@@ -11,17 +11,22 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Answer = tuple[int, dict[str, Any]]
+Answer = tuple[int, dict[str, Any] | bytes]
+"""Status, and JSON or what is no JSON."""
 
 
 class EndpointProxy:
-    """Attributes: `asked`, the bodies of all requests for answers; `before` and `after` may replace an answer."""
+    """Attributes: `asked`, the bodies of all requests for answers; `before` and `after` may replace an answer.
+
+    `listed` takes the place of the list of models.
+    """
 
     def __init__(self, upstream: str) -> None:
         self.upstream = upstream
         self.asked: list[dict[str, Any]] = []
         self.answered: list[dict[str, Any]] = []
         self.before: Callable[[int, dict[str, Any]], Answer | None] = lambda number, body: None
+        self.listed: Answer | None = None
         self.after: Callable[[dict[str, Any]], dict[str, Any]] = lambda answer: answer
         self.keys: set[str] = set()
         self.base_url = ""
@@ -45,7 +50,7 @@ def before_endpoint(upstream: str) -> Iterator[EndpointProxy]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            self._send(*proxy.pass_on(self.path, None))
+            self._send(*(proxy.listed or proxy.pass_on(self.path, None)))
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -55,17 +60,17 @@ def before_endpoint(upstream: str) -> Iterator[EndpointProxy]:
                 proxy.asked.append(body)
             instead = proxy.before(number, body)
             status, answer = instead or proxy.pass_on(self.path, body)
-            if instead is None and status == 200:
+            if instead is None and status == 200 and isinstance(answer, dict):
                 answer = proxy.after(answer)
                 with lock:
                     proxy.answered.append(answer)
             self._send(status, answer)
 
-        def _send(self, status: int, answer: dict[str, Any]) -> None:
-            data = json.dumps(answer).encode()
+        def _send(self, status: int, answer: dict[str, Any] | bytes) -> None:
+            data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             try:
                 self.send_response(status)
-                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Type", "text/html" if data.startswith(b"<") else "application/json")
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)

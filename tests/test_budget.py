@@ -60,6 +60,23 @@ def spend(tmp_path: Path, broke: list[BudgetReached]) -> Iterator[Callable[..., 
         each.close()
 
 
+def test_an_answer_that_used_more_than_a_server_was_asked_for_stops_a_run_whose_budget_is_exceeded_by_it(
+    spend: Callable[..., Spending], broke: list[BudgetReached]
+) -> None:
+    purse = spend(9000e-12, {"teacher": 5000e-12})
+    one = Usage(sampled_tokens=1)
+    purse.ended(purse.enter(PLACE, one), Usage(sampled_tokens=5))
+    assert not broke  # the limit still holds
+    purse = spend(9000e-12, {"teacher": 7000e-12})
+    purse.ended(purse.enter(PLACE, one), Usage(sampled_tokens=3))
+    (error,) = broke
+    assert error.message == (
+        "the budget of teacher is exceeded: $0.0000000080 of $0.0000000070 are spent, and model says that a request "
+        "used 3 sampled tokens of 1 at most"
+    )
+    assert error.hint.endswith("a higher budget.stages.teacher") and error.exit_code == 6
+
+
 def test_a_request_is_sent_only_if_the_most_that_it_can_cost_still_fits_the_budget(
     spend: Callable[..., Spending], broke: list[BudgetReached]
 ) -> None:

@@ -1,11 +1,15 @@
-"""Models at endpoints, as far as no server is needed: requests, prefills, thoughts, bounds, and what is told before."""
+"""Models at endpoints, as far as no model is needed there: requests, prefills, thoughts, bounds, and what is told before."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import charrun
+from conftest import Outcome, charrun
+from endpoint_proxy import EndpointProxy, before_endpoint
 
 from charrun.chat import Chat, load_tokenizer, spoken, system, user
 from charrun.endpoint import Endpoint
@@ -26,6 +30,51 @@ models:
 scales: [smoke]
 stages: [prompts, teacher]
 """
+ASKED = """
+version: 1
+name: far
+engine: local
+characters: [pirate]
+models:
+  - teacher: {{name: far, endpoint: {{base_url: "{url}", max_retries: 2, concurrency: 3}}}}
+    student: {{name: charrun/demo-student-small, chat: {{enable_thinking: false}}}}
+scales: [{{name: tiny, pairs: 3, samples_per_prompt: 1, reflections: 1, interactions: 1, turns: 2}}]
+stages: [prompts, {{uses: teacher, with: {{max_tokens: 24}}}}]
+{end}
+"""
+MESSAGE = {"role": "assistant", "content": "Ahoy there."}
+NO_ANSWERS = [b"<html>hi</html>", b'{"choices": [', {"choices": []}, {"choices": [{"finish_reason": "stop"}]}, b"[" * 9999]
+
+
+def answer(sampled: int = 5, **message: Any) -> dict[str, Any]:
+    """What a server of chat completions answers."""
+    choice = {"index": 0, "finish_reason": "stop", "message": {**MESSAGE, **message}}
+    return {"choices": [choice], "usage": {"prompt_tokens": 50, "completion_tokens": sampled}}
+
+
+@pytest.fixture
+def place() -> Iterator[EndpointProxy]:
+    """An endpoint that answers as the test says."""
+    with before_endpoint("nowhere") as found:
+        found.listed = 404, {}
+        yield found
+
+
+@pytest.fixture
+def ask(place: EndpointProxy, tmp_path: Path) -> Callable[..., Outcome]:
+    """Runs a teacher at it."""
+
+    def run(*options: str, end: str = "") -> Outcome:
+        (tmp_path / "far.yaml").write_text(ASKED.format(url=place.base_url, end=end))
+        return charrun("run", tmp_path / "far.yaml", "--runs-dir", tmp_path / "runs", *options)
+
+    return run
+
+
+def chosen(tmp_path: Path) -> list[str]:
+    """The teacher's answers."""
+    (path,) = (tmp_path / "runs/store").glob("teacher-*/chosen-*.jsonl")
+    return [json.loads(line)["answer"] for line in path.read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +131,68 @@ def test_what_is_missing_is_told_before_anything_is_asked(more: str, told: str, 
     outcome = charrun("run", tmp_path / "far.yaml", "--runs-dir", tmp_path / "runs")
     assert outcome.code == 5, outcome.text
     assert told in outcome.err and "Traceback" not in outcome.text
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ([{"type": "thinking", "thinking": []}, {"type": "text", "text": "Ahoy "}, {"type": "text", "text": "there."}], 1),
+        ("bad \ud83d tail", "bad \ufffd tail"),
+    ],
+)
+def test_an_answer_may_be_in_parts_and_hold_half_a_character(
+    content: Any, text: Any, place: EndpointProxy, ask: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    place.before = lambda number, body: (200, answer(content=content))
+    assert ask().code == 0
+    assert chosen(tmp_path) == ["Ahoy there." if text == 1 else text] * 3
+
+
+@pytest.mark.parametrize("body", NO_ANSWERS)
+def test_what_is_no_answer_is_told_with_its_address(
+    body: Any, place: EndpointProxy, ask: Callable[..., Outcome]
+) -> None:
+    place.before = lambda number, asked: (200, body)
+    outcome = ask()
+    assert outcome.code == 1 and f"{place.base_url} gives no answer but '" in outcome.err, outcome.text
+    assert "check base_url: at most servers it ends in /v1" in outcome.err
+    assert "defect" not in outcome.text and "Traceback" not in outcome.text
+
+
+def test_an_error_that_calls_itself_an_answer_is_asked_again(
+    place: EndpointProxy, ask: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    failed = {"error": {"message": "Provider returned error", "code": 502}}
+    place.before = lambda number, body: (200, failed if number < 2 else answer())
+    assert ask().code == 0 and len(place.asked) == 5
+    place.before = lambda number, body: (200, failed)
+    outcome = ask("--force", "teacher")
+    assert outcome.code == 1 and f"{place.base_url} failed: " in outcome.err and "Provider returned" in outcome.err
+
+
+def test_a_server_without_json_is_told_before_it_is_asked_for_answers(
+    place: EndpointProxy, ask: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    place.listed = 200, b"<html>hi</html>"
+    place.before = lambda number, body: (200, answer())
+    told = f"{place.base_url} is asked for its models and answers with no JSON; check base_url"
+    assert told in ask().text
+    assert told in charrun("doctor", tmp_path / "far.yaml").text
+
+
+def test_a_server_that_samples_more_than_it_was_asked_for_stops_the_run_at_its_budget(
+    place: EndpointProxy, ask: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    place.before = lambda number, body: (200, answer(100_000))
+    end = "prices: {far: {prefill: 1, sample: 1}}\nbudget: {usd: 0.01}"
+    outcome = ask("--yes", end=end)
+    assert outcome.code == 6, outcome.text
+    assert "a request used 100,000 sampled tokens of 24 at most" in outcome.err
+
+
+def test_a_key_that_no_header_takes_is_told_before_anything_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "far.yaml").write_text(SPEC.format(more=", api_key_env: FAR_PLACE"))
+    outcome = charrun(
+        "run", tmp_path / "far.yaml", "--runs-dir", tmp_path / "runs", env={"FAR_PLACE": "k\u00e9y-0f-n0b0dy"}
+    )
+    assert outcome.code == 5 and "the variable FAR_PLACE holds characters that no key has" in outcome.err, outcome.text

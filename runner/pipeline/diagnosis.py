@@ -92,8 +92,7 @@ def endpoint(ref: ModelRef) -> Iterator[Check]:
     if ref.endpoint is None:
         return
     told = asyncio.run(look_at(ref.endpoint))
-    hint = "its name there is `model` under endpoint" if told else ""
-    yield Check("endpoint", "warning" if told else "ok", told or f"{ref.endpoint.address} answers for {ref.name}", hint)
+    yield Check("endpoint", "warning" if told else "ok", told or f"{ref.endpoint.address} answers for {ref.name}")
 
 
 def rendering(chat: Chat) -> Check:

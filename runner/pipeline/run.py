@@ -160,6 +160,7 @@ async def _run(shared: Shared, choice: Choice, selection: Selection, manner: Man
     status = "errored"
     try:
         results = await _while_engine_lives(shared, _run_cells(shared, cells, manner.jobs), manner.patience)
+        shared.check_budget()
         status = "success"
     except (asyncio.CancelledError, Interrupted):
         status, why = "interrupted", shared.why_stopped()

@@ -130,6 +130,15 @@ class Shared:
         if self.stopping:
             raise self.why_stopped()
 
+    def check_budget(self) -> None:
+        """Called when everything is made.
+
+        Raises:
+            BudgetReached: The last answers used more than was reserved for them, and more than the budget.
+        """
+        if self._broke is not None:
+            raise self.why_stopped()
+
     def why_stopped(self) -> Interrupted:
         """Why nothing is begun any more."""
         told = "interrupted: what is recorded stays", "run the same command again to continue"

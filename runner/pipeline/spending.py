@@ -5,6 +5,7 @@ Contract:
 2. A request that does not fit waits for those in flight to end and then stops the run.
 3. What stopped for its budget goes on under a higher one.
 4. What probes for a run have paid counts against its budget.
+5. An answer that used more than a server was asked for stops a run whose budget is exceeded by it.
 """
 
 from __future__ import annotations
@@ -159,9 +160,24 @@ class Spending:
         self._flying -= 1
         try:
             if used is not None and not self._is_closed:
+                place, most = self.ledger.totals.open[number]
                 self.ledger.settle(number, used, times)
+                self._check_reserved(place, most, used)
         finally:
             self._wake()
+
+    def _check_reserved(self, place: Place, most: Usage, used: Usage) -> None:
+        """Stop the run where an answer used more than was reserved for it, and the limit no longer holds."""
+        if not self.limited or self._cost(place.model, used).high <= self._cost(place.model, most).high:
+            return
+        if (obstacle := self._obstacle(place, Usage())) is None:
+            return
+        whose, option, spent, limit = obstacle
+        told = (
+            f"the budget {whose}is exceeded: ${in_dollars(spent)} of ${in_dollars(limit)} are spent, and {place.model} "
+            f"says that a request used {used.sampled_tokens:,} sampled tokens of {most.sampled_tokens:,} at most"
+        )
+        self._broke(BudgetReached(told, f"what is recorded stays; the same command goes on with a higher {option}"))
 
     def failed(self, error: CharrunError) -> None:
         """The end of a request could not be entered: nothing more is sent."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
 from collections.abc import Iterable
 from contextvars import ContextVar
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from charrun.endpoint import Endpoint
 from charrun.errors import EnvironmentProblem
 from charrun.secrets import learn, learn_address
-from charrun.service.endpoint_errors import NOT_BEGUN, explained_endpoint, not_sent
+from charrun.service.endpoint_errors import CHECK_ADDRESS, NOT_BEGUN, explained_endpoint, not_sent
 from charrun.service.session import before_retry, when_sent
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 _NO_KEY = "none"
 """The client wants a key even where a server wants none."""
 _LOOK_SECONDS = 20.0
+_OK, _BAD_GATEWAY = 200, 502
 _NO_ACCESS = (401, 402, 403)
 _SHOWN = 5
 
@@ -49,11 +52,16 @@ def open_client(endpoint: Endpoint) -> openai.AsyncOpenAI:
             f"'{endpoint.model}' lives at {endpoint.address}, and the package openai is not installed",
             "pip install 'charrun[openai]'",
         ) from error
-    key = os.environ.get(endpoint.api_key_env, "") if endpoint.api_key_env else _NO_KEY
+    key = os.environ.get(endpoint.api_key_env, "").strip() if endpoint.api_key_env else _NO_KEY
     if not key:
         raise EnvironmentProblem(
             f"the variable {endpoint.api_key_env} is not set, which holds the key for {endpoint.address}",
             f"export {endpoint.api_key_env}=..., or name another variable as `api_key_env`",
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise EnvironmentProblem(
+            f"the variable {endpoint.api_key_env} holds characters that no key has, for {endpoint.address}",
+            "copy the key anew: letters, digits and signs of ASCII on one line",
         )
     if key != _NO_KEY:
         learn(key)
@@ -73,6 +81,8 @@ def open_client(endpoint: Endpoint) -> openai.AsyncOpenAI:
             except Exception as error:
                 so_far.billed = not not_sent(error)
                 raise
+            if response.status_code == _OK and _has_failed(response):
+                response.status_code = _BAD_GATEWAY  # so the client sends it again
             so_far.billed = response.status_code not in NOT_BEGUN
             return response
 
@@ -83,6 +93,14 @@ def open_client(endpoint: Endpoint) -> openai.AsyncOpenAI:
         max_retries=endpoint.max_retries,
         http_client=Transport(),
     )
+
+
+def _has_failed(response: Any) -> bool:
+    """Whether what calls itself an answer is an error of what stands behind the endpoint, as routers send them."""
+    with contextlib.suppress(ValueError, RecursionError):
+        body = json.loads(response.content)
+        return isinstance(body, dict) and bool(body.get("error")) and not body.get("choices")
+    return False
 
 
 async def look_at_all(endpoints: Iterable[Endpoint]) -> list[str]:
@@ -105,7 +123,8 @@ async def look_at(endpoint: Endpoint) -> str:
     """Whether an endpoint is there and takes the key, by a request that costs nothing.
 
     Returns:
-        What a person should know: that its list of models lacks this one. Empty where there is nothing to tell.
+        What a person should know: that its list of models lacks this one, or is no JSON. Empty where there is nothing
+        to tell.
 
     Raises:
         EnvironmentProblem: It can't be reached, or refuses the key.
@@ -115,18 +134,25 @@ async def look_at(endpoint: Endpoint) -> str:
 
     try:
         with explained_endpoint(endpoint, _LOOK_SECONDS):
+            looking = client.with_options(timeout=_LOOK_SECONDS, max_retries=1)
             try:
-                found = await client.with_options(timeout=_LOOK_SECONDS, max_retries=1).models.list()
+                found = await looking.models.with_raw_response.list()
             except openai.APIStatusError as error:
                 if error.status_code in _NO_ACCESS:
                     raise
                 return ""  # not every server has a list of models
-        names = sorted(str(each.id) for each in found.data)
-    except (AttributeError, TypeError, ValueError):  # and some have one of another form
-        return ""
     finally:
         await client.close()
+    try:
+        listed = json.loads(found.content)
+    except ValueError:
+        return f"{endpoint.address} is asked for its models and answers with no JSON; {CHECK_ADDRESS}"
+    try:
+        names = sorted(str(each["id"]) for each in listed["data"])
+    except (KeyError, TypeError):  # and some have one of another form
+        return ""
     if not names or endpoint.model in names:
         return ""
     shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-    return f"{endpoint.address} does not list '{endpoint.model}'; it lists {shown}"
+    told = f"{endpoint.address} does not list '{endpoint.model}', which `model` under endpoint may call otherwise"
+    return f"{told}; it lists {shown}"

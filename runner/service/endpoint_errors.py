@@ -14,6 +14,7 @@ NOT_BEGUN = (400, 401, 402, 403, 404, 405, 413, 415, 422, 429)
 """Answers that say that a request was turned away: nothing was sampled, and nothing is billed."""
 _NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol")
 """Errors of httpx before a request has left."""
+CHECK_ADDRESS = "check base_url: at most servers it ends in /v1"
 _AGAIN = "what is recorded stays; run the same command again"
 _LONGEST = 400
 

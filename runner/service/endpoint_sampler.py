@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from charrun.chat import Message, assistant
 from charrun.endpoint import Endpoint
 from charrun.errors import StageFailed
+from charrun.secrets import hide_message
 from charrun.service.endpoint_client import Attempts, attempts, open_client
+from charrun.service.endpoint_errors import CHECK_ADDRESS
 from charrun.service.session import Sampler
 
 if TYPE_CHECKING:
@@ -20,8 +23,12 @@ if TYPE_CHECKING:
 
 _THOUGHTS = ("reasoning_content", "reasoning")
 """Where servers put what a model thought, if not into the text."""
+_THINKING = ("thinking", "reasoning")
+"""How those that answer in parts call it."""
 _SEEDS = 1 << 31
 """Some servers take 32 bits."""
+_MOST_TOKENS = 1 << 40
+_SHOWN = 200
 
 
 @dataclass(frozen=True)
@@ -146,19 +153,21 @@ class EndpointSampler:
     async def _ask(self, request: Mapping[str, Any]) -> ChatResponse:
         attempts.set(Attempts())
         try:
-            return _read(await self._send(request))
+            return read(await self._send(request), self.endpoint)
         except Exception as error:
             if not self._wants_other_name(error):
                 raise
-        return _read(await self._send(request))
+        return read(await self._send(request), self.endpoint)
 
-    async def _send(self, request: Mapping[str, Any]) -> Any:
+    async def _send(self, request: Mapping[str, Any]) -> bytes:
         if self._client is None:
             self._client = open_client(self.endpoint)
         fields = {self._longest if name == "max_tokens" else name: value for name, value in request.items()}
         known = {name: fields.pop(name) for name in ("messages", "model")}
-        # Whatever the installed client knows of fields, the server is sent what the spec and the stage say.
-        return await self._client.chat.completions.create(**known, extra_body=fields)
+        # Whatever the installed client knows of fields, the server is sent what the spec and the stage say, and what it
+        # answers is looked at here.
+        found = await self._client.chat.completions.with_raw_response.create(**known, extra_body=fields)
+        return found.content
 
     def _wants_other_name(self, error: Exception) -> bool:
         """Whether a request was refused because the model takes `max_completion_tokens` alone, as OpenAI's newer do."""
@@ -170,30 +179,61 @@ class EndpointSampler:
         return True
 
 
-def _read(found: Any) -> ChatResponse:
-    """A response as charrun keeps it.
+def read(body: bytes, endpoint: Endpoint) -> ChatResponse:
+    """What an endpoint answers as charrun keeps it.
+
+    Args:
+        body: JSON, if the endpoint is one.
+        endpoint: Who answers.
 
     Raises:
         StageFailed: It holds no answer.
     """
-    choices = getattr(found, "choices", None)
-    if not choices:
-        said = getattr(found, "error", None)
-        raise StageFailed(f"an endpoint answered without an answer{f': {said}' if said else ''}")
-    usage = getattr(found, "usage", None)
-    details = getattr(usage, "prompt_tokens_details", None)
+    try:
+        found = json.loads(body)
+        choices = found["choices"]
+        sequences = [_sequence(choice) for choice in choices]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        sequences = []
+    if not sequences:
+        raise StageFailed(f"{endpoint.address} gives no answer but {_begin(body)}", CHECK_ADDRESS)
+    usage = _mapping(found.get("usage"))
     return ChatResponse(
-        [_sequence(choice) for choice in choices],
-        getattr(usage, "prompt_tokens", None),
-        int(getattr(details, "cached_tokens", None) or 0),
-        getattr(usage, "completion_tokens", None),
+        sequences,
+        _tokens(usage.get("prompt_tokens")),
+        _tokens(_mapping(usage.get("prompt_tokens_details")).get("cached_tokens")) or 0,
+        _tokens(usage.get("completion_tokens")),
     )
 
 
 def _sequence(choice: Any) -> ChatSequence:
-    message = choice.message
-    apart = any(getattr(message, name, None) for name in _THOUGHTS)
-    return ChatSequence(message.content or "", choice.finish_reason or "stop", apart)
+    """One answer.
+
+    Raises:
+        AttributeError, KeyError, TypeError: It is not in the form of one.
+    """
+    message = choice["message"]
+    content = message.get("content") or ""
+    parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+    text = "".join(part["text"] for part in parts if part.get("type") == "text")
+    apart = any(message.get(name) for name in _THOUGHTS) or any(part.get("type") in _THINKING for part in parts)
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # JSON can hold half a character
+    return ChatSequence(whole, str(choice.get("finish_reason") or "stop"), apart)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _tokens(value: Any) -> int | None:
+    """A number of tokens; None for what cannot be one."""
+    return int(value) if isinstance(value, int | float) and 0 <= value < _MOST_TOKENS else None
+
+
+def _begin(body: bytes) -> str:
+    """How what is no answer begins, for people."""
+    text = " ".join(hide_message(body[: 2 * _SHOWN].decode(errors="replace")).split())
+    return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…")
 
 
 def as_future(work: Callable[[], Coroutine[Any, Any, ChatResponse]]) -> tinker.APIFuture[ChatResponse]:

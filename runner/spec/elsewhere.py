@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from charrun.endpoint import Endpoint
+from charrun.secrets import shown_address
 from charrun.spec.document import KeyPath
 from charrun.spec.draft import Draft
 from charrun.spec.parts import StageInfo, StageItem
 from charrun.spec.words import shown
 
 _SCORER, _STUDENT, _TEACHER = "scorer", "student", "teacher"
+_ROUTE = "/chat/completions"
+_LENGTH = "max_tokens is an option of each stage that samples, and goes under the name that the model takes"
+_OWN_FIELDS: Final = {
+    "max_tokens": _LENGTH,
+    "max_completion_tokens": _LENGTH,
+    "messages": "a stage says what it asks",
+    "model": "say it as `model` under endpoint",
+    "n": "samples_per_request under endpoint says how many answers one request may ask for; at 1 it is not sent",
+    "stream": "answers are read as a whole",
+}
+"""Fields of a request that `parameters` cannot set, since budgets and records rest on them, with what to do instead."""
 
 
 def endpoint_of(written: Mapping[str, Any]) -> Endpoint | None:
@@ -44,6 +56,11 @@ def check_elsewhere(draft: Draft, items: Sequence[StageItem], known: Mapping[str
         if not identity:
             continue
         at = (*path, "endpoint")
+        _check_address(draft, (*at, "base_url"))
+        for field in draft.mapping(*at, "parameters"):
+            if field in _OWN_FIELDS:
+                message = f"the field {shown(field)} of requests is charrun's own"
+                draft.add("SPEC073", message, (*at, "parameters", field), _OWN_FIELDS[field], on="key")
         served = f"name a model for {role} that the engine serves"
         if role in trained:
             message = f"the {role} is {trained[role]}, and a model at an endpoint can only be sampled from"
@@ -54,6 +71,15 @@ def check_elsewhere(draft: Draft, items: Sequence[StageItem], known: Mapping[str
             message = f"{scoring[_SCORER]} scores with the teacher where no scorer is named: {_NO_SCORES}"
             hint = "add `scorer:` beside it, with a model that the engine serves, such as the student's"
             draft.add("SPEC071", message, at, hint, on="key")
+
+
+def _check_address(draft: Draft, path: KeyPath) -> None:
+    """Routes are put after an address: it holds neither one nor a query."""
+    address = str(draft.document.at(path)).rstrip("/")
+    plain = shown_address(address).rstrip("/").removesuffix(_ROUTE)
+    what = "a query" if "?" in address else "a fragment" if "#" in address else _ROUTE if address.endswith(_ROUTE) else ""
+    if what:
+        draft.add("SPEC074", f"base_url ends before the routes, and has {what}", path, f"write {plain}")
 
 
 _NO_SCORES = "an endpoint gives no log-probs of a prompt"
