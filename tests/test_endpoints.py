@@ -1,4 +1,4 @@
-"""Models at endpoints, as far as no model is needed there: requests, prefills, thoughts, bounds, and what is told before."""
+"""Models at endpoints, as far as no model is needed there: requests, answers, bounds, and what is told before."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from endpoint_proxy import EndpointProxy, before_endpoint
 
 from charrun.chat import Chat, load_tokenizer, spoken, system, user
 from charrun.endpoint import Endpoint
+from charrun.errors import EXIT_BUDGET, EXIT_STAGE_FAILED, StageFailed
 from charrun.pipeline.endpoint_requests import most_tokens
-from charrun.service.endpoint_sampler import EndpointSampler
+from charrun.service.endpoint_sampler import EndpointSampler, read
 from charrun.service.models import local_folder
 
 FAR = Endpoint("http://host/v1", "there", parameters={"top_p": None, "reasoning_effort": "low"}, continues=True)
@@ -43,7 +44,6 @@ stages: [prompts, {{uses: teacher, with: {{max_tokens: 24}}}}]
 {end}
 """
 MESSAGE = {"role": "assistant", "content": "Ahoy there."}
-NO_ANSWERS = [b"<html>hi</html>", b'{"choices": [', {"choices": []}, {"choices": [{"finish_reason": "stop"}]}, b"[" * 9999]
 
 
 def answer(sampled: int = 5, **message: Any) -> dict[str, Any]:
@@ -133,51 +133,62 @@ def test_what_is_missing_is_told_before_anything_is_asked(more: str, told: str, 
     assert told in outcome.err and "Traceback" not in outcome.text
 
 
+def test_odd_answers_are_read_and_an_error_that_calls_itself_one_is_asked_again(
+    place: EndpointProxy, ask: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "Ahoy "}, {"type": "text", "text": "you."}]
+    answers = [
+        {"error": {"message": "Provider returned error", "code": 502}},
+        answer(content=parts),
+        answer(content="bad \ud83d tail"),
+        answer(),
+    ]
+    place.before = lambda number, body: (200, answers[number])
+    outcome = ask()
+    assert outcome.code == 0, outcome.text
+    assert len(place.asked) == 4
+    assert sorted(chosen(tmp_path)) == ["Ahoy there.", "Ahoy you.", "bad \ufffd tail"]
+
+
 @pytest.mark.parametrize(
-    ("content", "text"),
+    "body",
     [
-        ([{"type": "thinking", "thinking": []}, {"type": "text", "text": "Ahoy "}, {"type": "text", "text": "there."}], 1),
-        ("bad \ud83d tail", "bad \ufffd tail"),
+        b"<html>hi</html>",
+        b'{"choices": [',
+        b'{"choices": []}',
+        b'{"choices": null, "error": null}',
+        b'{"choices": [{"finish_reason": "stop"}]}',
+        b'{"choices": [{"message": {"content": 5}}]}',
+        b'"text"',
+        b"[" * 100_000,
+        b"\xff",
+        b"",
     ],
 )
-def test_an_answer_may_be_in_parts_and_hold_half_a_character(
-    content: Any, text: Any, place: EndpointProxy, ask: Callable[..., Outcome], tmp_path: Path
-) -> None:
-    place.before = lambda number, body: (200, answer(content=content))
-    assert ask().code == 0
-    assert chosen(tmp_path) == ["Ahoy there." if text == 1 else text] * 3
+def test_what_is_no_answer_is_told_with_its_address(body: bytes) -> None:
+    with pytest.raises(StageFailed) as caught:
+        read(body, FAR)
+    assert caught.value.message.startswith("http://host/v1 gives no answer but '")
+    assert len(caught.value.message) < 300 and caught.value.hint == "check base_url: at most servers it ends in /v1"
 
 
-@pytest.mark.parametrize("body", NO_ANSWERS)
-def test_what_is_no_answer_is_told_with_its_address(
-    body: Any, place: EndpointProxy, ask: Callable[..., Outcome]
-) -> None:
-    place.before = lambda number, asked: (200, body)
-    outcome = ask()
-    assert outcome.code == 1 and f"{place.base_url} gives no answer but '" in outcome.err, outcome.text
-    assert "check base_url: at most servers it ends in /v1" in outcome.err
-    assert "defect" not in outcome.text and "Traceback" not in outcome.text
+@pytest.mark.parametrize("tokens", [None, -5, "5", 1e300])
+def test_numbers_of_tokens_that_cannot_be_are_not_known(tokens: Any) -> None:
+    usage = {"prompt_tokens": tokens, "completion_tokens": 10.0, "prompt_tokens_details": tokens}
+    found = read(json.dumps({**answer(), "usage": usage}).encode(), FAR)
+    assert (found.prompt_tokens, found.cached_tokens, found.sampled_tokens) == (None, 0, 10)
 
 
-def test_an_error_that_calls_itself_an_answer_is_asked_again(
-    place: EndpointProxy, ask: Callable[..., Outcome], tmp_path: Path
-) -> None:
-    failed = {"error": {"message": "Provider returned error", "code": 502}}
-    place.before = lambda number, body: (200, failed if number < 2 else answer())
-    assert ask().code == 0 and len(place.asked) == 5
-    place.before = lambda number, body: (200, failed)
-    outcome = ask("--force", "teacher")
-    assert outcome.code == 1 and f"{place.base_url} failed: " in outcome.err and "Provider returned" in outcome.err
-
-
-def test_a_server_without_json_is_told_before_it_is_asked_for_answers(
-    place: EndpointProxy, ask: Callable[..., Outcome], tmp_path: Path
+def test_a_server_without_json_is_told_before_it_is_asked_for_answers_and_after(
+    place: EndpointProxy, ask: Callable[..., Outcome]
 ) -> None:
     place.listed = 200, b"<html>hi</html>"
-    place.before = lambda number, body: (200, answer())
-    told = f"{place.base_url} is asked for its models and answers with no JSON; check base_url"
-    assert told in ask().text
-    assert told in charrun("doctor", tmp_path / "far.yaml").text
+    place.before = lambda number, body: (200, b"<html>hi</html>")
+    outcome = ask()
+    assert outcome.code == EXIT_STAGE_FAILED, outcome.text
+    assert f"{place.base_url} is asked for its models and answers with no JSON; check base_url" in outcome.text
+    assert f"{place.base_url} gives no answer but '<html>hi</html>'" in outcome.err
+    assert "defect" not in outcome.text and "Traceback" not in outcome.text
 
 
 def test_a_server_that_samples_more_than_it_was_asked_for_stops_the_run_at_its_budget(
@@ -186,7 +197,7 @@ def test_a_server_that_samples_more_than_it_was_asked_for_stops_the_run_at_its_b
     place.before = lambda number, body: (200, answer(100_000))
     end = "prices: {far: {prefill: 1, sample: 1}}\nbudget: {usd: 0.01}"
     outcome = ask("--yes", end=end)
-    assert outcome.code == 6, outcome.text
+    assert outcome.code == EXIT_BUDGET, outcome.text
     assert "a request used 100,000 sampled tokens of 24 at most" in outcome.err
 
 
@@ -196,3 +207,12 @@ def test_a_key_that_no_header_takes_is_told_before_anything_is_asked(tmp_path: P
         "run", tmp_path / "far.yaml", "--runs-dir", tmp_path / "runs", env={"FAR_PLACE": "k\u00e9y-0f-n0b0dy"}
     )
     assert outcome.code == 5 and "the variable FAR_PLACE holds characters that no key has" in outcome.err, outcome.text
+
+
+@pytest.mark.parametrize("judge", ["llm", "likelihood"])
+def test_preferences_want_a_scorer_of_the_engine_only_where_they_score(judge: str, tmp_path: Path) -> None:
+    preferences = f"{{uses: preferences, with: {{judge: {judge}, checkpoints: {{a: b/c/d}}}}}}"
+    (tmp_path / "far.yaml").write_text(SPEC.format(more="").replace("[prompts, teacher]", f"[{preferences}]"))
+    told = charrun("validate", tmp_path / "far.yaml").text
+    refused = "judge: likelihood scores with far: an endpoint gives no log-probs of a prompt"
+    assert (refused in told) == (judge == "likelihood") and "SPEC071" not in told, told

@@ -77,9 +77,9 @@ def _check_address(draft: Draft, path: KeyPath) -> None:
     """Routes are put after an address: it holds neither one nor a query."""
     address = str(draft.document.at(path)).rstrip("/")
     plain = shown_address(address).rstrip("/").removesuffix(_ROUTE)
-    what = "a query" if "?" in address else "a fragment" if "#" in address else _ROUTE if address.endswith(_ROUTE) else ""
-    if what:
-        draft.add("SPEC074", f"base_url ends before the routes, and has {what}", path, f"write {plain}")
+    what = next((name for sign, name in {"?": "a query", "#": "a fragment"}.items() if sign in address), "")
+    if what or address.endswith(_ROUTE):
+        draft.add("SPEC074", f"base_url ends before the routes, and has {what or _ROUTE}", path, f"write {plain}")
 
 
 _NO_SCORES = "an endpoint gives no log-probs of a prompt"
