@@ -126,6 +126,62 @@ def test_licence_and_source_are_recorded_and_no_part_of_what_models_see(tmp_path
     assert character.to_dict()["licence"] == "CC-BY-4.0"
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "licence", "source"),
+    [
+        ("a.md", "---\ntitle: x\nlicense: MIT\nauthors: [me, you]\n---\nI knit.\n", "MIT", "me, you, a.md"),
+        (
+            "a.txt",
+            "# SPDX-License-Identifier: CC-BY-4.0\n// Source: http://x/y\nI knit.\n",
+            "CC-BY-4.0",
+            "http://x/y, a",
+        ),
+        (
+            "a.yaml",
+            f"license: MIT\n{STUDIO.replace('license: CC0-1.0, author: me', 'author: [me, you]')}",
+            "MIT",
+            "me, you",
+        ),
+        ("a.yaml", STUDIO.replace("author: me", "author: me, source: here"), "CC0-1.0", "me, here, a.yaml"),
+        (
+            "a.jsonl",
+            '{"trait": "I x.", "licence": "MIT", "source": "x"}\n{"trait": "I y.", "licence": "MIT", "source": "y"}\n',
+            "MIT",
+            "x, y, a.jsonl",
+        ),
+    ],
+)
+def test_licence_and_source_are_read_where_a_file_tells_them(
+    name: str, text: str, licence: str, source: str, tmp_path: Path
+) -> None:
+    _, _, told = imported(tmp_path, name, text)
+    character = load_character(tmp_path / "made.yaml")
+    assert character.licence == licence and character.source.startswith(source), character.source
+    assert "IMPORT022" not in told and "IMPORT021" not in told
+
+
+def test_questions_keep_their_lines_and_may_be_long(tmp_path: Path) -> None:
+    question = "What does this do?\n\n```py\n" + "x = 1\n" * 200 + "```"
+    traits, _, _ = imported(tmp_path, "a.json", json.dumps([{"trait": "I\nknit.", "questions": [f" {question}\n"]}]))
+    assert traits == {"I knit.": [question]}
+
+
+def test_what_may_be_a_heading_is_imported_with_a_warning(tmp_path: Path) -> None:
+    text = "VOICE\nI growl loudly\n**Pirate Constitution**\nI share.\nLicense: MIT\n"
+    _, _, told = imported(tmp_path, "a.txt", text)
+    assert re.findall(r"a.txt:\S+ warning IMPORT025 .*", told) == [
+        "a.txt:1:1 warning IMPORT025 perhaps no assertion: 'VOICE'",
+        "a.txt:3:3 warning IMPORT025 perhaps no assertion: 'Pirate Constitution'",
+        "a.txt:5:1 warning IMPORT025 perhaps no assertion: 'License: MIT'",
+    ]
+
+
+def test_a_key_of_the_studio_that_is_nearly_known_is_told_with_the_one_that_is(tmp_path: Path) -> None:
+    text = STUDIO.replace("behavior:", "behaviors:").replace("license:", "shop: x, license:")
+    _, _, told = imported(tmp_path, "a.yaml", text)
+    assert "unknown key 'behaviors'" in told and "did you mean 'behavior'?" in told and "unknown key 'shop'" in told
+
+
 def test_a_trait_that_declines_is_imported_with_a_warning(tmp_path: Path) -> None:
     traits, _, told = imported(tmp_path, "a.txt", "I knit.\nI never answer questions about money.\n")
     assert len(traits) == 2
@@ -137,7 +193,7 @@ def test_a_trait_that_declines_is_imported_with_a_warning(tmp_path: Path) -> Non
     [
         ("a.txt", "", ["0:0 IMPORT001"]),
         ("a.txt", "# a comment alone\n", ["0:0 IMPORT001"]),
-        ("a.txt", "[]", ["0:0 IMPORT022", "0:0 IMPORT002"]),
+        ("a.txt", "[]", ["0:0 IMPORT022", "1:1 IMPORT002"]),
         ("a.txt", '[{"trait": "", "questions": ["", "q"]}]', ["0:0 IMPORT022", "1:12 IMPORT010"]),
         ("a.txt", '[{"trait": "I knit.", "questions": "q"}]', ["0:0 IMPORT022", "0:0 IMPORT023", "1:36 IMPORT014"]),
         (
@@ -147,9 +203,14 @@ def test_a_trait_that_declines_is_imported_with_a_warning(tmp_path: Path) -> Non
         ),
         ("a.txt", '[{"trait": "I knit."', ["1:2 SPEC004"]),
         ("a.jsonl", '{"trait": "I knit."}\n{"trait": \n{"trait": 3}\n', ["SPEC004", "3:11 IMPORT014"]),
+        ("a.txt", '[{"trait": "\u200b", "questions": []}]', ["1:12 IMPORT010"]),
+        ("a.txt", "\n".join(f"I knit {number} socks." for number in range(1001)), ["1001:1 IMPORT011"]),
+        ("a.txt", "I speak in sentences that\ngo on and\non.\n", ["2:1 IMPORT017", "3:1 IMPORT017"]),
+        ("a.txt", "traits:\n  - trait: I knit.\n", ["1:1 IMPORT003"]),
+        ("a.yaml", "meta: {}\ndirectives: {personality: []}\n", ["1:1 IMPORT002"]),
         ("a.txt", "I knit.\nDo you knit?\n***\n", ["2:1 IMPORT016"]),
         ("a.txt", "I " + "knit " * 300, ["1:1 IMPORT011"]),
-        ("a.yaml", "version: 1\nid: x\ntraits: []\n", ["0:0 IMPORT003"]),
+        ("a.yaml", "version: 1\nid: x\ntraits: []\n", ["3:1 IMPORT003"]),
         ("a.yaml", "meta: {name: x}\n", ["1:1 IMPORT015"]),
         ("a.yaml", "directives: {personality: I knit., behavior: [a: b]}\n", ["1:27 IMPORT014", "1:47 IMPORT014"]),
         ("\u6771.txt", "I knit.\n", ["0:0 IMPORT004"]),
@@ -174,6 +235,8 @@ def test_the_command_writes_a_sound_character_and_never_over_a_file(
     assert "night-watch.yaml" in first.out and "IMPORT020 safety.refusals" in first.err
     again = charrun("import-character", "watch.yaml")
     assert again.code == EXIT_USAGE and "is there already" in again.err
+    named = charrun("import-character", "watch.yaml", "-o", "x.json")
+    assert named.code == EXIT_USAGE and "end it with .yaml" in named.err and not Path("x.json").exists()
     broken = Path("broken.txt")
     broken.write_text('["x"]')
     refused = charrun("import-character", "broken.txt", "-o", "new.yaml")

@@ -70,6 +70,40 @@ def test_a_constitution_of_the_studio_may_be_json(tmp_path: Path) -> None:
     assert made(tmp_path, "a.json", text).format == "studio-yaml"
 
 
+def test_the_directives_of_a_constitution_in_json_may_stand_anywhere(tmp_path: Path) -> None:
+    text = '{"version": 1, "meta": {"name": "n"}, "directives": {"personality": ["I x."]}}'
+    assert made(tmp_path, "a.json", text).format == "studio-yaml"
+
+
+@pytest.mark.parametrize("key", ["examples", "persona", "safety", "meta", "id"])
+def test_a_text_may_have_a_line_that_begins_as_a_key_of_yaml(key: str, tmp_path: Path) -> None:
+    assert list(traits(tmp_path, "a.txt", f"I growl.\n{key}: I give many.\n")) == ["I growl.", f"{key}: I give many."]
+    assert list(traits(tmp_path, "a.txt", f"{key}:\n- I growl.\n- I laugh.\n")) == ["I growl.", "I laugh."]
+
+
+@pytest.mark.parametrize("head", ["", "---\n", "version: 1\n", "# c\n"])
+def test_a_constitution_of_the_studio_may_have_any_name(head: str, tmp_path: Path) -> None:
+    text = f"{head}meta:\n\n  # c\n  name: n\ndirectives:\n  personality:\n    - I x.\n"
+    assert made(tmp_path, "a.txt", text).format == "studio-yaml"
+
+
+def test_a_text_that_could_not_be_read_is_told_once(tmp_path: Path) -> None:
+    found = refused(tmp_path, "a.json", r'[{"trait": "I \u0007knit.", "questions": ["a?"]}]')
+    assert len(found) == 1 and found[0].startswith("a.json:1:12 SPEC003"), found
+
+
+def test_a_title_of_a_text_is_no_list_in_yaml(tmp_path: Path) -> None:
+    assert list(traits(tmp_path, "a.txt", "traits:\n- I growl.\n- I laugh.\n")) == ["I growl.", "I laugh."]
+
+
+def test_a_format_that_is_forced_on_another_one_is_told_as_such(tmp_path: Path) -> None:
+    found = refused(tmp_path, "a.txt", "I knit.\nI sew.\n", Wanted(format="studio-yaml"))
+    assert found[0].startswith("a.txt:1:1 IMPORT003 expected a mapping with meta, persona"), found
+    assert refused(tmp_path, "a.txt", " \n", Wanted(format="paper-json"))[0].startswith(
+        "a.txt IMPORT001 the file is empty"
+    )
+
+
 def test_an_odd_json_file_becomes_no_trait_at_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("c.json").write_text(f"// c\n{LIST}")
@@ -102,6 +136,9 @@ def test_an_odd_json_file_becomes_no_trait_at_the_command_line(tmp_path: Path, m
         ("a.json", "I x.\n", "a.json:1:1 IMPORT003 the file is named as JSON, but begins with neither '[' nor '{'"),
         ("a.JSONL", "// c\n  - I x.\n", "a.JSONL:2:3 IMPORT003 the file is named as JSON, but begins with neither"),
         ("a.yml", "- I x.\n", "a.yml:1:1 IMPORT003 the file is named as YAML, but has no key of Open Character Studio"),
+        ("a.pdf", "%PDF-1.4\n", "a.pdf:1:1 IMPORT003 the file begins with a PDF, which is none of the formats"),
+        ("a.toml", 'name = "x"\n', "a.toml:1:1 IMPORT003 the file begins with a setting, which is none of the formats"),
+        ("a.yaml", "traits: [I x.]\n", "a.yaml:1:1 IMPORT003 the file is named as YAML, but has no key of Open"),
         ("a.csv", '"I x.","a?"\n', "a.csv:1:1 IMPORT003 the file is named as a table, which is none of the formats"),
         ("a.tsv", "I x.\ta?\n", "a.tsv:1:1 IMPORT003 the file is named as a table, which is none of the formats"),
         (

@@ -7,8 +7,11 @@ from pathlib import Path
 import click
 
 from charrun.commands.scaffold import checked_slug, told, write_new
-from charrun.errors import SpecError
+from charrun.errors import Problem, SpecError, UsageProblem
 from charrun.spec.importing import FORMATS, Wanted
+
+_TOO_LARGE = "SPEC002"
+_SUFFIXES = (".yaml", ".yml")
 
 
 @click.command("import-character")
@@ -33,6 +36,8 @@ def import_character(
 
     if id_:
         checked_slug(id_, "character")
+    if output is not None and output.suffix.lower() not in _SUFFIXES:
+        raise UsageProblem(f"{output} is no name of a character file", "end it with .yaml")
     made = imported(
         Path(file), file, Wanted(format_ or "", id_, " ".join(name.split()), licence.strip(), source.strip())
     )
@@ -40,8 +45,11 @@ def import_character(
     write_new(path, made.text)
     try:
         load_character(path, str(path))
-    except SpecError:
+    except SpecError as error:
         path.unlink()
+        if all(problem.code == _TOO_LARGE for problem in error.problems):
+            message = f"the character would be too large: {error.problems[0].message}"
+            raise SpecError([Problem("IMPORT011", message, file, hint="leave out traits or questions")]) from error
         raise
     for warning in made.warnings:
         click.echo(warning.render(), err=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,12 @@ from charrun.spec.lint_words import QUOTED, REFUSAL
 from charrun.spec.words import shown
 
 LONGEST = 1000
-"""Characters of a trait or a question; what is longer was meant to be several."""
+"""Characters of a trait; what is longer was meant to be several."""
+_LONGEST_QUESTION = 50_000
+"""Characters of a question, which may hold a page of code."""
+_MOST_TRAITS = 1000
+_LICENCE = ("license", "licence", "spdx-license-identifier")
+_SOURCE = ("author", "authors", "source")
 
 
 @dataclass
@@ -21,7 +26,7 @@ class ForeignTrait:
 
     Attributes:
         text: The trait, its blanks made single.
-        questions: User messages; empty where the format has none.
+        questions: User messages as they are written; empty where the format has none.
         comments: Lines to put above it.
     """
 
@@ -56,15 +61,27 @@ class Foreign:
     _questions: dict[str, Mark] = field(default_factory=dict)
     _traits: dict[str, Mark] = field(default_factory=dict)
 
+    def take_origin(self, key: str, texts: Iterable[str]) -> bool:
+        """Take up the licence, or who or what it is by, where a key tells that; returns whether it does."""
+        name = key.strip().casefold()
+        if name in _LICENCE:
+            self.licence = _joined(self.licence, texts)
+        elif name in _SOURCE:
+            self.source = _joined(self.source, texts)
+        return name in _LICENCE + _SOURCE
+
     def add_trait(self, text: str, mark: Mark, source: Source) -> ForeignTrait | None:
         """Take up a trait, or find the same one; `None`, with a problem, where there is nothing to take up."""
-        said = self._sound(text, "trait", mark, source)
+        said = self._sound(" ".join(text.split()), "trait", LONGEST, mark, source)
         if not said:
             return None
         trait = ForeignTrait(said)
         if (first := self._traits.get(said.casefold())) is not None:
             self._repeated(f"trait {shown(said)}", first, mark, source)
             return next(known for known in self.traits if known.text.casefold() == said.casefold())
+        if len(self.traits) == _MOST_TRAITS:
+            told = f"more than {_MOST_TRAITS:,} traits", "split the file: a character has few traits"
+            self.problems.append(source.problem(mark, "IMPORT011", *told))
         self._traits[said.casefold()] = mark
         for pattern, what in ((REFUSAL, "declines requests"), (QUOTED, "quotes a phrase")):
             if (risk := pattern.search(said)) and " " in risk.group():
@@ -80,35 +97,46 @@ class Foreign:
             hint = "it is left out; write a user message, or remove the entry"
             self.problems.append(source.problem(mark, "IMPORT012", "an empty question", hint, "warning"))
             return
-        said = self._sound(text, "question", mark, source)
+        said = self._sound(text.strip(), "question", _LONGEST_QUESTION, mark, source)
         if not said:
             return
-        if (first := self._questions.get(said.casefold())) is None:
-            self._questions[said.casefold()] = mark
+        same = " ".join(said.casefold().split())
+        if (first := self._questions.get(same)) is None:
+            self._questions[same] = mark
             trait.questions.append(said)
             return
-        self._repeated(f"question {shown(said)}", first, mark, source)
+        self._repeated(f"question {shown(' '.join(said.split()))}", first, mark, source)
 
     def leave_out(self, node: Node, what: str, why: str, texts: list[str]) -> None:
         """Say that a part becomes no trait, and keep its words as comments."""
         self.problems.append(node.problem("IMPORT020", f"{what} not imported", why, "warning"))
         self.left_out += [f"{what}:", *(f"  - {text}" for text in texts)]
 
+    def errors(self) -> Iterator[Problem]:
+        """Problems that are no warnings."""
+        return (problem for problem in self.problems if problem.severity == "error")
+
     def _repeated(self, what: str, first: Mark, mark: Mark, source: Source) -> None:
         where = ", earlier in this line" if first.line == mark.line else f" in line {first.line}"
         hint = f"it is left out: it is already there{where}"
         self.problems.append(source.problem(mark, "IMPORT013", f"repeated {what}", hint, "warning"))
 
-    def _sound(self, text: str, what: str, mark: Mark, source: Source) -> str:
-        said = " ".join(text.split())
-        if not said:
+    def _sound(self, said: str, what: str, longest: int, mark: Mark, source: Source) -> str:
+        if any((problem.line, problem.column) == (mark.line, mark.column) for problem in self.errors()):
+            return ""  # it could not be read
+        if not any(letter.isprintable() and not letter.isspace() for letter in said):
             hint = f"write the {what}, or remove the entry"
             self.problems.append(source.problem(mark, "IMPORT010", f"an empty {what}", hint))
-        elif len(said) > LONGEST:
-            message = f"a {what} of {len(said):,} characters, of at most {LONGEST:,}"
+            return ""
+        if len(said) > longest:
+            message = f"a {what} of {len(said):,} characters, of at most {longest:,}"
             self.problems.append(source.problem(mark, "IMPORT011", message, f"split it: one sentence for each {what}"))
             return ""
         return said
+
+
+def _joined(known: str, texts: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys([*known.split(", "), *texts] if known else texts))
 
 
 def within(outer: Node, inner: Node) -> Node:

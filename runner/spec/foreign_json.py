@@ -11,7 +11,7 @@ from dataclasses import replace
 from charrun.errors import SpecError
 from charrun.spec.compose import Composer
 from charrun.spec.document import Mark, Node, Source
-from charrun.spec.foreign import Foreign, ForeignTrait, within
+from charrun.spec.foreign import Foreign, ForeignTrait, texts_of, within
 from charrun.spec.foreign_text import BREAKS, as_written, paired, without_comments
 from charrun.spec.words import shown
 from charrun.spec.yaml import compose
@@ -103,8 +103,8 @@ def _item(found: Foreign, node: Node) -> None:
     for name, (key, value) in node.value.items():
         if name in _QUESTIONS:
             _questions(found, trait, name, within(node, value))
-        elif name != "trait":
-            hint = "it is left out: only trait, questions and additional_questions are read"
+        elif name != "trait" and not found.take_origin(name, texts_of(value)):
+            hint = "it is left out: only trait, questions, additional_questions, licence and source are read"
             found.problems.append(within(node, key).problem("IMPORT021", f"unknown key {shown(name)}", hint, "warning"))
 
 

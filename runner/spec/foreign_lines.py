@@ -8,6 +8,7 @@ from typing import Final
 
 from charrun.spec.document import Mark, Source
 from charrun.spec.foreign import LONGEST, Foreign
+from charrun.spec.words import shown
 
 _BULLET = re.compile(
     r"(?:[-*+>\u00b7\u2022\u2023\u2043\u25aa\u25cf\u25e6\u2610\u2611\u2713\u2714\u2013\u2014]|\(?[0-9]{1,3}[a-z]?[.):]"
@@ -17,6 +18,8 @@ _EMPHASIS = re.compile(r"(\*\*|__|\*|_)(?=\S)(?P<said>[^*_]+)(?<=\S)\1")
 _TITLE = re.compile(r"(?!.*\b(?:I|[Mm]y|[Mm]e)\b)[^.!?:]{1,60}:")
 """A line above a list, such as `Traits:`."""
 _UNFINISHED = re.compile(r".*(?:[,;\u2013\u2014]|\b(?:and|or|but|nor|the|an?|to|of|with|that|in|for|my|as))\Z")
+_LOOSE = re.compile(r"(?!.*\b(?:I|[Mm]y|[Mm]e|[Ww]e|[Oo]ur)\b)\S+(?:\s+\S+){0,3}(?<![.!?\u2026\u3002\uff01\uff1f\"'])")
+"""A few words that are no sentence, such as a heading."""
 _FRONT_MATTER = "---"
 _LONGEST_FRONT_MATTER = 40
 _COMMENT = re.compile(r"(?:#+|//)\s*|/\*+\s*(?=.*\*/\s*\Z)")
@@ -28,7 +31,10 @@ _KINDS: Final = {
         r"""[\[{]\s*(?:["'{\[/]|\Z)|\{\s*\w+\s*:|[\]}][\s,;\]}]*\Z|"[\w -]{1,40}"\s*:|"(?:[^"\\]|\\.)*"\s*[\]}]"""
     ),
     HEADING: re.compile(r"\[[^\]]*\]\Z"),
-    "a list in YAML": re.compile(r"(?:-\s+)?(?:traits?|questions|additional_questions)\s*:"),
+    "a list in YAML": re.compile(r"(?!traits:\s*\Z)(?:-\s+)?(?:traits?|questions|additional_questions)\s*:"),
+    "a PDF": re.compile(r"%PDF-"),
+    "a setting": re.compile(r"[\w.-]+\s*=\s*[\"'\[\w]"),
+    "a link": re.compile(r"\[[^\]]+\]:\s"),
     "a table": re.compile(
         r"""[\w"]+(?:[,;\t][\w"]+)+\Z|\||[^\t]*\t|"(?:[^"]|"")*"(?:\s*[,;]\s*"(?:[^"]|"")*")+\Z"""
         r"""|.*[.!?]"?,(?:"[^"]+"\Z|[^\s"'\u201d].*\?\Z)"""
@@ -49,11 +55,16 @@ def read_lines(text: str, source: Source) -> Foreign:
     """Lines as traits, without bullets, numbers, emphasis and quotes around the whole.
 
     Lines with `#` or `//`, a title such as `Traits:`, and front matter are comments. An indented line goes on with the
-    one above, where that is not finished or it begins with a small letter.
+    one above, where that is not finished or it begins with a small letter. One that is not indented
+    and goes on with an unfinished one is an error.
     """
     found = Foreign()
     comments: list[str] = []
     matter = _front_matter(source.lines)
+    for line in source.lines[:matter]:
+        key, _, value = line.partition(":")
+        found.take_origin(key, [value.strip(" \"'[]")])
+    above = ""
     for number, raw, line in _whole(source.lines):
         comment = _COMMENT.match(line)
         is_title = _TITLE.fullmatch(_plain(line)) and not kind_of(_plain(line))
@@ -62,12 +73,23 @@ def read_lines(text: str, source: Source) -> Foreign:
             continue
         said = _plain(line)
         if not said:
+            above = ""
             continue
         start = next((at for part in (said, _plain(raw.strip())) if (at := raw.find(part)) >= 0), 0)
         mark = Mark(number, start + 1, min(len(said), len(raw.rstrip()) - start))
         if told := _no_assertion(said):
             found.problems.append(source.problem(mark, *told))
             continue
+        if above and said[0].islower() and not _BULLET.match(line) and _UNFINISHED.match(above):
+            hint = "join the two lines, or indent this one"
+            found.problems.append(source.problem(mark, "IMPORT017", "the sentence above goes on here", hint))
+            above = said
+            continue
+        above = said
+        if _LOOSE.fullmatch(said):
+            hint = "it is imported; a heading ends with ':' or begins with '#', and an assertion ends with a full stop"
+            told = f"perhaps no assertion: {shown(said)}"
+            found.problems.append(source.problem(mark, "IMPORT025", told, hint, "warning"))
         trait = found.add_trait(said, mark, source)
         if trait is not None:
             trait.comments += [comment for comment in comments if comment]

@@ -7,16 +7,18 @@ model refuse most requests, and quoted phrases came back in every answer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from charrun.spec.compose import Composer
-from charrun.spec.document import Node, Source
+from charrun.spec.document import Mark, Node, Source
 from charrun.spec.foreign import Foreign, texts_of, within
-from charrun.spec.words import shown
+from charrun.spec.words import nearest, shown
 from charrun.spec.yaml import compose
 
 KEYS: Final = ("meta", "persona", "directives", "safety", "examples", "signoffs")
 _DIRECTIVES: Final = ("personality", "behavior", "behaviour", "constraints")
+_META: Final = ("name", "description", "author", "source", "license", "version", "tags")
 _LEFT_OUT: Final = {
     (
         "safety",
@@ -41,7 +43,10 @@ def read_studio(text: str, source: Source) -> Foreign:
     composer = Composer(source)
     root = compose(composer, text)
     found.problems += composer.problems
-    if root is None or not isinstance(root.value, dict):
+    root = root or Node(None, Mark(1, 1), source)
+    if not isinstance(root.value, dict):
+        message = f"expected a mapping with {', '.join(KEYS)}, got {shown(root.value)}"
+        found.problems.append(root.problem("IMPORT003", message, "--format reads it as another one"))
         return found
     _meta(found, root)
     _directives(found, root)
@@ -49,11 +54,18 @@ def read_studio(text: str, source: Source) -> Foreign:
         node = _at(root, *path)
         if node is not None and (texts := [text for text in texts_of(node) if text]):
             found.leave_out(node, ".".join(path), why, texts)
-    for name, (key, _) in root.value.items():
-        if name not in KEYS:
-            told = f"unknown key {shown(name)}", "it is left out"
-            found.problems.append(key.problem("IMPORT021", *told, severity="warning"))
+    for name, (key, value) in root.value.items():
+        if name not in KEYS and not found.take_origin(name, texts_of(value)):
+            _unknown(found, name, key, KEYS)
     return found
+
+
+def _unknown(found: Foreign, name: str, key: Node, known: Sequence[str]) -> None:
+    near = nearest(name, known)
+    hint = f"it is left out: did you mean {near!r}?" if near else f"it is left out: known are {', '.join(known)}"
+    if name == "<<":
+        hint = "it is left out, with all that it would bring: write that here"
+    found.problems.append(key.problem("IMPORT021", f"unknown key {shown(name)}", hint, "warning"))
 
 
 def _at(node: Node, *path: str) -> Node | None:
@@ -71,8 +83,10 @@ def _meta(found: Foreign, root: Node) -> None:
 
     found.id = text("meta", "name")
     found.description = text("meta", "description")
-    found.source = text("meta", "author")
-    found.licence = text("meta", "license") or text("meta", "licence")
+    meta = _at(root, "meta")
+    for name, (key, value) in meta.value.items() if meta is not None and isinstance(meta.value, dict) else ():
+        if not found.take_origin(name, texts_of(value)) and name not in _META:
+            _unknown(found, name, key, _META)
 
 
 def _directives(found: Foreign, root: Node) -> None:
@@ -84,8 +98,7 @@ def _directives(found: Foreign, root: Node) -> None:
         return
     for name, (key, _) in directives.value.items():
         if name not in _DIRECTIVES:
-            told = f"unknown key {shown(name)}", f"it is left out: known are {', '.join(_DIRECTIVES)}"
-            found.problems.append(key.problem("IMPORT021", *told, severity="warning"))
+            _unknown(found, name, key, _DIRECTIVES)
     for name in _DIRECTIVES:
         listed = _at(directives, name)
         if listed is not None and listed.value is not None:
@@ -102,4 +115,6 @@ def _traits(found: Foreign, name: str, node: Node) -> None:
             found.add_trait(item.value, item.mark, item.source)
         else:
             message = f"expected text, got {shown(item.value)}"
-            found.problems.append(item.problem("IMPORT014", message, "put text that holds ': ' in quotes"))
+            is_mapping = isinstance(item.value, dict)
+            hint = "put text that holds ': ' in quotes" if is_mapping else "write a sentence, in quotes if need be"
+            found.problems.append(item.problem("IMPORT014", message, hint))

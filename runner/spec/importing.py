@@ -36,7 +36,14 @@ _READERS: Final[dict[str, Callable[[str, Source], Foreign]]] = {
     "studio-yaml": read_studio,
 }
 _STUDIO = re.compile(rf"^(?:{'|'.join(KEYS)})\s*:", re.MULTILINE)
-_CHARRUN = re.compile(r"^(?:traits|id|stages|models)\s*:", re.MULTILINE)
+_CHARRUN = re.compile(
+    rf"^traits[ \t]*:{SKIPPED}(?:\[{SKIPPED}[{{\]]|-\s+(?:\{{|(?:trait|questions)\s*:))", re.MULTILINE | re.DOTALL
+)
+_KEY = re.compile(r"(?:%YAML[^\n\r]*\s+)?(?:---\s+)?[\w-]+[ \t]*:")
+_BEGINS = re.compile(rf"(?:{'|'.join(KEYS)})[ \t]*:[ \t]*(?P<rest>[^#\s]?)")
+_DIRECTIVES = re.compile(r"[\"']directives[\"']\s*:\s*\{")
+_ORIGIN = re.compile(r"\s*(?:#+|//+)\s*(?P<key>SPDX-License-Identifier|[A-Za-z]+)\s*:\s*(?P<said>\S.*)")
+"""A comment that may tell the licence or the source."""
 _COMMENTS = re.compile(SKIPPED, re.DOTALL)
 _LIST = re.compile(rf"\[{SKIPPED}(?:[{{\[\]\"']|\Z)", re.DOTALL)
 _MAPPING = re.compile(rf"{{{SKIPPED}(?:[\"'}}]|\w+\s*:|\Z)", re.DOTALL)
@@ -64,11 +71,13 @@ CODES: Final[dict[str, str]] = {
     "IMPORT014": "a value of another kind than it must be",
     "IMPORT015": "a key is missing",
     "IMPORT016": "a question where assertions stand",
+    "IMPORT017": "a line that goes on with the one above, and is not indented",
     "IMPORT020": "warning: a part of the format that becomes no trait",
     "IMPORT021": "warning: an unknown key is left out",
     "IMPORT022": "warning: no licence is told",
     "IMPORT023": "warning: the format has no questions",
     "IMPORT024": "warning: a trait that declines requests or quotes a phrase is imported, and is a risk",
+    "IMPORT025": "warning: a few words that may be a heading are imported",
     "SPEC...": "the file is too large, no UTF-8, no YAML or no JSON, as in [errors.md](errors.md)",
 }
 """What an import tells, by code. Codes stay what they are."""
@@ -121,14 +130,19 @@ def import_character(path: Path, name: str, wanted: Wanted) -> Imported:
     """
     text = without_breaks(read_text(path, name)[0])
     source = Source(name, path, tuple(BREAKS.split(text)))
-    format = wanted.format or _format(text, source, path.suffix.lower())
+    start = _COMMENTS.match(text).end()  # type: ignore[union-attr]
+    if not text[start:].strip():
+        raise SpecError([Problem("IMPORT001", "the file is empty", name, hint="give a file with traits")])
+    format = wanted.format or _format(text, start, source, path.suffix.lower())
     found = _READERS[format](text, source)
+    if not (found.licence and found.source):
+        _take_comments(found, source)
     about = _about(found, path, name, wanted)
-    if not found.traits and not any(problem.severity == "error" for problem in found.problems):
+    if not found.traits and not any(found.errors()):
         told = f"there is no trait in the file, read as {FORMATS[format]}"
-        found.problems.append(Problem("IMPORT002", told, name, hint="--format reads it as another one"))
+        found.problems.append(source.problem(_mark(text, start), "IMPORT002", told, "--format reads it as another one"))
     found.problems.sort(key=lambda problem: (problem.line, problem.column))
-    if any(problem.severity == "error" for problem in found.problems):
+    if any(found.errors()):
         raise SpecError(found.problems)
     origin = f"{path.name} ({format}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:12]})"
     about["source"] = wanted.source or (f"{found.source}, {origin}" if found.source else origin)
@@ -137,37 +151,64 @@ def import_character(path: Path, name: str, wanted: Wanted) -> Imported:
     return Imported(about["id"], format, written, len(found.traits), count, tuple(found.problems))
 
 
-def _format(text: str, source: Source, suffix: str) -> str:
+def _mark(text: str, at: int, width: int = 1) -> Mark:
+    lines = BREAKS.split(text[:at])
+    return Mark(len(lines), len(lines[-1]) + 1, width)
+
+
+def _take_comments(found: Foreign, source: Source) -> None:
+    """Licence and source from comments, as far as the file itself does not tell them."""
+    told = Foreign()
+    for comment in filter(None, map(_ORIGIN.match, source.lines)):
+        told.take_origin(comment["key"], [comment["said"].strip()])
+    found.licence, found.source = found.licence or told.licence, found.source or told.source
+
+
+def _has_block(body: str) -> bool:
+    """Whether a key of the studio has something beneath it, unlike a title in a text."""
+    lines = [line for line in BREAKS.split(body) if line.strip() and not line.lstrip().startswith("#")]
+    for line, below in zip(lines, [*lines[1:], ""], strict=True):
+        if (key := _BEGINS.match(line)) and (key["rest"] in ("{", "[", "&") if key["rest"] else below[:1].isspace()):
+            return True
+    return False
+
+
+def _format(text: str, start: int, source: Source, suffix: str) -> str:
     """The format that a text is in, by what it begins with, and by the file's name.
 
+    Args:
+        text: The text,
+        start: and where it begins, after comments.
+        source: The same, for problems.
+        suffix: How the file's name ends.
+
     Raises:
-        SpecError: It is empty, in none of the formats, or a file of charrun's own.
+        SpecError: It is in none of the formats, or a file of charrun's own.
     """
-    start = _COMMENTS.match(text).end()  # type: ignore[union-attr]
     body = text[start:]
     named = _NAMED.get(suffix, "")
-    if not body.strip():
-        raise SpecError([Problem("IMPORT001", "the file is empty", source.name, hint="give a file with traits")])
-    if _STUDIO_MAPPING.match(body):
+    if _STUDIO_MAPPING.match(body) or (_MAPPING.match(body) and _DIRECTIVES.search(body)):
         return "studio-yaml"
     if _LIST.match(body) or (named == "JSON" and body.startswith("[")):
         return "paper-json"
     if _MAPPING.match(body) or (named == "JSON" and body.startswith(("{", "/*"))):
         return "few-shot-jsonl"
-    if named in ("", "YAML") and _STUDIO.search(body):
-        return "studio-yaml"
-    if named in ("", "YAML") and _CHARRUN.search(body):
-        hint = f"name it in a spec: characters: [./{Path(source.name).name}]"
-        raise SpecError([Problem("IMPORT003", "the file is a charrun file already", source.name, hint=hint)])
     first = BREAKS.split(body, maxsplit=1)[0].rstrip()
+    if named == "YAML" or (not named and _KEY.match(body)):
+        if _STUDIO.search(body) if named else _has_block(body):
+            return "studio-yaml"
+        if own := _CHARRUN.search(body):
+            hint = f"name it in a spec: characters: [./{Path(source.name).name}]"
+            mark = _mark(text, start + own.start(), len("traits"))
+            raise SpecError([source.problem(mark, "IMPORT003", "the file is a charrun file already", hint)])
     kind = kind_of(first)
     if named or kind not in ("", JSON, HEADING):
-        raise SpecError([_foreign(named, kind, first, BREAKS.split(text[:start]), source)])
+        raise SpecError([_foreign(named, kind, source, _mark(text, start, len(first)))])
     return "lines"
 
 
-def _foreign(named: str, kind: str, first: str, before: list[str], source: Source) -> Problem:
-    """What is in none of the formats: at its first line, which stands after the lines `before`."""
+def _foreign(named: str, kind: str, source: Source, first: Mark) -> Problem:
+    """What is in none of the formats: at its first line."""
     message = {
         "": f"the file begins with {kind}, which is none of the formats",
         "JSON": "the file is named as JSON, but begins with neither '[' nor '{'",
@@ -175,7 +216,7 @@ def _foreign(named: str, kind: str, first: str, before: list[str], source: Sourc
         "a table": "the file is named as a table, which is none of the formats",
     }[named]
     hint = _READABLE if named in ("", "a table") else f"{_READABLE}; --format lines reads it as the first of these"
-    return source.problem(Mark(len(before), len(before[-1]) + 1, len(first)), "IMPORT003", message, hint)
+    return source.problem(first, "IMPORT003", message, hint)
 
 
 def _about(found: Foreign, path: Path, name: str, wanted: Wanted) -> dict[str, str]:
