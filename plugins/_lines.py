@@ -1,8 +1,9 @@
-"""Templates that are lists: a line `name: text` for each kind of prompt."""
+"""Templates that are lists: a text in each line, or `name: text` for each kind of prompt."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 ALL = "all"
 PLAIN = "plain question"
 TAKEN = (ALL, PLAIN)
+_NONE = "template '{}' has no lines"
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,23 @@ def named_lines(ctx: StageContext, template: str) -> NamedLines:
     return parse_lines(ctx.render(template), template)
 
 
+def lines_of(ctx: StageContext, template: str) -> list[str]:
+    """The texts of a template, one in each line; empty lines are left out."""
+    return _written(ctx.render(template))
+
+
+def empty_lists(ctx: StageContext, templates: Iterable[str]) -> list[str]:
+    """A sentence for each of the templates that lists nothing."""
+    return [_NONE.format(template) for template in templates if not lines_of(ctx, template)]
+
+
+def _written(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
 def parse_lines(text: str, template: str) -> NamedLines:
     """Lines `name: text`; empty ones are left out."""
-    written = [line.strip() for line in text.splitlines() if line.strip()]
+    written = _written(text)
     parts = [[part.strip() for part in line.partition(":")] for line in written]
     names = Counter(name for name, _, _ in parts)
     problems = [
@@ -45,5 +61,5 @@ def parse_lines(text: str, template: str) -> NamedLines:
     problems += [f"template '{template}': two lines are called '{name}'" for name, n in names.items() if n > 1]
     problems += [f"template '{template}': no line can be called '{name}'" for name in names if name in TAKEN]
     if not written:
-        problems.append(f"template '{template}' has no lines")
+        problems.append(_NONE.format(template))
     return NamedLines({name: said for name, _, said in parts}, problems)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,12 +11,16 @@ from charrun import Estimate, Message, Row, Stage, StageFailed, assistant, hooki
 from charrun.plugins._answers import OPTIONS_SCHEMA, WRITER, writer_of
 from charrun.plugins._audit import INTERACTIONS_AUDIT, audit_turns, audited
 from charrun.plugins._gates import GATES, Fault, Gates
+from charrun.plugins._lines import empty_lists, lines_of
+from charrun.plugins._spread import is_among
 from charrun.plugins._tally import FIRST, MOST_DROPPED, Tally, check_dropped, check_first, distinct, gates_of
 
 if TYPE_CHECKING:
     from charrun import RoleSampler, StageContext
 
 TEMPLATES = Path(__file__).parent / "templates"
+_OPENERS = ("interaction_openers", "interaction_guided_openers")
+"""Templates whose lines open free conversations, and guided ones."""
 _TRIES = 3
 _ROUNDS = 10
 
@@ -77,15 +79,18 @@ class InteractionStage(Stage):
         return Estimate(rows=ctx.scale.interactions, requests=ctx.scale.interactions * ctx.scale.turns)
 
     def problems(self, ctx: StageContext) -> list[str]:
-        """Guidance that would not reach the model."""
-        if ctx.options["guided_share"] == 0 or len(set(_system_prompts(ctx))) == 2:
-            return []
-        return ["template 'interaction' says the same with and without guidance: let it depend on {{ guided }}"]
+        """Conversations that nothing opens, or guidance that would not reach the model."""
+        share = ctx.options["guided_share"]
+        found = empty_lists(ctx, [name for name, used in zip(_OPENERS, (share < 1, share > 0), strict=True) if used])
+        if share > 0 and len(set(_system_prompts(ctx))) < 2:
+            what = "template 'interaction' says the same with and without guidance"
+            found.append(f"{what}: let it depend on {{{{ guided }}}}")
+        return found
 
     async def run(self, ctx: StageContext) -> None:
         """Hold all conversations at once, turn by turn."""
         sampler = await writer_of(ctx)
-        openers = [_lines(ctx.render(name)) for name in ("interaction_openers", "interaction_guided_openers")]
+        openers = [lines_of(ctx, name) for name in _OPENERS]
         prompts = _system_prompts(ctx)
         note = ctx.render("interaction_training", name=ctx.character.name)
         wanted, share = ctx.scale.interactions + ctx.extra, ctx.options["guided_share"]
@@ -212,17 +217,8 @@ def _sum(tallies: dict[int, Tally]) -> Tally:
 
 
 def is_guided(number: int, share: float) -> bool:
-    """Whether a conversation, counted from 0, is guided.
-
-    Of the first n conversations round(share * n) are, a half rounded down, for every n: so guided ones are spread
-    evenly, and a smaller scale's conversations are the first of a larger one's.
-    """
-    return _guided_of(number + 1, share) > _guided_of(number, share)
-
-
-def _guided_of(conversations: int, share: float) -> int:
-    exact = Fraction(str(share)) * conversations
-    return math.ceil(exact - Fraction(1, 2))
+    """Whether a conversation, counted from 0, is guided: of the first n round(share * n) are."""
+    return is_among(number, share)
 
 
 def conversations_from(first: int, share: float, *, guided: bool) -> Iterator[int]:
@@ -233,10 +229,6 @@ def conversations_from(first: int, share: float, *, guided: bool) -> Iterator[in
 def _system_prompts(ctx: StageContext) -> list[str]:
     """What both speakers are told while generating: in free conversations, and in guided ones."""
     return [ctx.character_prompt(template="interaction", guided=guided) for guided in (False, True)]
-
-
-def _lines(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.strip()]
 
 
 def seen_by(speaker: int, opener: str, turns: Sequence[str]) -> list[Message]:

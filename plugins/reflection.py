@@ -10,6 +10,7 @@ from charrun import Estimate, Row, Stage, StageFailed, hookimpl, system, user
 from charrun.plugins._answers import OPTIONS_SCHEMA, WRITER, writer_of
 from charrun.plugins._audit import REFLECTIONS_AUDIT, audit_texts, audited
 from charrun.plugins._gates import GATES, Fault
+from charrun.plugins._lines import empty_lists, lines_of
 from charrun.plugins._tally import (
     FIRST,
     MOST_DROPPED,
@@ -63,10 +64,14 @@ class ReflectionStage(Stage):
         """One row a reflection."""
         return Estimate(rows=ctx.scale.reflections, requests=-(-ctx.scale.reflections // 16))
 
+    def problems(self, ctx: StageContext) -> list[str]:
+        """Nothing to reflect on."""
+        return empty_lists(ctx, ["reflection_prompts"])
+
     async def run(self, ctx: StageContext) -> None:
         """Sample each kind until it has its share of sound reflections."""
         wanted = ctx.scale.reflections + ctx.extra
-        prompts = ctx.render("reflection_prompts").splitlines()
+        prompts = lines_of(ctx, "reflection_prompts")
         sampler = await writer_of(ctx)
         before = system(ctx.character_prompt(template="reflection"))
         shares = [wanted // len(prompts) + (kind < wanted % len(prompts)) for kind in range(len(prompts))]
