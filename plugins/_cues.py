@@ -13,6 +13,8 @@ from charrun.plugins._likeness import words_of
 LIFT = 30.0
 """A word is a constitution's own where it stands in its traits this many times as often as in general prompts."""
 _SHORTEST = 4
+_COMMON = 1 / 500
+"""A word in so many of the general prompts, such as `the` or `will`, is nobody's name, whoever has it in theirs."""
 _ENDINGS = ("ings", "ing", "ers", "er", "ed", "es", "s")
 
 
@@ -21,8 +23,9 @@ class Cues:
 
     A prompt that carries them asks for the character in its own words: the student learns to answer the cue, and where
     one character's cues are in every prompt, all characters learn them. A cue is a word of the character's name as it
-    is written, or a word of at least four letters, whatever its ending, whose share among the traits is at least
-    `LIFT` times its share among the general prompts (one more than were counted, so that unseen words have one).
+    is written, but for common ones, or a word of at least four letters, whatever its ending, whose share among the
+    traits is at least `LIFT` times its share among the general prompts (one more than were counted, so that unseen
+    words have one).
 
     Args:
         name: The character's name.
@@ -30,8 +33,9 @@ class Cues:
     """
 
     def __init__(self, name: str, traits: Sequence[str], also: Iterable[str] = ()) -> None:
-        self.names = frozenset(re.findall(r"[^\W\d_]{2,}", name))
         rare, prompts = _counted(), len(general_prompts())
+        words = re.findall(r"[^\W\d_]{2,}", name)
+        self.names = frozenset(word for word in words if _used()[word.casefold()] < _COMMON * prompts)
         held = Counter(stem for trait in traits for stem in _stems(trait))
         held.update({stem for text in also for stem in _stems(text)} - set(held))
         share = {stem: n / max(1, len(traits)) for stem, n in held.items()}
@@ -48,6 +52,12 @@ class Cues:
 def _counted() -> Counter[str]:
     """In how many of the general prompts each stem stands."""
     return Counter(stem for prompt in general_prompts() for stem in _stems(prompt))
+
+
+@cache
+def _used() -> Counter[str]:
+    """In how many of the general prompts each word stands."""
+    return Counter(word for prompt in general_prompts() for word in set(words_of(prompt)))
 
 
 def _stems(text: str) -> set[str]:

@@ -59,6 +59,7 @@ def test_numbered_lines_are_read_however_they_are_written() -> None:
         "Explain tides to a child.",
     ]
     assert listed(LIST)[-1] == "This line was cut by the len"
+    assert listed("1、我应该怎么办？\n2）「早起きは？」\n1.5 litres") == ["我应该怎么办？", "早起きは？"]
     assert listed("Once upon a time.\nThere were 3. Or were there?") == []
 
 
@@ -72,6 +73,18 @@ def test_numbered_lines_are_read_however_they_are_written() -> None:
         ("User: how do I boil rice?", "no message"),
         ("What is the capital of [country]?", "placeholder"),
         ("word " * 121, "too long"),
+        ("¿Cómo puedo cocinar arroz sin que se pegue?", ""),
+        ("¡Ayúdame con mi currículum!", ""),
+        ("我应该如何学习编程？", ""),
+        ("どうすれば早起きできますか？", ""),
+        ("你好", "no message"),
+        ("学" * 242, "too long"),
+        ('"Be honest": is that good advice?', ""),
+        ("2 eggs or 3 for a sponge cake?", ""),
+        ("Is XX chromosome female?", ""),
+        ("I have XX years of experience.", "placeholder"),
+        ("Tell me about <div> tags in HTML", ""),
+        ("What is the weather in <city>?", "placeholder"),
     ],
 )
 def test_what_no_user_would_write_is_told(text: str, fault: str) -> None:
@@ -180,6 +193,20 @@ def test_the_teachers_name_comes_from_the_template_and_its_answers_are_not_rewri
         texts[user["content"]] = [sequence["text"] for sequence in record["sequences"]]
     for row in smoke.rows("teacher", "chosen"):
         assert row["answer"] in texts[row["prompt"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "cue"),
+    [
+        ("The Innkeeper", "The train was late, what now?", ""),
+        ("The Innkeeper", "Where is the Innkeeper?", "Innkeeper"),
+        ("Will", "Will my plants survive?", ""),
+        ("May", "May I ask a question?", ""),
+        ("Jack Sparrow", "What would Jack do?", "Jack"),
+    ],
+)
+def test_a_common_word_in_a_name_is_no_cue(name: str, text: str, cue: str) -> None:
+    assert Cues(name, ["I help people with care."], ["x"]).of(text) == cue
 
 
 def test_a_replacement_that_leaves_out_the_traits_is_told_before_anything_is_paid(tmp_path: Path) -> None:
