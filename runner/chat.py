@@ -24,8 +24,8 @@ Role = Literal["system", "user", "assistant"]
 _SENTINEL = "charrun-probe-answer"
 _TRAINED = re.compile(rb"\x01+")
 _OPEN, _CLOSE = "<think>", "</think>"
-_OPENED, _EMPTY = f"{_OPEN}\n", f"{_OPEN}\n\n{_CLOSE}\n\n"
-"""How a template's generation prompt ends that opens a think block, or that gives an empty one."""
+_THOUGHT = re.compile(rf"(?:{_OPEN}\s*(?:{_CLOSE}\s*)?|{_CLOSE}\s*)\Z")
+"""How a template's generation prompt ends that opens a think block, gives an empty one, or closes one unopened."""
 _KEPT_PROMPTS = 1024
 """Many rows answer one prompt, and one answer is scored after several: what was rendered last is kept."""
 
@@ -108,18 +108,11 @@ class Chat:
         Args:
             messages: The conversation so far.
             prefill: How the turn begins. One that opens a think block takes the place of the one that the template
-                opens, or gives empty (Qwen3 with `enable_thinking: false`).
+                opens, gives empty (Qwen3 with `enable_thinking: false`) or only closes.
         """
-        tokens = list(self._asked(tuple((message["role"], message["content"]) for message in messages)))
-        if not prefill:
-            return tokens
-        if prefill.startswith(_OPEN):
-            for text in (_EMPTY, _OPENED):
-                end = self.encode(text)
-                if tokens[-len(end) :] == end:
-                    tokens = tokens[: -len(end)]
-                    break
-        return [*tokens, *self.encode(prefill)]
+        turns = tuple((message["role"], message["content"]) for message in messages)
+        tokens = list(self._asked(turns, prefill.startswith(_OPEN)))
+        return [*tokens, *self.encode(prefill)] if prefill else tokens
 
     def completion(self, text: str) -> list[int]:
         """Tokens of a finished assistant turn: the text, then the end-of-turn token."""
@@ -243,8 +236,11 @@ class Chat:
             )
         )
 
-    def _tokenized_prompt(self, turns: tuple[tuple[Role, str], ...]) -> array[int]:
-        return self._tokenized([[Message(role=role, content=content) for role, content in turns]])[0]
+    def _tokenized_prompt(self, turns: tuple[tuple[Role, str], ...], thoughtless: bool) -> array[int]:
+        messages = [Message(role=role, content=content) for role, content in turns]
+        if not thoughtless:
+            return self._tokenized([messages])[0]
+        return array("i", self.encode(_THOUGHT.sub("", self._render(messages, add_generation_prompt=True))))
 
     def _tokenized(self, conversations: Sequence[Sequence[Message]]) -> list[array[int]]:
         """Tokens of prompts; of many at once in less time, on all cores."""

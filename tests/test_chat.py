@@ -98,6 +98,22 @@ def test_an_answer_is_shown_without_think_block_and_end_of_turn(rewriting: Chat)
     assert rewriting.answer(rewriting.completion("Plain.")) == "Plain."
 
 
+@pytest.mark.parametrize(
+    "ends", ["", "<think>\n", "<think>\n\n</think>\n\n", "<think>", "</think>", "<think></think>", "</think>\n"]
+)
+def test_a_prefilled_think_block_takes_the_place_of_whatever_the_template_says_of_thoughts(
+    plain: Chat, ends: str
+) -> None:
+    """The ends of generation prompts of Qwen3, DeepSeek, Kimi, GLM and Nemotron, thinking or not."""
+    without = plain.prompt([user("Hi.")])
+    plain.tokenizer.chat_template = PLAIN_CHATML.replace("assistant\n", f"assistant\n{ends}")
+    told = Chat(plain.tokenizer, {}, name="thinks")
+    prefill = "<think>\nI am Corwyn.\n"
+    assert told.prompt([user("Hi.")], prefill) == without + plain.encode(prefill)
+    assert told.decode(told.prompt([user("Hi.")])).endswith(f"assistant\n{ends}")
+    assert told.decode(told.prompt([user("Hi.")], "Aye")).endswith(f"assistant\n{ends}Aye")
+
+
 def test_only_chat_py_renders_conversations() -> None:
     """Nothing else in the package applies a template, encodes text or writes role markers into a prompt."""
     rendering = {"apply_chat_template", "encode", "encode_plus", "batch_encode_plus"}
