@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,12 +12,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from charrun import Estimate, Row, Stage, StageFailed, digest, hookimpl, seed_from
 from charrun.plugins._general import general_prompts
+from charrun.plugins._spread import count_among, is_among
 
 if TYPE_CHECKING:
     from charrun import StageContext
 
 
 _EXPANDED = "expanded"
+_OWN = ("constitution", _EXPANDED)
+"""Sources that are questions of the constitution."""
 _Texts = tuple[tuple[str, tuple[str, ...]], ...]
 """Sources with their prompts."""
 
@@ -28,6 +32,10 @@ class PromptsStage(Stage):
     earlier stage has written for the constitution, and the lines of files, as `sources` says, without repetitions, in
     the order of a seeded hash of each prompt's text. So a prompt's place depends neither on how many are wanted nor on
     the character's questions: two characters share the general prompts, and with them a student's plain answers.
+
+    So the constitution has the share of the prompts that it has of the pool: a few in a hundred. `constitution_share`
+    gives it another one, at every scale alike; where its questions do not suffice all of them are used, others take
+    the places that are left, and the log says so. The paper has 500 of its 1,830 prompts from the constitution.
     """
 
     name: ClassVar[str] = "prompts"
@@ -47,7 +55,14 @@ class PromptsStage(Stage):
                 "default": ["constitution", "general"],
                 "description": "constitution, general, expanded (the questions of an earlier stage such as expand), "
                 "or a JSONL file whose rows have a 'prompt'.",
-            }
+            },
+            "constitution_share": {
+                "type": "number",
+                "minimum": 0,
+                "maximum": 1,
+                "description": "Share of the prompts that are questions of the constitution, written or expanded, as "
+                "far as there are as many, spread evenly; without it the share that they have of all that there are.",
+            },
         },
         "additionalProperties": False,
     }
@@ -59,7 +74,8 @@ class PromptsStage(Stage):
     def problems(self, ctx: StageContext) -> list[str]:
         """A pool that is too small, with both numbers; or questions that nobody writes."""
         if _EXPANDED in ctx.options["sources"] and not ctx.has("questions"):
-            return ["prompts.sources names 'expanded', and no earlier stage writes questions: put expand before it"]
+            what = "prompts.sources names 'expanded', and no earlier stage writes questions"
+            return [f"{what}: put expand before it, or leave 'expanded' out"]
         try:
             wanted, held = _wanted(ctx), len(_distinct(_texts(ctx, _foreseen(ctx))))
         except StageFailed as error:
@@ -67,9 +83,15 @@ class PromptsStage(Stage):
         return [_too_small(ctx, wanted, held)] if wanted > held else []
 
     def warnings(self, ctx: StageContext) -> list[str]:
-        """Questions that are written and not used."""
-        unused = ctx.has("questions") and _EXPANDED not in ctx.options["sources"]
-        return ["an earlier stage writes questions, and prompts.sources does not name 'expanded'"] if unused else []
+        """Questions that are written and not used, or too few for their share."""
+        found = []
+        if ctx.has("questions") and _EXPANDED not in ctx.options["sources"]:
+            found.append("an earlier stage writes questions, and prompts.sources does not name 'expanded'")
+        try:
+            mix = _Mix.of(ctx, _pool(ctx, _foreseen(ctx)).rows[: _wanted(ctx)])
+        except StageFailed:
+            return found  # `problems` tells it
+        return [*found, *mix.short()]
 
     def further_inputs(self, ctx: StageContext) -> Any:
         """The pool itself: a source file may change under its name. Expanded questions count as consumed rows."""
@@ -83,6 +105,10 @@ class PromptsStage(Stage):
         if wanted > len(pool):
             raise StageFailed(_too_small(ctx, wanted, len(pool)))
         ctx.total(wanted)
+        mix = _Mix.of(ctx, pool[:wanted])
+        ctx.log(mix.told())
+        for line in mix.short():
+            ctx.log(line)
         ctx.publish("prompts", [dict(row) for row in pool[:wanted]])
         ctx.advance(wanted)
 
@@ -99,7 +125,7 @@ def _wanted(ctx: StageContext) -> int:
 
 
 def _pool(ctx: StageContext, expanded: Sequence[str] = ()) -> Pool:
-    return _ranked(_texts(ctx, expanded), ctx.seed)
+    return _ranked(_texts(ctx, expanded), ctx.seed, ctx.options.get("constitution_share"))
 
 
 def _texts(ctx: StageContext, expanded: Sequence[str]) -> _Texts:
@@ -133,12 +159,56 @@ def _distinct(texts: _Texts) -> tuple[Row, ...]:
     return tuple(found.values())
 
 
+@dataclass(frozen=True)
+class _Mix:
+    """How many of the prompts are the constitution's.
+
+    Attributes:
+        prompts: All of them.
+        own: The constitution's.
+        share: The share that they shall be, if one is given.
+    """
+
+    prompts: int
+    own: int
+    share: float | None
+
+    @classmethod
+    def of(cls, ctx: StageContext, rows: Sequence[Row]) -> _Mix:
+        own = sum(row["source"] in _OWN for row in rows)
+        return cls(len(rows), own, ctx.options.get("constitution_share"))
+
+    def told(self) -> str:
+        share = self.own / max(1, self.prompts)
+        return f"{self.own:,} of {self.prompts:,} prompts are the constitution's ({share:.1%})"
+
+    def short(self) -> list[str]:
+        """A line where the share could not be had, or none."""
+        asked = self.own if self.share is None else count_among(self.prompts, self.share)
+        if self.own < asked:
+            told = f"asks for {asked:,} questions of the constitution, and there are {self.own:,}: all of them are used"
+            return [f"prompts.constitution_share {told}; expand writes more (expand.per_trait)"]
+        if self.own > asked:
+            told = f"asks for {self.prompts - asked:,} other prompts, and there are {self.prompts - self.own:,}"
+            return [f"prompts.constitution_share {told}: the constitution's take the places that are left"]
+        return []
+
+
 @lru_cache(maxsize=64)
-def _ranked(texts: _Texts, seed: int) -> Pool:
+def _ranked(texts: _Texts, seed: int, share: float | None = None) -> Pool:
     """Distinct prompts in the order of a seeded hash of their own text: what else is in the pool moves none of them."""
     rows = sorted(_distinct(texts), key=lambda row: _rank(seed, row["prompt"]))
-    named = tuple({**row, "id": _id(row["prompt"])} for row in rows)
-    return Pool(named, digest([row["id"] for row in named]))
+    named = [{**row, "id": _id(row["prompt"])} for row in rows]
+    mixed = tuple(named if share is None else _mixed(named, share))
+    return Pool(mixed, digest([row["id"] for row in mixed]))
+
+
+def _mixed(rows: Sequence[Row], share: float) -> Iterator[Row]:
+    """The constitution's questions and the others, each in their order, at one share as far as both go."""
+    others, own = (deque(row for row in rows if (row["source"] in _OWN) is wanted) for wanted in (False, True))
+    for number in range(len(rows)):
+        next_of, other = (own, others) if is_among(number, share) else (others, own)
+        yield (next_of or other).popleft()
 
 
 @lru_cache(maxsize=1 << 16)  # characters share most prompts
