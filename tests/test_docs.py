@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
+import pytest
 from conftest import REPOSITORY
 
 from charrun import errors
@@ -15,12 +17,14 @@ DOCS = REPOSITORY / "docs"
 PAGES = [REPOSITORY / "README.md", *DOCS.glob("*.md")]
 
 
-def test_the_page_of_stages_is_what_its_generator_writes() -> None:
-    spec = importlib.util.spec_from_file_location("stages_page", DOCS / "_stages.py")
+@pytest.mark.parametrize("name", ["stages", "fidelity"])
+def test_a_page_is_what_its_generator_writes(name: str) -> None:
+    spec = importlib.util.spec_from_file_location(f"{name}_page", DOCS / f"_{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    assert (DOCS / "stages.md").read_text() == module.page()
+    assert (DOCS / f"{name}.md").read_text() == module.page()
 
 
 def test_every_exit_code_is_documented() -> None:
