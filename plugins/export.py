@@ -82,6 +82,7 @@ class ExportStage(Stage):
             "scale": ctx.scale.name,
             "adapter": checkpoint_note(checkpoint["lora_rank"]),
             "checkpoint": checkpoint["state"],
+            "exported": str(checkpoint.get("stage", "")),
             "stages": [
                 {"id": result.id, "rows": dict(result.rows), "tokens": result.usage.to_dict()}
                 for result in ctx.finished()

@@ -184,5 +184,11 @@ def test_sequential_and_parallel_arms_are_evaluated_side_by_side(tmp_path: Path)
     assert errors["exact"] < 1e-6 < 1e-3 < errors["linear"]
     (path,) = runs.glob("store/evaluate-*/evaluation-*.jsonl")
     assert [rate["model"] for rate in json.loads(path.read_text())["rates"]] == ["base", "dpo", "sft", "merge"]
+    told = [line for line in done.out.splitlines() if line.startswith(("Final checkpoint", "PEFT adapter"))]
+    assert told[0].endswith("/weights/merge") and len(told) == 3
+    assert "/store/merge-" in told[1] and told[1].endswith("/adapter (merge)")
+    assert "/store/export-" in told[2] and told[2].endswith("/adapter (sft)")
+    (card,) = (path.read_text() for path in runs.glob("store/export-*/adapter/README.md"))
+    assert "| sft (this adapter) |" in card and card.count("this adapter") == 1
     again = charrun(SPECS / "pirate-parallel.yaml", "--scale", "smoke", "--runs-dir", runs)
     assert again.code == 0 and again.out.count("already done") == 13

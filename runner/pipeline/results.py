@@ -43,13 +43,18 @@ class CellResult:
         name: Slug of character, models and scale.
         stages: In order of execution.
         rows: Rows of the last producer of each kind that no more than 16 rows were published of.
-        measurements: Rows of the kind `measurements` of all producers.
+        every: The rows of all producers of each such kind, in their order.
     """
 
     name: str
     stages: tuple[StageResult, ...]
     rows: Mapping[str, list[dict[str, Any]]]
-    measurements: Sequence[dict[str, Any]] = ()
+    every: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def measurements(self) -> Sequence[dict[str, Any]]:
+        """Rows of the kind `measurements` of all producers."""
+        return self.every.get(MEASUREMENTS, [])
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from charrun.pipeline.choice import Choice
 from charrun.pipeline.frozen import folders_of, keep_sources
 from charrun.pipeline.lockfile import lock_entries
 from charrun.pipeline.observers import Observers, nobody
-from charrun.pipeline.results import MEASUREMENTS, CellResult, CellsFailed, RunResult
+from charrun.pipeline.results import CellResult, CellsFailed, RunResult
 from charrun.pipeline.selection import Selection
 from charrun.pipeline.shared import Shared
 from charrun.pipeline.together import gather
@@ -257,13 +257,13 @@ def _failure_of(failures: Sequence[tuple[Cell, StageFailed]], cells: int, result
 async def _run_cell(cell: Cell) -> CellResult:
     await cell.complete()
     rows: dict[str, list[dict[str, Any]]] = {}
-    measured: list[dict[str, Any]] = []
+    every: dict[str, list[dict[str, Any]]] = {}
     for stage in cell.selected:
         for kind, artifact in (await stage.ensure()).items():
             if 0 < artifact.rows <= SUMMARY_ROWS:
                 rows[kind] = artifact.read()
-                measured += rows[kind] if kind == MEASUREMENTS else []
-    return CellResult(cell.name, tuple(s.result for s in cell.selected if s.result), rows, measured)
+                every.setdefault(kind, []).extend(rows[kind])
+    return CellResult(cell.name, tuple(s.result for s in cell.selected if s.result), rows, every)
 
 
 async def _while_engine_lives(shared: Shared, work: Coroutine[Any, Any, _T], patience: float) -> _T:

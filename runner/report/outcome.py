@@ -31,7 +31,7 @@ def model_name(model: str) -> str:
 def weight_lines(
     checkpoints: Sequence[Mapping[str, Any]], adapters: Iterable[Mapping[str, Any]], home: Path, final: bool = True
 ) -> list[str]:
-    """Where the last checkpoint and the last exported adapter are.
+    """Where the last checkpoint and the adapters are; each with its stage, but for a lone one of that checkpoint.
 
     Args:
         checkpoints: Rows of the kind `checkpoint`.
@@ -40,11 +40,15 @@ def weight_lines(
         final: Whether all stages are done, so that no later checkpoint is to come.
     """
     lines = []
+    made_by = {str(row["state"]): str(row.get("stage", "")) for row in checkpoints if row.get("state")}
+    folders = [(safe(str(home / str(row.get("folder", "-")))), str(row.get("checkpoint", ""))) for row in adapters]
     for row in list(checkpoints)[-1:]:
         lines.append(f"{'Final checkpoint:' if final else 'Last checkpoint: '} {safe(str(row.get('state', '-')))}")
         lines.append(f"  to sample from: {safe(str(row.get('sampler', '-')))}")
-    for row in list(adapters)[-1:]:
-        lines.append(f"PEFT adapter:     {safe(str(home / str(row.get('folder', '-'))))}")
+    alone = len(folders) == 1 and folders[0][1] in list(made_by)[-1:]
+    for folder, state in folders:
+        stage = made_by.get(state, "" if state else "merged, no checkpoint")
+        lines.append(f"PEFT adapter:     {folder}" + (f" ({safe(stage)})" if stage and not alone else ""))
     return lines
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from charrun.pipeline.choice import Choice
-from charrun.pipeline.results import MEASUREMENTS, CellResult, RunResult, StageResult
+from charrun.pipeline.results import CellResult, RunResult, StageResult
 from charrun.pipeline.run import SUMMARY_ROWS
 from charrun.pipeline.storage import Storage, stored_by
 from charrun.report.cost import cost_lines, cost_rows, probe_lines
@@ -102,14 +102,14 @@ def made_so_far(run: Run) -> RunResult:
 
 def _cell(cell: CellView) -> CellResult:
     rows: dict[str, list[dict[str, Any]]] = {}
-    measured: list[dict[str, Any]] = []
+    every: dict[str, list[dict[str, Any]]] = {}
     done = [stage for stage in cell.stages if stage.is_done]
     for kind, output in (each for stage in done for each in stage.outputs.items()):
         if 0 < output.rows <= SUMMARY_ROWS and (read := output.read()) is not None:
             rows[kind] = read
-            measured += read if kind == MEASUREMENTS else []
+            every.setdefault(kind, []).extend(read)
     stages = [StageResult(s.id, s.seconds, s.rows, Usage.of(s.usage), s.state == CACHED) for s in done]
-    return CellResult(cell.name, tuple(stages), rows, measured)
+    return CellResult(cell.name, tuple(stages), rows, every)
 
 
 def _configuration(
@@ -198,7 +198,7 @@ def _observations(result: RunResult, cell: CellResult, *, final: bool) -> Iterab
     lines = [line for row in cell.rows.get("evaluation", []) for line in [*evaluation_lines(row), ""]]
     lines += [line for row in cell.measurements for line in [*measurement_lines(row), ""]]
     home = result.folder.parent.parent
-    lines += weight_lines(cell.rows.get("checkpoint", []), cell.rows.get("adapter", []), home, final=final)
+    lines += weight_lines(cell.every.get("checkpoint", []), cell.every.get("adapter", []), home, final=final)
     yield "```\n" + "\n".join(lines).strip() + "\n```" if lines else "Nothing is to be told yet."
 
 

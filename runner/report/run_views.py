@@ -164,7 +164,7 @@ def _wrapped(line: str, width: int) -> list[str]:
 
 
 def _rows(cell: CellView, kind: str) -> list[dict[str, Any]]:
-    return [row for row in cell.rows(kind) if isinstance(row, dict)]
+    return [row for row in cell.every(kind) if isinstance(row, dict)]
 
 
 def _made(stage: StageView) -> str:

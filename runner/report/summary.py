@@ -127,7 +127,7 @@ def _shown(share: Share) -> tuple[str, str]:
 
 def _paths(result: RunResult, cell: CellResult) -> list[str]:
     home = result.folder.parent.parent
-    lines = weight_lines(cell.rows.get("checkpoint", []), cell.rows.get("adapter", []), home)
+    lines = weight_lines(cell.every.get("checkpoint", []), cell.every.get("adapter", []), home)
     lines.append(f"Run folder:       {result.folder}")
     lines.append(f"Stage time:       {duration(sum(s.seconds for s in cell.stages))}, summed over stages")
     return lines
