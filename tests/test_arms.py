@@ -100,6 +100,24 @@ def test_a_preset_is_under_what_an_item_says_itself(tmp_path: Path) -> None:
     assert (options["dpo"]["beta"], options["dpo"]["learning_rate"], options["teacher"]["top_p"]) == (0.2, 2e-4, 0.5)
 
 
+def test_what_stays_over_a_preset_from_below_is_told_and_what_is_said_beside_it_is_not(tmp_path: Path) -> None:
+    hybrid = charrun("show", SPECS / "pirate-smoke.yaml", "--set", "preset=paper")
+    assert hybrid.code == 0
+    told = [line for line in hybrid.err.splitlines() if "SPEC073" in line]
+    kept = [("learning_rate", "0.0001", "5e-05"), ("batch_size", "16", "32"), ("learning_rate", "2.5e-05", "5e-05")]
+    assert len(told) == len(kept)
+    for name, ours, theirs in kept:
+        assert any(f"SPEC073 {name} is {ours} here and {theirs} in the preset that --set #1 names" in t for t in told)
+    removed = [f"--set=stages.{each}=null" for each in ("dpo.with.learning_rate", "dpo.with.batch_size")]
+    rest = charrun("show", SPECS / "pirate-smoke.yaml", "--set", "preset=paper", *removed)
+    assert rest.text.count("SPEC073") == 1
+    spec = spec_of(tmp_path, "preset: paper\nstages: {dpo: {with: {learning_rate: 0.002}}}\n")
+    kept_from = [(p.message.partition(" ")[0], p.file) for p in spec.warnings if p.code == "SPEC073"]
+    of_base = "builtin:pirate-smoke"
+    assert sorted(kept_from) == [("batch_size", of_base), ("learning_rate", of_base)]  # SFT's rate, not DPO's
+    assert not [p for p in spec_of(tmp_path, "preset: report-007\n").warnings if p.code == "SPEC073"]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

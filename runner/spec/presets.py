@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,41 @@ def resolve_preset(draft: Draft, stages: Mapping[str, StageInfo]) -> Preset:
             message = f"preset file {shown(told)}: {error.problems[0].message}"
             draft.add("SPEC027", message, path, draft.paths_hint(name, path))
         return {}
+
+
+def warn_of_hybrids(draft: Draft, preset: Preset) -> None:
+    """Warn of options below the layer that names the preset, which stay over it: a base's, say, under `--set preset=`.
+
+    What the layer itself says, or one above it, is meant to differ from the preset.
+    """
+    if not preset:
+        return
+    document = draft.document
+    files = [source.name for source in document.sources if source.path]
+    layers = [*reversed(files), *(source.name for source in document.sources if not source.path)]
+    named = document.node(("preset",), on="key").source.name
+    below = layers[: layers.index(named)] if named in layers else []
+    for i, item in enumerate(draft.items("stages")):
+        if not isinstance(item, dict) or not draft.sound(("stages", i)):
+            continue
+        for path, ours, theirs in _differing(item.get("with", {}), preset.get(item["uses"], {})):
+            at = ("stages", i, "with", *path)
+            if document.node(at, on="key").source.name in below:
+                message = f"{path[-1]} is {shown(ours)} here and {shown(theirs)} in the preset that {named} names"
+                removed = ".".join(("stages", item.get("id", item["uses"]), "with", *path))
+                draft.warn("SPEC073", message, at, f"for the preset's value: --set {removed}=null", on="key")
+
+
+def _differing(
+    options: Mapping[str, Any], preset: Mapping[str, Any], at: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
+    """Options that both say and that are not the same, each with its place and both values."""
+    for name in (name for name in options if name in preset):
+        ours, theirs = options[name], preset[name]
+        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+            yield from _differing(ours, theirs, (*at, name))
+        elif ours != theirs:
+            yield (*at, name), ours, theirs
 
 
 def named_preset(read: SpecDocument) -> Preset:

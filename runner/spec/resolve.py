@@ -20,7 +20,7 @@ from charrun.spec.matrix import Axes, check_names, resolve_exclude, resolve_seed
 from charrun.spec.misplaced import explain_misplaced
 from charrun.spec.model import Spec
 from charrun.spec.parts import EngineChoice, LocalPlugin, StageInfo
-from charrun.spec.presets import resolve_preset
+from charrun.spec.presets import resolve_preset, warn_of_hybrids
 from charrun.spec.roles import check_prices, resolve_models, resolve_stand_ins
 from charrun.spec.schema import options_of, shipped_schema
 from charrun.spec.stages import check_overrides, check_stage_budgets, resolve_stages
@@ -65,6 +65,7 @@ def load_spec(
     engine = _resolve_engine(draft, engines)
     preset = resolve_preset(draft, stages)
     items = resolve_stages(draft, stages, preset)
+    warn_of_hybrids(draft, preset)
     arms = resolve_arms(draft, items, stages, preset, library)
     exclude = resolve_exclude(draft, Axes(characters, models, scales, seeds, arms))
     check_overrides(draft, items, stages)
