@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from charrun import StageContext
 
 _METHODS = {"exact": concatenated, "linear": linear}
+_ONE_RANK = "PEFT merges linearly only adapters of one rank"
 
 
 class MergeStage(Stage):
@@ -39,7 +40,8 @@ class MergeStage(Stage):
                 "items": {"type": "number", "exclusiveMinimum": 0},
                 "minItems": 2,
                 "default": [1.0, 0.25],
-                "description": "Weight of each checkpoint's adapter, in the order of the stages that made them.",
+                "description": "Weight of each checkpoint's adapter, in the order of the stages that made them, and "
+                "of `needs`.",
             },
             "method": {
                 "enum": ["exact", "linear", "both"],
@@ -55,14 +57,19 @@ class MergeStage(Stage):
         return Estimate(rows=1, requests=2 * len(ctx.options["weights"]))
 
     def problems(self, ctx: StageContext) -> list[str]:
-        """As many checkpoints as weights."""
-        found, weights = ctx.producers("checkpoint"), ctx.options["weights"]
-        if len(found) == len(weights):
-            return []
-        return [
-            f"merge has {len(weights)} weights and finds {len(found)} checkpoints ({', '.join(found)}): name those "
-            "that it shall merge under needs"
-        ]
+        """As many checkpoints as weights, in the order in which they are named; of one rank, where PEFT wants that."""
+        found, weights, problems = ctx.producers("checkpoint"), ctx.options["weights"], []
+        if len(found) != len(weights):
+            what = f"merge has {len(weights)} weights and finds {len(found)} checkpoints ({', '.join(found)})"
+            return [f"{what}: name those that it shall merge under needs"]
+        if (named := [id for id in ctx.needs if id in found]) not in ([], found):
+            what = f"needs names {', '.join(named)}, and the stages' order, which is that of the weights, is"
+            problems.append(f"{what} {', '.join(found)}: put needs and weights in that order")
+        ranks = [ctx.options_of(id).get("lora_rank") for id in found]
+        if ctx.options["method"] == "linear" and len({rank for rank in ranks if rank}) > 1:
+            told = ", ".join(f"{id} has {rank}" for id, rank in zip(found, ranks, strict=True) if rank)
+            problems.append(f"{_ONE_RANK}: {told}; take one lora_rank, or method: exact")
+        return problems
 
     def warnings(self, ctx: StageContext) -> list[str]:
         """An engine that could not sample from the result."""
@@ -86,7 +93,7 @@ class MergeStage(Stage):
         wanted = ["exact", "linear"] if ctx.options["method"] == "both" else [ctx.options["method"]]
         if "linear" in wanted and len({row["lora_rank"] for row in checkpoints}) > 1:
             if wanted == ["linear"]:
-                raise StageFailed("PEFT merges linearly only adapters of one rank", "use method: exact")
+                raise StageFailed(_ONE_RANK, "use method: exact")
             ctx.log("the adapters have different ranks: PEFT cannot merge them linearly")
             wanted.remove("linear")
         modules = sorted({module for part in parts for module in part.modules})
@@ -113,7 +120,8 @@ class MergeStage(Stage):
         rank = max(factors.rank for factors in layers[wanted[0]].values())
         taken = []
         if ctx.takes_adapters:
-            taken = [await ctx.take_adapter("student", ctx.folder / "adapter", rank, "merge")]
+            row = await ctx.take_adapter("student", ctx.folder / "adapter", rank, "merge")
+            taken = [{**row, "merged": sorted(set().union(*map(_changes, checkpoints)))}]
         else:
             ctx.log("the engine takes no adapters: the PEFT folder is all there is of the merge")
         ctx.write(
@@ -141,7 +149,7 @@ def _check_origins(checkpoints: Sequence[Row]) -> None:
     """Every adapter is a change of the same base model.
 
     Raises:
-        StageFailed: One is not, or continues another: its delta would count twice.
+        StageFailed: One is not, or continues another, or a merge holds another: its delta would count twice.
     """
     bases = sorted({str(row["base_model"]) for row in checkpoints})
     if len(bases) > 1:
@@ -152,6 +160,19 @@ def _check_origins(checkpoints: Sequence[Row]) -> None:
             f"{', '.join(continued)} continues another checkpoint, whose change would be counted twice",
             "merge adapters that begin at the base model: train it with start: base",
         )
+    counted: dict[str, str] = {}
+    for row in checkpoints:
+        stage = str(row["stage"])
+        for change in sorted(_changes(row)):
+            if change in counted:
+                what = f"{stage} and {counted[change]} hold the same training, which would be counted twice"
+                raise StageFailed(what, "name under needs checkpoints that have no training in common")
+            counted[change] = stage
+
+
+def _changes(row: Row) -> set[str]:
+    """Fingerprints of the trainings that an adapter is made of: its own, or those that a merge has put together."""
+    return set(row.get("merged") or [row["fingerprint"]])
 
 
 def _merge(

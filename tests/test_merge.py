@@ -158,12 +158,39 @@ def test_what_does_not_fit_the_model_is_not_taken(make: Make, demo_engine: Runni
 
 
 def test_an_adapter_that_continues_another_is_not_merged_with_it() -> None:
-    rows = [{"stage": "dpo", "base_model": "a"}, {"stage": "sft", "base_model": "a", "start": "checkpoint"}]
+    rows = [
+        {"stage": "dpo", "base_model": "a", "fingerprint": "d"},
+        {"stage": "sft", "base_model": "a", "fingerprint": "s", "start": "checkpoint"},
+    ]
     with pytest.raises(StageFailed, match="sft continues another checkpoint"):
         _check_origins(rows)
     _check_origins([rows[0], {**rows[1], "start": "base"}])
     with pytest.raises(StageFailed, match="different base models cannot be merged: a, b"):
         _check_origins([rows[0], {**rows[1], "base_model": "b"}])
+    merge = {"stage": "merge", "base_model": "a", "fingerprint": "m", "merged": ["d", "s"]}
+    with pytest.raises(StageFailed, match="merge and dpo hold the same training, which would be counted twice"):
+        _check_origins([rows[0], merge])
+    _check_origins([{**rows[0], "fingerprint": "another"}, merge])
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"merge": {"needs": ["sft_base", "dpo"]}}, "put needs and weights in that order"),
+        (
+            {"merge": {"with": {"method": "linear"}}, "sft_base": {"with": {"lora_rank": 8}}},
+            "only adapters of one rank: dpo has 64, sft_base has 8; take one lora_rank, or method: exact",
+        ),
+        ({"merge": {"with": {"method": "linear"}}}, ""),
+    ],
+)
+def test_a_merge_that_would_not_be_what_is_meant_is_refused_before_anything_is_paid(
+    changes: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    spec = {"extends": "builtin:pirate-parallel", "name": "x", "stages": changes}
+    (tmp_path / "x.yaml").write_text(json.dumps(spec))
+    outcome = charrun("validate", tmp_path / "x.yaml")
+    assert outcome.code == (3 if told else 0) and told in outcome.text
 
 
 def test_a_merge_of_more_checkpoints_than_weights_is_refused_before_the_run(tmp_path: Path) -> None:

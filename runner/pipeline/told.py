@@ -34,6 +34,18 @@ class Told:
         return self._run.options
 
     @property
+    def needs(self) -> Sequence[str]:
+        """What the spec names under the item's `needs`, in its order."""
+        return self._run.item.needs
+
+    def options_of(self, id: str) -> Mapping[str, Any]:
+        """The options of an earlier item, such as one of `producers`.
+
+        For `problems` and `warnings` alone: what a stage makes by them would not be in its fingerprint.
+        """
+        return next(run.options for run in self._run.earlier if run.item.id == id)
+
+    @property
     def character(self) -> Character:
         """The cell's character: who is trained."""
         return self._run.cell.character
