@@ -87,10 +87,9 @@ class PromptsStage(Stage):
         found = []
         if ctx.has("questions") and _EXPANDED not in ctx.options["sources"]:
             found.append("an earlier stage writes questions, and prompts.sources does not name 'expanded'")
-        try:
-            mix = _Mix.of(ctx, _pool(ctx, _foreseen(ctx)).rows[: _wanted(ctx)])
-        except StageFailed:
-            return found  # `problems` tells it
+        if self.problems(ctx):
+            return found
+        mix = _Mix.of(ctx, _pool(ctx, _foreseen(ctx)).rows[: _wanted(ctx)])
         return [*found, *mix.short()]
 
     def further_inputs(self, ctx: StageContext) -> Any:

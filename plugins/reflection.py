@@ -65,7 +65,8 @@ class ReflectionStage(Stage):
         return Estimate(rows=ctx.scale.reflections, requests=-(-ctx.scale.reflections // 16))
 
     def problems(self, ctx: StageContext) -> list[str]:
-        """Nothing to reflect on."""
+        """Nothing to reflect on, or a prompt without its traits."""
+        ctx.character_prompt(template="reflection")
         return empty_lists(ctx, ["reflection_prompts"])
 
     async def run(self, ctx: StageContext) -> None:

@@ -51,7 +51,8 @@ class TeacherStage(Stage):
         return estimate(ctx)
 
     def problems(self, ctx: StageContext) -> list[str]:
-        """A prefill that the teacher's endpoint would not continue."""
+        """A prompt without its traits, or a prefill that the teacher's endpoint would not continue."""
+        self._prompts(ctx)
         endpoint = ctx.model("teacher").endpoint
         if not ctx.options["prefill"] or endpoint is None or endpoint.continues:
             return []
@@ -60,8 +61,13 @@ class TeacherStage(Stage):
 
     async def run(self, ctx: StageContext) -> None:
         """Sample the teacher's answers in character."""
+        told, prefill = self._prompts(ctx)
+        await answer_prompts(ctx, "teacher", "chosen", [system(told)], gates_of(ctx), prefill)
+
+    def _prompts(self, ctx: StageContext) -> tuple[str, str]:
+        """The system prompt, and how the teacher's turn begins."""
         prefill = ctx.character_prompt(template="teacher_prefill") if ctx.options["prefill"] else ""
-        await answer_prompts(ctx, "teacher", "chosen", [system(ctx.character_prompt())], gates_of(ctx), prefill)
+        return ctx.character_prompt(), prefill
 
 
 @hookimpl

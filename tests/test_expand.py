@@ -220,6 +220,28 @@ def test_a_replacement_that_leaves_out_the_traits_is_told_before_anything_is_pai
     assert problem.code == "SPEC059" and "'traits'" in problem.message and "'teacher'" in problem.message
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("character", "You are {{ name }}. {% if traits %}Be nice.{% endif %}", "item 1 of 'traits' is (and 7 more)"),
+        ("character", "You are {{ name }}. {% if false %}{{ traits }}{% endif %}", "item 1 of 'traits' is (and 7"),
+        ("character", "You are {{ name }}. {{ traits[0] }}", "item 2 of 'traits' is (and 6 more)"),
+        ("character", "{% if name %}You are nice.{% endif %} {{ traits | join(' ') | upper }}", "'name' is"),
+        ("character", "You are {{ name }}. {% for t in traits %}{{ loop.index }}: {{ t }}{% endfor %}", ""),
+        ("reflection", "You are {{ name }} {{ traits and 'the pirate' }}.", "item 1 of 'traits' is (and 7 more)"),
+        ("reflection", "{% include 'character.j2' %} Be in a reflective mood.", ""),
+    ],
+)
+def test_a_mention_that_brings_no_trait_to_the_model_is_told_before_anything_is_paid(
+    name: str, text: str, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.j2").write_text(text)
+    (tmp_path / "x.yaml").write_text(f"extends: builtin:pirate-smoke\ntemplates: {{{name}: mine.j2}}\n")
+    outcome = charrun("validate", tmp_path / "x.yaml")
+    assert outcome.code == (3 if told else 0), outcome.text
+    assert not told or f"template '{name}' says the same whatever {told}" in outcome.text
+
+
 def test_a_variable_that_a_template_never_mentions_ends_the_stage(engine: RunningEngine, tmp_path: Path) -> None:
     (tmp_path / "idle.j2").write_text("Say hello.")
 

@@ -86,8 +86,16 @@ def _told(
     found = set()
     for stage in [stage for cell in cells for stage in cell.stages]:
         with asking(type(stage.stage)):
-            texts = ask(stage.stage)(StageContext(stage))
+            texts = _answer(ask(stage.stage), StageContext(stage), severity)
             if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
                 raise TypeError(f"it answers with {texts!r}, not with a list of texts")
         found |= {stage.item.problem(code, text, severity) for text in texts}
     return sorted(found, key=lambda problem: (problem.file, problem.line, problem.column, problem.message))
+
+
+def _answer(ask: Callable[[StageContext], list[str]], ctx: StageContext, severity: Severity) -> list[str]:
+    """What a stage says; where looking at it fails already, that is the problem, and no warning as well."""
+    try:
+        return ask(ctx)
+    except StageFailed as error:
+        return [error.message] if severity == "error" else []

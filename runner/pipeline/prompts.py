@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 _TAKES_IN = re.compile(r"\{%[-+]?\s*(?:include|import|from|extends)\b(.*?)%\}", re.DOTALL)
 _QUOTED = re.compile(r"""["']([^"']+)["']""")
+
+
+_PROBE = "charrun-probe-value"
 
 
 class Prompts:
@@ -70,6 +73,28 @@ class Prompts:
         held = self._mentions(name)
         return set() if held is None else set(variables) - held
 
+    def idle(self, name: str, variables: Mapping[str, object]) -> list[str]:
+        """Those of some variables, and items of lists, whose value makes no difference to the text; truth values aside.
+
+        `{% if traits %}Be nice.{% endif %}` mentions the traits, and none of them reaches a model. Each value is put in
+        another's place: a word that nobody uses, one that the template itself holds, other numbers.
+        """
+        words = [_PROBE, *(word for text in self.sources_of([name]).values() for word in _QUOTED.findall(text))]
+        text = self._tried(name, variables)
+        return [
+            told
+            for variable, value in variables.items()
+            for told, others in _varied(f"'{variable}'", value, words)
+            if all(self._tried(name, {**variables, variable: other}) == text for other in others)
+        ]
+
+    def _tried(self, name: str, variables: Mapping[str, object]) -> object:
+        """The text, or what equals no text where there is none with these values."""
+        try:
+            return self.render(name, **variables)
+        except Exception:  # a filter may take no other value than those that a stage gives
+            return object()
+
     def sources_of(self, names: Iterable[str]) -> dict[str, str]:
         """Texts of some templates and of all that they include, for fingerprints."""
         found: set[str] = set()
@@ -86,3 +111,15 @@ class Prompts:
             named = {each.removesuffix(".j2") for each in _QUOTED.findall(statement)}
             found |= named if named and named <= set(self.sources) else set(self.sources)
         return found
+
+
+def _varied(told: str, value: object, words: Sequence[str]) -> Iterator[tuple[str, Sequence[object]]]:
+    """A value, or each item of a list, with what it is called and other values for it; nothing where none is known."""
+    if isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            for inner, others in _varied(f"item {i + 1} of {told}", item, words):
+                yield inner, [[*value[:i], other, *value[i + 1 :]] for other in others]
+    elif isinstance(value, str) or value is None:
+        yield told, [word for word in words if word != value]
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield told, [other for other in (0, 1, value + 1, value + 1000) if other != value]

@@ -25,6 +25,7 @@ class Told:
     def __init__(self, run: StageRun) -> None:
         self._run = run
         self._seen: dict[StageRun, int] = {}
+        self._said: set[tuple[str, ...]] = set()
 
     # -- what the spec says ---------------------------------------------------------------------------------------
 
@@ -137,7 +138,8 @@ class Told:
 
         Raises:
             StageFailed: The template, with those that it includes, does not mention a variable, so that what it holds
-                would never reach a model. Those that `Stage.optional_variables` names may be left out.
+                would never reach a model; or the spec has replaced one of them, and the text is the same whatever a
+                variable, or an item of a list, says. Those that `Stage.optional_variables` names may be left out.
         """
         self._declared(template, "templates", self._run.stage.templates)
         prompts = self._run.cell.shared.prompts
@@ -146,7 +148,23 @@ class Told:
             named = ", ".join(map(repr, unused))
             what = f"{self._run.item.id}: template '{template}' never mentions {named}, which the stage gives it"
             raise StageFailed(what, f"write {{{{ {unused[0]} }}}} where it belongs in {prompts.files[template]}")
-        return prompts.render(template, **variables)
+        text = prompts.render(template, **variables)
+        self._check_said(template, {name: value for name, value in variables.items() if name not in optional})
+        return text
+
+    def _check_said(self, template: str, variables: Mapping[str, Any]) -> None:
+        """Of a template that the spec has replaced: once, that each value reaches the text."""
+        prompts, replaced = self._run.cell.shared.prompts, self._run.cell.shared.spec.templates
+        asked = (template, *sorted(variables))
+        if asked in self._said:
+            return
+        self._said.add(asked)
+        if not replaced.keys() & prompts.sources_of([template]).keys():
+            return
+        if idle := prompts.idle(template, variables):
+            what = f"{self._run.item.id}: template '{template}' says the same whatever {idle[0]} is"
+            told = f" (and {len(idle) - 1} more)" if len(idle) > 1 else ""
+            raise StageFailed(f"{what}{told}", f"write it where it belongs in {prompts.files[template]}")
 
     def character_prompt(self, character: Character | None = None, template: str = "character", **more: Any) -> str:
         """The system prompt that gives a model the character."""
