@@ -49,8 +49,8 @@ class TinkerEngine(Engine):
         base_url = request.options.get("base_url")
         key = self._credentials()
         self._reach(str(base_url) if base_url else self._default_address())
-        self._check_models(request, base_url, key)
-        return Connection(base_url=base_url, api_key=key, exact=False)
+        contexts = self._check_models(request, base_url, key)
+        return Connection(base_url=base_url, api_key=key, exact=False, contexts=contexts)
 
     def holds(self, paths: Sequence[str], request: EngineRequest) -> Mapping[str, bool]:
         """Ask the service; what it does not answer at once is not known."""
@@ -170,17 +170,20 @@ class TinkerEngine(Engine):
                 f"nothing answers at {address}: {reason}", "check base_url, TINKER_BASE_URL and the network"
             ) from error
 
-    def _check_models(self, request: EngineRequest, base_url: Any, key: str | None) -> None:
+    def _check_models(self, request: EngineRequest, base_url: Any, key: str | None) -> dict[str, int]:
+        """All models are served, for what is wanted of them; returns their contexts, as far as they are told."""
         import tinker
 
         from charrun import explained, result_of, retired_models
 
         with explained():
-            served = result_of(tinker.RestClient(base_url=base_url, api_key=key).get_server_capabilities())
-        names = {model.model_name for model in served.supported_models if model.model_name}
+            answer = result_of(tinker.RestClient(base_url=base_url, api_key=key).get_server_capabilities())
+        served = {model.model_name: model for model in answer.supported_models if model.model_name}
+        names = set(served)
         lacking = [model for model in request.models if model not in names]
         if not lacking:
-            return
+            _require_uses(request, served)
+            return {name: model.max_context_length for name, model in served.items() if model.max_context_length}
         retired = retired_models()
         lines = []
         for model in lacking:
@@ -191,15 +194,35 @@ class TinkerEngine(Engine):
         raise EnvironmentProblem("\n".join(lines), _instead(lacking, retired, names, request.successors))
 
 
+def _require_uses(request: EngineRequest, served: Mapping[str, tinker.types.SupportedModel]) -> None:
+    """Models can be sampled from, and trained where they are to be.
+
+    Raises:
+        EnvironmentProblem: The service says of one that it cannot.
+    """
+    lines = [
+        f"the service does not sample from '{each}'" for each in request.models if served[each].sampleable is False
+    ]
+    lines += [f"the service does not train '{each}'" for each in request.trained if served[each].trainable is False]
+    if lines:
+        able = [name for name, each in served.items() if each.sampleable is not False and each.trainable is not False]
+        raise EnvironmentProblem("\n".join(lines), f"it does both with {_listing(able)}")
+
+
+def _listing(served: Collection[str]) -> str:
+    """Some names of models."""
+    names = sorted(served)
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED]) or 'none'}{more}"
+
+
 def _instead(lacking: Sequence[str], retired: Collection[str], served: Collection[str], successors: str) -> str:
     """What to do about models that are not served."""
     hints = []
     if any(model in retired for model in lacking):
         hints.append(f"successors are taken by {successors}" if successors else "name successors in the spec")
     if any(model not in retired for model in lacking):
-        names = sorted(served)
-        more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-        hints.append(f"it lists {', '.join(names[:_NAMED]) or 'none'}{more}")
+        hints.append(f"it lists {_listing(served)}")
     return "; ".join(hints)
 
 

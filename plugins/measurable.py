@@ -149,7 +149,7 @@ class MeasurableStage(Stage):
         for row, told in zip(rows, alone, strict=True):
             if row in hidden:
                 ctx.log(f"cannot be measured alone: {row['trait']} ({told})")
-        if not _is_control(ctx):
+        if not _is_control(ctx) and not ctx.dry:  # answers that are made up show no character
             _stop(ctx, whole, hidden, len(rows))
         ctx.publish("measurability", [result])
 

@@ -96,7 +96,7 @@ def _checks(asked: _Asked) -> Iterator[Check]:
     if asked.spec is None and registry and asked.engine:
         yield from _engines(registry[0], address)
     for choice in chosen:
-        yield from _models(choice, asked)
+        yield from _models(choice, registry[0], asked)
 
 
 def _address(asked: _Asked, chosen: Sequence[Choice]) -> str | None:
@@ -167,9 +167,9 @@ def _engines(registry: Registry, address: str | None) -> Iterator[Check]:
             yield from guarded("engine", lambda: running_engine(tinker, {}, [], place))
 
 
-def _models(choice: Choice, asked: _Asked) -> Iterator[Check]:
+def _models(choice: Choice, registry: Registry, asked: _Asked) -> Iterator[Check]:
     """A spec's models on disk, and at work on its engine."""
-    from charrun.pipeline.diagnosis import Place, endpoint, local_model, models_of, running_engine, runs_of
+    from charrun.pipeline.diagnosis import Place, endpoint, local_model, models_of, running_engine, runs_of, trained_of
     from charrun.service.checks import guarded
 
     models = models_of(choice)
@@ -184,7 +184,8 @@ def _models(choice: Choice, asked: _Asked) -> Iterator[Check]:
         place = Place(kept if kept.exists() else Path(folder) / "engine", Path(folder) / "engine.log")
         options = dict(choice.spec.engine.options)
         runs = runs_of(choice.spec.name, choice.engine.name, asked.runs_dir)
-        yield from guarded("engine", lambda: running_engine(choice.engine, options, models, place, runs))
+        trained = trained_of(choice, registry)
+        yield from guarded("engine", lambda: running_engine(choice.engine, options, models, place, runs, trained))
 
 
 def _print(check: Check, as_json: bool) -> None:

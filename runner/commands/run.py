@@ -118,7 +118,9 @@ def _prepare(
     """Everything before the first write: stages' own checks, `--after`, and the question."""
     from charrun.pipeline.checks import check_cells, passed_cells
     from charrun.pipeline.plan import plan
-    from charrun.pipeline.run import plan_cells, to_ask
+    from charrun.pipeline.preflight import require_sound
+    from charrun.pipeline.run import plan_cells, to_ask, to_train
+    from charrun.service.disk_checks import require_room
 
     cells = plan_cells(choice, loaded.registry, runs_dir, selection)
     warnings = [*choice.warnings, *check_cells(cells)]
@@ -132,18 +134,23 @@ def _prepare(
     planned = plan(cells) if choice.paid else []
     money = None
     asks = not way.yes and sys.stdin.isatty()
+    begins = any(stage.state == "to do" for cell in planned for stage in cell.stages) and (asks or way.yes)
     if (asks or way.yes) and choice.paid:
         limited = way.budget is not None or choice.spec.budget_usd is not None
         asked = partial(money_of, loaded, choice, runs_dir, cells, way.budget, folder)
         first = asks or (limited and not way.partial)
         if not first:  # the run does not wait for it
             way.show.reckon(asked)
-        if any(stage.state == "to do" for cell in planned for stage in cell.stages):
-            cells[0].shared.to_ask = to_ask(cells)
-            cells[0].shared.look()
+        if begins:
+            require_room(runs_dir)
+            shared = cells[0].shared
+            shared.to_ask, shared.to_train = to_ask(cells), to_train(cells)
+            shared.look()
         if first:
             money = asked()
     way.show.begin(choice, cells, planned, money)
+    if begins:
+        require_sound(choice, loaded.registry, runs_dir.absolute(), cells, money and money.foresight)
     require_enough(money, way.partial)
     if choice.paid:
         _confirm(way.yes)

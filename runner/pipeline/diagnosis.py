@@ -24,6 +24,7 @@ from charrun.spec import ModelRef
 from charrun.store.runs import find_runs, read_run
 
 if TYPE_CHECKING:
+    from charrun.plugin_manager import Registry
     from charrun.spec import Spec
 
 _QUESTION, _ANSWER = "What is the sea?", "Salt water, and a lot of it."
@@ -63,6 +64,14 @@ def models_of(choice: Choice) -> list[ModelRef]:
         for ref in cell.models.roles.values():
             found += [ref] if ref not in found else []
     return found
+
+
+def trained_of(choice: Choice, registry: Registry) -> list[str]:
+    """Names of the models that a spec's stages train."""
+    kinds = registry.stages
+    cells = choice.spec.cells
+    found = {cell.models.roles[role].name for cell in cells for i in cell.arm.stages for role in kinds[i.uses].trains}
+    return sorted(found)
 
 
 def local_model(ref: ModelRef) -> Iterator[Check]:
@@ -116,7 +125,12 @@ def rendering(chat: Chat) -> Check:
 
 
 def running_engine(
-    engine: Engine, options: dict[str, Any], models: Sequence[ModelRef], place: Place, runs: Sequence[Path] = ()
+    engine: Engine,
+    options: dict[str, Any],
+    models: Sequence[ModelRef],
+    place: Place,
+    runs: Sequence[Path] = (),
+    trained: Sequence[str] = (),
 ) -> Iterator[Check]:
     """The engine at work: it connects or starts, knows the models, answers, and holds the runs' checkpoints.
 
@@ -127,7 +141,7 @@ def running_engine(
     """
     models = [ref for ref in models if ref.endpoint is None]
     names = sorted({ref.name for ref in models})
-    connection = engine.connect(EngineRequest(names, options, place.storage, place.log))
+    connection = engine.connect(EngineRequest(names, options, place.storage, place.log, trained=trained))
     try:
         with Waiting() as waiting:
             service = _service(connection)

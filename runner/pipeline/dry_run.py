@@ -33,6 +33,7 @@ from charrun.pipeline.together import gather
 from charrun.pipeline.virtual_time import VirtualLoop, pace_of
 from charrun.plugin_manager import Registry
 from charrun.service.service import Service
+from charrun.spec import Scale
 from charrun.spec.prices import Rates, price_book
 from charrun.store.ledger import Place
 from charrun.store.lock import HOLDER, LOCK
@@ -48,7 +49,13 @@ if TYPE_CHECKING:
 _TEXTS = "prompts/general.txt"
 _CACHE_SURE = 0.02
 """How far what a probe found in the engine's cache may be off."""
+_FEW = 8
+"""Rows of each stage where as little as can be is made: what measures something needs some."""
 _stages: ContextVar[tuple[StageRun, ...]] = ContextVar("stages", default=())
+
+
+class _NotDry(StageFailed):
+    """A stage that must not be run for an estimate."""
 
 
 @dataclass
@@ -67,6 +74,7 @@ class Found:
         rates: What tokens cost, by base model; None where nobody knows.
         unknown: Models whose tokenizer is not on this machine.
         gaps: Stages that could not be foreseen, each with the reason.
+        failed: Those of them that would fail in a run as well.
     """
 
     used: dict[Place, Usage]
@@ -80,6 +88,7 @@ class Found:
     rates: dict[str, Rates | None]
     unknown: set[str]
     gaps: dict[tuple[str, str], str]
+    failed: dict[tuple[str, str], CharrunError]
 
     @property
     def guesses(self) -> bool:
@@ -119,6 +128,7 @@ def run_dry(
     look: Callable[[DryRun], None] = lambda dry: None,
     *,
     warm: bool = False,
+    tiny: bool = False,
 ) -> Found:
     """What these cells ask for; reads the store, and writes nothing but a folder that is gone again.
 
@@ -130,9 +140,10 @@ def run_dry(
         share: Where the length of answers is guessed, how far between the least (0) and the most (1) that is expected.
         look: Called with what the run leaves, before that is thrown away.
         warm: Whether the engine's cache may still have what was sent before.
+        tiny: Whether each stage makes a few rows only: enough to see what fails, not what it costs.
     """
     with tempfile.TemporaryDirectory(prefix="charrun-dry-run-") as scratch, faults.suspended():
-        dry = DryRun(choice, registry, runs_dir, Path(scratch), share, warm=warm)
+        dry = DryRun(choice, registry, runs_dir, Path(scratch), share, warm=warm, tiny=tiny)
         try:
             with asyncio.Runner(loop_factory=VirtualLoop) as runner:
                 runner.run(dry.all(cells))
@@ -150,6 +161,7 @@ def run_dry(
             rates=dry.all_rates(),
             unknown=dry.dry_service.unknown,
             gaps=dry.gaps,
+            failed=dry.failed,
             seconds=dry.seconds,
             off=dry.pace.off,
         )
@@ -165,6 +177,7 @@ class DryRun(Shared):
         hits: Tokens that may be in the engine's cache, of prompts that are answered and of such that are scored.
         warm: The same of all prompts, where that still has what was sent before.
         gaps: Stages that could not be foreseen, each with the reason.
+        failed: Those of them that would fail in a run as well.
         seconds: How long each cell takes.
         pace: How long requests take.
     """
@@ -173,7 +186,15 @@ class DryRun(Shared):
     goes_ahead = False
 
     def __init__(
-        self, choice: Choice, registry: Registry, runs_dir: Path, scratch: Path, share: float, *, warm: bool
+        self,
+        choice: Choice,
+        registry: Registry,
+        runs_dir: Path,
+        scratch: Path,
+        share: float,
+        *,
+        warm: bool,
+        tiny: bool,
     ) -> None:
         free = replace(choice, spec=replace(choice.spec, budget_usd=None, stage_budgets={}))
         folder = RunFolder(scratch / "dry-run" / "1")
@@ -182,6 +203,7 @@ class DryRun(Shared):
         self._real = runs_dir / "store"
         self.named = NamedCheckpoints(runs_dir, lambda paths: {})  # what is gone was told before
         self._share = share
+        self._tiny = tiny
         self._earlier = EarlierLengths(self._real)
         self._rng = random.Random(0)
         self._laid: set[str] = set()
@@ -191,6 +213,7 @@ class DryRun(Shared):
         self.hits: dict[Place, Counter[bool]] = {}
         self.warm: Counter[Place] = Counter()
         self.gaps: dict[tuple[str, str], str] = {}
+        self.failed: dict[tuple[str, str], CharrunError] = {}
         contexts = {name: each.context for name, each in price_book().models.items() if each.context}
         texts = (files("charrun.specs") / _TEXTS).read_text(encoding="utf-8")
         self.pace = pace_of(runs_dir, choice.spec.name, probe_ledger(runs_dir, choice.spec.name))
@@ -206,9 +229,12 @@ class DryRun(Shared):
         from charrun.pipeline.selection import Selection
 
         for cell in cells:
-            dry = Cell(self, cell.spec, Selection())
+            self.dry_service.lost = cell.shared.lost
+            self.dry_service.contexts |= cell.shared.contexts
+            spec = replace(cell.spec, scale=_tiny(cell.spec.scale)) if self._tiny else cell.spec
+            dry = Cell(self, spec, Selection())
             for run, real in zip(dry.stages, cell.stages, strict=True):
-                run.forced, run.left_out = real.forced, real.left_out
+                run.forced, run.left_out = real.forced, real.left_out and not self._tiny
             wanted = [run for run, real in zip(dry.stages, cell.stages, strict=True) if real in cell.selected]
             dry.selected = wanted
             begun = asyncio.get_running_loop().time()
@@ -226,6 +252,8 @@ class DryRun(Shared):
             await run.ensure()
         except CharrunError as error:  # those that need nothing of it are foreseen nevertheless
             self.gaps[run.place] = error.message
+            if not isinstance(error, _NotDry):
+                self.failed[run.place] = error
 
     async def service(self) -> Service:
         """Nobody's."""
@@ -254,7 +282,7 @@ class DryRun(Shared):
         """
         if stage is not None and event == "stage_started":
             if not stage.stage.runs_dry:
-                raise StageFailed(f"{stage.item.id} does not run dry")
+                raise _NotDry(f"{stage.item.id} does not run dry")
             _stages.set((*_stages.get(), stage))
         elif event in ("stage_finished", "stage_failed") and stage in _stages.get()[-1:]:
             _stages.set(_stages.get()[:-1])
@@ -313,3 +341,9 @@ class DryRun(Shared):
                 target.symlink_to(path)
             else:
                 shutil.copyfile(path, target)
+
+
+def _tiny(scale: Scale) -> Scale:
+    """A little of everything; conversations stay as long as they are, since their prompts grow with them."""
+    few = {name: min(getattr(scale, name), _FEW) for name in ("pairs", "reflections", "interactions")}
+    return replace(scale, samples_per_prompt=1, **few)

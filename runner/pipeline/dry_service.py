@@ -14,7 +14,7 @@ import json
 import random
 import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
@@ -62,6 +62,7 @@ class DryService(Service):
         bases: Base model of each checkpoint that was sampled from, by its path.
         scored: Some prompts that each base model was to score.
         stepped: Called at each optimizer step.
+        lost: Paths of checkpoints that are taken to be gone.
 
     Args:
         draw: How long answers are.
@@ -78,7 +79,7 @@ class DryService(Service):
         draw: Draw,
         note: Note,
         texts: str,
-        contexts: Mapping[str, int],
+        contexts: dict[str, int],
         seconds: Seconds,
         before: SentBefore | None = None,
         *,
@@ -88,7 +89,7 @@ class DryService(Service):
         self.seconds = seconds
         self._texts = texts
         self.note = note
-        self._contexts = contexts
+        self.contexts = contexts
         self._before = before
         self._warm = warm
         self._recalled: dict[str, int] = {}
@@ -98,6 +99,7 @@ class DryService(Service):
         self._dry_samplers: dict[str, Any] = {}
         self.stepped: Callable[[], None] = lambda: None
         self.unknown: set[str] = set()
+        self.lost: Collection[str] = ()
         self.bases: dict[str, str] = {}
         self.scored: dict[str, list[list[int]]] = {}
         self._scores: dict[str, int] = {}
@@ -106,8 +108,8 @@ class DryService(Service):
         """Prompts by hash with the answers that they were given; also by how they begin."""
 
     def context_length(self, model: str) -> int | None:
-        """As the price book says."""
-        return self._contexts.get(model)
+        """As the engine says where it was asked, else as the price book does."""
+        return self.contexts.get(model)
 
     async def chat(self, model: str, options: Mapping[str, Any]) -> Chat:
         """The rendering of a model, if its tokenizer is here."""
@@ -150,8 +152,8 @@ class DryService(Service):
         return _Trainer(self)
 
     async def exists(self, path: str, expires: float | None = None) -> bool:
-        """All that was recorded is taken to be there until it expires."""
-        return expires is None or time.time() < expires
+        """All that was recorded is taken to be there until it expires, but for what is known to be lost."""
+        return path not in self.lost and (expires is None or time.time() < expires)
 
     async def base_model(self, path: str) -> str | None:
         """Nobody says."""

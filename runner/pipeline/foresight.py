@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from charrun.errors import CharrunError
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.dry_run import Found, run_dry
 from charrun.pipeline.storage import EarlierSizes
@@ -53,6 +54,7 @@ class Foresight:
         rates: What tokens cost, by base model; None where nobody knows.
         unknown: Models whose tokenizer is not on this machine: counted with charrun's own.
         gaps: Stages that could not be foreseen, each with the reason.
+        failed: Those of them that would fail in a run as well.
         times: How many seconds each cell takes, at the least and at the most.
         stored: Bytes of the checkpoint that each training leaves at the service; None where nothing tells.
     """
@@ -63,6 +65,7 @@ class Foresight:
     gaps: dict[tuple[str, str], str]
     times: dict[str, tuple[float, float]]
     stored: dict[tuple[str, str], int | None] = field(default_factory=dict)
+    failed: dict[tuple[str, str], CharrunError] = field(default_factory=dict)
 
     def unpriced(self) -> list[str]:
         """Models of whose tokens some have no known price."""
@@ -121,7 +124,7 @@ def foresee(choice: Choice, registry: Registry, runs_dir: Path, cells: Sequence[
         alike = min(each[0] for each in run), max(each[1] for each in run)
         times = {**{cell.name: alike for cell in group}, **times}
     stored = _stored(cells, stages)
-    return Foresight(stages, short.rates, short.unknown, short.gaps, times, stored)
+    return Foresight(stages, short.rates, short.unknown, short.gaps, times, stored, short.failed)
 
 
 def _stored(cells: Sequence[Cell], stages: Mapping[tuple[str, str], Forecast]) -> dict[tuple[str, str], int | None]:

@@ -131,7 +131,7 @@ def _cells(shared: Shared, selection: Selection) -> list[Cell]:
 async def _run(shared: Shared, choice: Choice, selection: Selection, manner: Manner) -> RunResult:
     cells = _cells(shared, selection)
     if shared.engine.hosted:
-        shared.to_train = _to_train(_cells(shared, selection))  # cells of their own: to look is not to run
+        shared.to_train = to_train(_cells(shared, selection))  # cells of their own: to look is not to run
     if shared.spec.endpoints:
         shared.to_ask = to_ask(_cells(shared, selection))
     started = time.monotonic()
@@ -182,7 +182,7 @@ async def _run(shared: Shared, choice: Choice, selection: Selection, manner: Man
     return _result_of(shared, results)
 
 
-def _to_train(cells: Sequence[Cell]) -> dict[tuple[str, int], str]:
+def to_train(cells: Sequence[Cell]) -> dict[tuple[str, int], str]:
     """By base model and LoRA rank, the stage item that trains such an adapter and is not done."""
     found: dict[tuple[str, int], str] = {}
     for cell in cells:

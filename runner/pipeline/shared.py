@@ -49,6 +49,8 @@ class Shared:
     Attributes:
         to_train: By base model and LoRA rank, the stage item that is going to train such an adapter.
         to_ask: Names of models at endpoints that are going to be asked.
+        contexts: Longest prompt plus answer by model, as the engine said when it was looked at.
+        lost: Paths of checkpoints that the engine is known not to hold any more.
         stopping: Whether a person has asked the run to stop: nothing is begun any more, what is in flight is awaited.
         dry: Whether nobody is at the other end.
         goes_ahead: Whether a stage may ask for what it can before its inputs are all there: not where money may run out
@@ -91,6 +93,8 @@ class Shared:
         self._wait = wait
         self.to_train: dict[tuple[str, int], str] = {}
         self.to_ask: set[str] = set()
+        self.contexts: Mapping[str, int] = {}
+        self.lost: set[str] = set()
         self.stopping = False
         self.failures: dict[Path, StageFailed] = {}
         self.answers = SharedAnswers(self.store, self.writing)
@@ -183,7 +187,9 @@ class Shared:
     def held(self, paths: Sequence[str]) -> Mapping[str, bool]:
         """Which checkpoints the engine still holds, as far as that can be known without starting it."""
         with asking(type(self.engine)):
-            return self.engine.holds(paths, self._request())
+            held = self.engine.holds(paths, self._request())
+        self.lost |= {path for path, there in held.items() if not there}
+        return held
 
     async def service(self) -> Service:
         """The SDK session, opened on first use.
@@ -257,7 +263,9 @@ class Shared:
         """
         asyncio.run(look_at_all(self.spec.endpoints[name] for name in sorted(self.to_ask)))
         if self.engine.hosted:
-            self.reach().close()
+            connection = self.reach()
+            self.contexts = connection.contexts
+            connection.close()
 
     async def await_end(self, stage: StageRun) -> None:
         """A stage has ended of which nothing is used.
@@ -360,4 +368,5 @@ class Shared:
     def _request(self) -> EngineRequest:
         storage, log = self.runs_dir / "engine", self.folder.folder / "engine.log"
         options, sets = self.spec.engine.options, " ".join(self.spec.successors)
-        return EngineRequest(self.spec.engine_models, options, storage, log, sets)
+        trained = sorted({model for model, _ in self.to_train})
+        return EngineRequest(self.spec.engine_models, options, storage, log, sets, trained)

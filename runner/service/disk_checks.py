@@ -38,9 +38,7 @@ def runs_folder(runs_dir: Path) -> Iterator[Check]:
     Raises:
         EnvironmentProblem: Nothing can be written there.
     """
-    place = runs_dir.absolute()
-    while not place.exists():
-        place = place.parent
+    place = _existing(runs_dir)
     with _probe_folder(place) as probe:
         _write(probe)
         made = "" if place == runs_dir.absolute() else f", to be made in {place}"
@@ -48,6 +46,17 @@ def runs_folder(runs_dir: Path) -> Iterator[Check]:
         yield from _room(place)
         yield from _locks(probe)
     yield from _future(place if not made else None)
+
+
+def require_room(runs_dir: Path) -> None:
+    """Check that the disk of the runs folder has room.
+
+    Raises:
+        EnvironmentProblem: It has not: what is paid for could not be kept.
+    """
+    for check in _room(_existing(runs_dir)):
+        if check.level == "problem":
+            raise EnvironmentProblem(f"{check.what} for {runs_dir}: nothing was begun", check.advice)
 
 
 def compiled_code() -> Iterator[Check]:
@@ -61,6 +70,14 @@ def compiled_code() -> Iterator[Check]:
     else:
         what = "compiled loops cannot be kept, so that each start of the local engine compiles them"
         yield Check("cache", "warning", what, "set NUMBA_CACHE_DIR to a folder that can be written")
+
+
+def _existing(runs_dir: Path) -> Path:
+    """The runs folder, or the nearest folder above it that is there."""
+    place = runs_dir.absolute()
+    while not place.exists():
+        place = place.parent
+    return place
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ class EngineRequest:
         log: File for an engine's own log.
         successors: Options of the command line that take the successors of the spec's models which the hosted service
             has retired; empty where there are none, or none that would do.
+        trained: Those of the models that are to be trained, as far as that is known.
     """
 
     models: Sequence[str]
@@ -28,6 +29,7 @@ class EngineRequest:
     storage: Path
     log: Path
     successors: str = ""
+    trained: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Connection:
         failure: Tells why the engine is gone, or None while it lives.
         close: Stops what `connect` started.
         process_ids: Processes that the engine runs on this machine.
+        contexts: Longest prompt plus answer of its models, in tokens, as far as it says so.
     """
 
     base_url: str | None
@@ -49,6 +52,7 @@ class Connection:
     failure: Callable[[], str | None] = field(default=lambda: None)
     close: Callable[[], None] = field(default=lambda: None)
     process_ids: tuple[int, ...] = ()
+    contexts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
