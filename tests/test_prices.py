@@ -220,6 +220,27 @@ def test_every_figure_that_goes_is_told(invoke: Call, published: str) -> None:
             assert any(line.startswith(f"{name}: ") and "-> not given" in line for line in told), name
 
 
+def test_a_list_in_another_unit_is_refused_unless_told(invoke: Call, tmp_path: Path) -> None:
+    prices = ("prefill", "cached_prefill", "sample", "train")
+    dear = [{**each, **{name: each[name] and each[name] * 1000 for name in prices}} for each in KNOWN]
+    (tmp_path / "dear.json").write_text(json.dumps(dear))
+    refused = invoke("prices", "--refresh", "--from", tmp_path / "dear.json")
+    assert refused.code == 5 and not fetched_file().exists()
+    known = f"changes {len(SERVED)} of {len(SERVED)} known prices more than 10-fold"
+    assert known in refused.err and "--anyway takes the list as it is" in refused.err
+    assert invoke("prices", "--refresh", "--anyway", "--from", tmp_path / "dear.json").code == 0
+
+
+def test_a_cached_prompt_that_costs_more_than_one_that_is_not_is_no_price(invoke: Call, tmp_path: Path) -> None:
+    """A budget reserves prompts as prefill."""
+    spoilt = {**KNOWN[0], "cached_prefill": 50}
+    (tmp_path / "list.json").write_text(json.dumps([spoilt, *KNOWN[1:]]))
+    told = invoke("prices", "--refresh", "--from", tmp_path / "list.json")
+    name = KNOWN[0]["tinker_id"]
+    assert told.code == 0 and f"not understood: {name}: its cached_prefill is more than its prefill" in told.out
+    assert price_book().price(name) == shipped_book().price(name)
+
+
 def test_a_list_that_lacks_most_of_what_is_served_is_refused_unless_told(invoke: Call, tmp_path: Path) -> None:
     short = tmp_path / "short.json"
     short.write_text(json.dumps([{"tinker_id": "Qwen/Qwen3-8B", "prefill": 1, "sample": 2}]))

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     metavar="ADDRESS|FILE",
     help="Where the list is, with --refresh; by default Tinker's documentation.",
 )
-@click.option("--anyway", is_flag=True, help="With --refresh, keep a list that lacks most of the known models.")
+@click.option(
+    "--anyway",
+    is_flag=True,
+    help="With --refresh, keep a list that lacks most of the known models, or changes most prices more than 10-fold.",
+)
 @json_option
 def prices(names: tuple[str, ...], refresh: bool, place: str | None, anyway: bool, as_json: bool) -> None:
     """Show what models cost at the hosted service.
@@ -66,7 +70,7 @@ def _refresh(place: str | None, before: PriceBook, anyway: bool) -> list[str]:
     from charrun.errors import disk_problem
     from charrun.report.prices import kept_lines
     from charrun.report.text import safe
-    from charrun.spec.price_list import PUBLISHED, fetch, read_list, require_most, shown_place
+    from charrun.spec.price_list import PUBLISHED, fetch, read_list, require_alike, require_most, shown_place
     from charrun.spec.prices import completed, fetched_file, fetched_text
     from charrun.store.files import make_folder, write_atomic
 
@@ -75,6 +79,7 @@ def _refresh(place: str | None, before: PriceBook, anyway: bool) -> list[str]:
     listed, strange = read_list(fetch(place), told, date)
     if not anyway:
         require_most(before, listed, told)
+        require_alike(before, listed, told)
     kept = fetched_file()
     try:
         write_atomic(make_folder(kept.parent) / kept.name, fetched_text(completed(before, listed), date))

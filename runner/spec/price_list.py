@@ -26,6 +26,8 @@ _LONGEST_NAME = 200
 _KEPT = "the book stays as it is; charrun prices shows it"
 _ADDRESS = re.compile(r"https?://", re.IGNORECASE)
 _CONTEXT = re.compile(r"\s*([\d.,_]+)\s*([kKmM]?)")
+_PAID = "prefill", "sample"
+_FAR = 10
 _FACTORS = {"": 1, "k": 1024, "m": 1024 * 1024}
 
 
@@ -176,11 +178,28 @@ def require_most(book: PriceBook, listed: Mapping[str, PricedModel], source: str
         raise EnvironmentProblem(message, "the book stays as it is; --anyway takes the list as it is")
 
 
+def require_alike(book: PriceBook, listed: Mapping[str, PricedModel], source: str) -> None:
+    """Check that a list changes less than half of the prices that the book knows by more than a factor of ten.
+
+    Raises:
+        EnvironmentProblem: It changes more: it counts in another unit, or is damaged.
+    """
+    pairs = [(old, new.price) for name, new in listed.items() if new.price and (old := book.price(name))]
+    far = [new for old, new in pairs if any(_is_far(getattr(old, key), getattr(new, key)) for key in _PAID)]
+    if len(far) * 2 > len(pairs):
+        message = f"{source} changes {len(far):,} of {len(pairs):,} known prices more than {_FAR}-fold: is it damaged?"
+        raise EnvironmentProblem(message, "the book stays as it is; --anyway takes the list as it is")
+
+
+def _is_far(old: float, new: float) -> bool:
+    return max(old, new) > _FAR * min(old, new)
+
+
 def _model(name: str, entry: Mapping[str, Any], source: str, date: str) -> PricedModel:
     """A model of a list, without a price where neither its prefill nor its sample is given.
 
     Raises:
-        ValueError: A price is none, or one of these is lacking.
+        ValueError: A price is none, one of these is lacking, or a cached prompt costs more than one that is not.
     """
     figures = {key: _dollars(entry, key) for key in ("prefill", "cached_prefill", "sample", "train")}
     prefill, cached, sample = figures["prefill"], figures["cached_prefill"], figures["sample"]
@@ -189,6 +208,8 @@ def _model(name: str, entry: Mapping[str, Any], source: str, date: str) -> Price
         return PricedModel(name, None, context)
     if prefill is None or sample is None:
         raise ValueError(f"its {'prefill' if prefill is None else 'sample'} is not given")
+    if cached is not None and cached > prefill:  # a budget reserves prompts as prefill
+        raise ValueError("its cached_prefill is more than its prefill")
     derived = () if cached is not None else ("cached_prefill",)
     cached = round(CACHED_SHARE * prefill, 6) if cached is None else cached
     return PricedModel(name, Price(prefill, cached, sample, figures["train"], derived, source, date), context)

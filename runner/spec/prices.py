@@ -165,7 +165,8 @@ def _listed(name: str, entry: Mapping[str, Any]) -> PricedModel:
         return PricedModel(name, None, context)
     price = Price(**{**fields, "derived": tuple(fields["derived"])})
     figures = [value for key, value in price.figures().items() if key != "train" or value is not None]
-    if not all(map(_is_figure, figures)) or not isinstance(price.source, str) or not isinstance(price.date, str):
+    is_price = all(map(_is_figure, figures)) and price.cached_prefill <= price.prefill
+    if not is_price or not isinstance(price.source, str) or not isinstance(price.date, str):
         raise ValueError(f"the price of {name} is none")
     return PricedModel(name, price, context)
 

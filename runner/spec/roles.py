@@ -150,9 +150,13 @@ def resolve_stand_ins(draft: Draft) -> StandIns | None:
 
 
 def check_prices(draft: Draft) -> None:
-    """Check `prices`: a model that the spec does not use is probably a mistake."""
+    """Check `prices`: a model that the spec does not use is probably a mistake, and no cache makes a prompt dearer."""
     used = _model_names(draft)
-    for name in draft.mapping("prices"):
+    for name, figures in draft.mapping("prices").items():
+        if draft.sound(("prices", name)) and figures.get("cached_prefill", 0) > figures["prefill"]:
+            message = f"a cached prompt of {shown(name)} costs more than one that is not"
+            hint = f"write at most its prefill, {figures['prefill']:g}, or leave it out: a fifth of that"
+            draft.add("SPEC073", message, ("prices", name, "cached_prefill"), hint)
         if name not in used:
             message = f"no model of this spec is called {shown(name)}"
             draft.warn("SPEC058", message, ("prices", name), suggest(name, used, "models"), on="key")
