@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import Any, ClassVar
 from unittest.mock import patch
 
@@ -49,6 +50,49 @@ class ShiftedDpo(DpoStage):
 
         with patch.object(TrainedRow, "datum", shifted):
             await super().run(ctx)
+
+
+class _OtherWeights(Stage):
+    """Rows whose loss weights are not those of the tokens that the checks looked at."""
+
+    factor: ClassVar[float] = 1.0
+    late: ClassVar[int] = 0
+
+    async def run(self, ctx: Any) -> None:
+        from tinker import types
+
+        datum_of = TrainedRow.datum
+
+        def other(row: TrainedRow, weight: float = 1.0) -> types.Datum:
+            datum = datum_of(row, weight)
+            weights = [self.factor * each for each in datum.loss_fn_inputs["weights"].data]
+            weights = [*[0.0] * self.late, *weights[: len(weights) - self.late]]
+            given = {**datum.loss_fn_inputs, "weights": types.TensorData(data=weights, dtype="float32")}
+            return types.Datum(model_input=datum.model_input, loss_fn_inputs=given)
+
+        with patch.object(TrainedRow, "datum", other):
+            await super().run(ctx)
+
+
+class LateWeightsDpo(_OtherWeights, DpoStage):
+    """Weights one token late: an off-by-one in the loss mask, behind all checks of the rows."""
+
+    name: ClassVar[str] = "dpo"
+    late: ClassVar[int] = 1
+
+
+class LateWeightsSft(_OtherWeights, SftStage):
+    """The same in SFT."""
+
+    name: ClassVar[str] = "sft"
+    late: ClassVar[int] = 1
+
+
+class NoWeightsSft(_OtherWeights, SftStage):
+    """Targets that are zeroed."""
+
+    name: ClassVar[str] = "sft"
+    factor: ClassVar[float] = 0.0
 
 
 class ForeignReferenceDpo(DpoStage):
@@ -147,7 +191,7 @@ class Sabotage:
 
     Attributes:
         what: In words.
-        rows: Changes the pairs.
+        rows: Changes the pairs, or SFT's reflections.
         stage: The stage that runs.
         options: Its options.
         must: Whether it must be caught before a tenth of the steps.
@@ -175,6 +219,21 @@ def first_words(rows: Rows) -> Rows:
     return [{**row, **{side: " ".join(row[side].split()[:6]) for side in ("chosen", "rejected")}} for row in rows]
 
 
+def chosen_cut_to(words: int) -> Callable[[Rows], Rows]:
+    """Of each chosen answer so many words are left."""
+    return lambda rows: [{**row, "chosen": " ".join(row["chosen"].split()[:words])} for row in rows]
+
+
+def words_shuffled(rows: Rows) -> Rows:
+    """The words of each reflection in another order."""
+    found = []
+    for row in rows:
+        words = row["text"].split()
+        Random(row["id"]).shuffle(words)
+        found.append({**row, "text": " ".join(words)})
+    return found
+
+
 def shifted_ids(rows: Rows) -> Rows:
     """Every token of the chosen answers is the next one of the vocabulary."""
     from charrun.chat import load_tokenizer
@@ -198,6 +257,9 @@ MATRIX = (
     Sabotage("targets truncated to nothing", stage=TruncatedDpo),
     Sabotage("targets truncated to 5 tokens", stage=BarelyTruncatedDpo),
     Sabotage("answers cut to 6 words", first_words),
+    Sabotage("chosen answers empty", chosen_cut_to(0)),
+    Sabotage("chosen answers cut to 1 word", chosen_cut_to(1)),
+    Sabotage("weights one token late", stage=LateWeightsDpo, must=False),
     Sabotage("learning rate 1e-12", options={"learning_rate": 1e-12}, must=False),
     Sabotage("learning rate 1e-4", options={"learning_rate": 1e-4}, must=False),
     Sabotage("learning rate 1", options={"learning_rate": 1.0}, must=False),
@@ -207,6 +269,9 @@ MATRIX = (
     ),
     Sabotage("at random, direction off", at_random, options={"monitor": {"direction": False}}, must=False),
     Sabotage("SFT: loss on user turns", stage=UserTurnsSft),
+    Sabotage("SFT: words shuffled, batches of 8", words_shuffled, SftStage, {"batch_size": 8}),
+    Sabotage("SFT: weights one token late", stage=LateWeightsSft, must=False),
+    Sabotage("SFT: weights of 0", stage=NoWeightsSft, must=False),
     Sabotage("SFT: learning rate 1", stage=SftStage, options={"learning_rate": 1.0}, must=False),
     Sabotage("none: DPO", must=False),
     Sabotage("none: SFT", stage=SftStage, must=False),
@@ -233,9 +298,10 @@ def tried(sabotage: Sabotage, given: Mapping[str, Rows], engine: RunningEngine, 
     done: list[str] = []
     own = SFT if issubclass(sabotage.stage, SftStage) else DPO
     options = {**own, "batch_size": batch_size, **sabotage.options}
-    rows = {**given, **({"pairs": sabotage.rows(given["pairs"])} if "pairs" in given else {})}
+    kind = "pairs" if "pairs" in given else "reflections"
+    rows = {**given, kind: sabotage.rows(given[kind])}
     size = len(given["pairs"]) if "pairs" in given else len(given["reflections"]) + len(given["interactions"])
-    steps = -(-size // batch_size)
+    steps = -(-size // options["batch_size"])
     try:
         run_stage(
             sabotage.stage,

@@ -45,12 +45,15 @@ class Probe:
         ctx: The stage's context.
         used: What users say in the training rows; no such prompt is asked.
         most: How many prompts it may ask.
+
+    `curve.jsonl` is written anew with every point, so that a training that is stopped leaves those that it had.
     """
 
     def __init__(self, ctx: StageContext, used: Collection[str], most: int) -> None:
         self._ctx = ctx
         self.prompts = unused(ctx.seed, used)[::-1][:most]  # evaluations test on those at its beginning
         self._points: dict[int, Row] = {}
+        self._metrics: dict[int, Mapping[str, float]] = {}
 
     async def same(self, sampler: RoleSampler, n: int) -> tuple[int, int]:
         """How many of the first n prompts are answered word for word as the base model does, and how many there are."""
@@ -71,7 +74,7 @@ class Probe:
         prompts = self.prompts[:n]
         answers = await self._answers(sampler, prompts, base)
         same, _ = (len(prompts), 0) if base else await self.same(sampler, n)
-        ratio = LogRatio(ctx, await ctx.sampler("scorer"), shared=False)
+        ratio = LogRatio(ctx, await ctx.sampler("scorer"), _constitution(ctx), shared=False)
         ratios = await ctx.gather([ratio.of(p, answer) for p, answer in zip(prompts, answers, strict=True)])
         mean, half = _interval(ratios)
         low, high = wilson(len(prompts) - same, len(prompts))
@@ -91,12 +94,17 @@ class Probe:
             f"after {step} steps {len(prompts) - same} of {len(prompts)} greedy answers are not the base model's; "
             f"log-likelihood ratio {mean:+.2f} {sure}"
         )
+        ctx.write("curve.jsonl", self._rows())
 
-    def rows(self, curve: Sequence[Mapping[str, float]]) -> list[Row]:
+    def step_done(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Keep a step's loss and margin for the points after it."""
+        self._metrics[step] = metrics
+
+    def _rows(self) -> list[Row]:
         """The points in their order, each with loss and margin of the last step before it."""
         rows = []
         for step, point in sorted(self._points.items()):
-            last = curve[step - 1] if step else {}
+            last = self._metrics.get(step - 1, {})
             rows.append({**point, "loss": last.get("loss"), "margin": last.get("margin")})
         return rows
 
@@ -113,7 +121,12 @@ class Probe:
 def measured_with(ctx: StageContext) -> Any:
     """What a curve depends on beside the training: the scorer, the constitution, the pool of prompts, the interval."""
     scorer = ctx.model("scorer")
-    return [scorer.name, dict(scorer.chat), ctx.character_prompt(), digest(pool()), _INTERVAL]
+    return [scorer.name, dict(scorer.chat), _constitution(ctx), digest(pool()), _INTERVAL]
+
+
+def _constitution(ctx: StageContext) -> str:
+    """That of the character that evaluations look for."""
+    return ctx.character_prompt(ctx.looked_for)
 
 
 def points_of(every: int, steps: int) -> set[int]:

@@ -13,7 +13,8 @@ from typing import Any
 
 LN2 = math.log(2)
 _ROUNDING = 1e-5
-"""An exact engine's DPO loss differs from ln 2 by less than this only where no weight has moved: a margin of 2e-4."""
+"""An exact engine's DPO loss differs from ln 2 by less than this only where no margin has moved, by 2e-4 at a beta of
+0.1."""
 _FLAT_STEPS, _FLAT_WINDOW = 5, 3
 _TREND_STEPS = 20
 
@@ -44,8 +45,14 @@ OPTION: dict[str, Any] = {
         "text": {
             "type": "boolean",
             "default": True,
-            "description": "Before the first step: answers must be likelier than their own tokens in another order, "
-            "and their end likelier than an end half-way.",
+            "description": "Before the first step: no answer may be empty, most must have four tokens or more, and they "
+            "must be likelier than their own tokens in another order, and their end likelier than an end half-way.",
+        },
+        "first_loss": {
+            "type": "boolean",
+            "default": True,
+            "description": "At the first step: the loss must be what the checks before it make it, for DPO ln 2 with "
+            "margins of 0; at any step: an SFT loss is not 0.",
         },
     },
 }
@@ -55,7 +62,8 @@ DPO_RULES: dict[str, Any] = {
     "direction": {
         "type": "boolean",
         "default": True,
-        "description": "Before the first step: the rejected answers must be the likelier ones under the student.",
+        "description": "Before the first step: the rejected answers must be other ones than the chosen, and the "
+        "likelier ones under the student.",
     },
     "scored_pairs": {
         "type": "integer",
@@ -133,6 +141,7 @@ class Monitor:
         options: `monitor`, with defaults.
         rates: Learning rate of each step; warm-up steps count as parts of a step.
         sizes: Pairs (DPO) or rows of each step's batch.
+        first: Metrics of the first step as the checks before it make them: value, and by how much it may differ.
         exact: Whether the engine repeats a forward pass to rounding.
         is_clear: Whether chosen and rejected answers differ clearly; else there is little to learn, and that nothing is
             learned is a warning alone.
@@ -144,12 +153,14 @@ class Monitor:
         rates: Sequence[float],
         sizes: Sequence[int],
         *,
+        first: Mapping[str, tuple[float, float]] | None = None,
         exact: bool = False,
         is_clear: bool = True,
     ) -> None:
         self.options = options
         self._rates = rates
         self._sizes = sizes
+        self._first = first or {}
         self._exact = exact
         self._is_clear = is_clear
         self._right = self._seen = 0
@@ -168,8 +179,8 @@ class Monitor:
         said once.
         """
         moved = round(sum(self._rates[:step]) / max(self._rates), 6)
-        found = [*self._finite(metrics), *self._rise(metrics), *self._chance(step, metrics, moved)]
-        found += [*self._flat(metrics, moved), *self._trend(metrics, moved)]
+        found = [*self._finite(metrics), *self._unlike(step, metrics), *self._rise(metrics)]
+        found += [*self._chance(step, metrics, moved), *self._flat(metrics, moved), *self._trend(metrics, moved)]
         stops = self.options["stop"]
         fresh = [verdict for verdict in found if (verdict.stops and stops) or verdict.rule not in self._told]
         self._told |= {verdict.rule for verdict in fresh}
@@ -195,6 +206,22 @@ class Monitor:
             saw = f"{', '.join(lost)} {'is' if len(lost) == 1 else 'are'} not finite"
             advice = "usually a learning_rate that is far too high: lower it tenfold; these weights are lost"
             yield Verdict("finite", True, saw, advice)
+
+    def _unlike(self, step: int, metrics: Mapping[str, float]) -> Iterator[Verdict]:
+        expected = self._first if step == 0 else {}
+        saw = [
+            f"{name} is {metrics[name]:.4g} instead of {value:.4g}"
+            for name, (value, slack) in expected.items()
+            if abs(metrics[name] - value) > slack
+        ]
+        if "dpo_loss" not in metrics and metrics["loss"] == 0:
+            saw = ["the loss is 0: no token is trained"]
+        if saw and self.options["first_loss"]:
+            advice = (
+                "what is sent is not what was checked: weights on other tokens than the trained ones, other targets, "
+                "or another loss; a defect of the stage or of the engine: report it"
+            )
+            yield Verdict("first_loss", True, ", ".join(saw), advice)
 
     def _rise(self, metrics: Mapping[str, float]) -> Iterator[Verdict]:
         limit = self.options["nll_rise"]
@@ -229,9 +256,12 @@ class Monitor:
         self._losses.append(metrics["dpo_loss"])
         limit, last = self.options["flat_loss"], self._losses[-_FLAT_WINDOW:]
         away = max(abs(loss - LN2) for loss in last)
-        advice = "usually a learning_rate that is far too low, or weights that are not the ones that are trained"
+        advice = (
+            "usually a learning_rate that is far too low, a beta next to 0, pairs whose two answers are the same, or "
+            "weights that are not the ones that are trained"
+        )
         if limit and self._exact and moved >= 1 and abs(last[-1] - LN2) < _ROUNDING:
-            saw = f"the DPO loss is still ln 2 after {moved:.3g} steps: no weight moved"
+            saw = f"the DPO loss is still ln 2 after {moved:.3g} steps: no margin moved"
             yield Verdict("flat_loss", True, saw, advice)
         elif limit and moved >= _FLAT_STEPS and away < limit:
             saw = f"the DPO loss is within {away:.2g} of ln 2 after {moved:.3g} steps at the full rate"

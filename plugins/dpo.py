@@ -12,11 +12,16 @@ from charrun import Estimate, Row, Stage, TrainedRow, assistant, hookimpl, user
 from charrun.plugins import _curve, _monitor
 from charrun.plugins._dpo_loss import DpoLoss
 from charrun.plugins._sanity import (
+    SOME_ROWS,
     clear_gaps,
     control_rows,
     direction_verdict,
+    empty_verdict,
+    is_empty,
+    same_verdict,
     scored,
     scored_verdict,
+    short_verdict,
     text_controls,
     text_gaps,
     text_verdict,
@@ -32,6 +37,7 @@ from charrun.plugins._training import (
     forward_logprobs,
     judged,
     mean,
+    pass_slack,
     sampler_logprobs,
     say,
     scale_warnings,
@@ -43,13 +49,10 @@ from charrun.plugins._training import (
 if TYPE_CHECKING:
     from charrun import Adapter, Chat, Reference, RoleSampler, StageContext
 
-_REFERENCE_EXACT, _REFERENCE_HOSTED = 1e-4, 0.02  # rounding alone was 1.4e-5 beside other trainings; errors are above 1
 _LN2_EXACT, _LN2_HOSTED = 1e-4, 0.01
 _MARGIN_EXACT = 1e-3
 _FEWEST_STEPS = 10
 """A training of fewer steps costs less than a look at its behaviour."""
-_SOME_PAIRS = 32
-"""Among these the text checks find answers that are long enough."""
 _SIDES = ("the chosen answers", "the rejected answers")
 
 
@@ -173,7 +176,10 @@ class DpoStage(Stage):
         rates = learning_rates(ctx.options, len(batches))
         sizes = [len(batch) for batch in batches]
         is_clear = 2 * len(clear_gaps(likelihood_gaps(rows, reference))) >= len(pairs)
-        monitor = _monitor.Monitor(ctx.options["monitor"], rates, sizes, exact=ctx.exact, is_clear=is_clear)
+        first = _first_metrics(ctx, rows[: 2 * sizes[0]])
+        monitor = _monitor.Monitor(
+            ctx.options["monitor"], rates, sizes, first=first, exact=ctx.exact, is_clear=is_clear
+        )
         looks = await self._looks(ctx, adapter, monitor, pairs, len(batches))
         curve = await train_steps(
             ctx,
@@ -183,7 +189,7 @@ class DpoStage(Stage):
             adam(ctx, rates),
             on_step,
             save_every=ctx.options["checkpoint_every"],
-            judge=judged(ctx, adapter, monitor, len(batches), told),
+            judge=judged(ctx, adapter, monitor, len(batches), told, looks.probe),
             pauses=looks.points - {len(batches)},
             on_pause=looks.on_point,
         )
@@ -191,8 +197,6 @@ class DpoStage(Stage):
         if len(batches) in looks.points:
             await looks.on_point(len(batches), await ctx.sampler("student", checkpoint))
         ctx.write("steps.jsonl", [{**told(metrics), "step": step} for step, metrics in enumerate(curve)])
-        if ctx.options["probe_every"]:
-            ctx.write("curve.jsonl", looks.probe.rows([told(metrics) for metrics in curve]))
         ctx.publish("checkpoint", [checkpoint])
 
     async def _looks(
@@ -239,14 +243,20 @@ class DpoStage(Stage):
         """The reference, beside what else is asked before the first step; then all is looked at.
 
         Policy and reference are the same model and rendering: the first batch's loss is ln 2 and its margins 0. The
-        sampler agrees, the answers are text that ends where it ends, and the chosen ones are the chosen ones.
+        sampler agrees, no answer is empty, the answers are text that ends where it ends, and the chosen ones are the
+        chosen ones.
 
         Raises:
             StageFailed: Something of it does not hold; no optimiser step was submitted.
         """
         watch = ctx.options["monitor"]
         batch = rows[: 2 * ctx.options["batch_size"]]
-        sides = {name: rows[side : 2 * _SOME_PAIRS : 2] for side, name in enumerate(_SIDES)} if watch["text"] else {}
+        sides = {name: rows[side : 2 * SOME_ROWS : 2] for side, name in enumerate(_SIDES)} if watch["text"] else {}
+        for side, (name, some) in enumerate(sides.items()):
+            say(ctx, empty_verdict(sum(map(is_empty, rows[side::2])), len(pairs), name))
+            say(ctx, short_verdict(some, name))
+        if watch["direction"]:
+            say(ctx, same_verdict(rows))
         controls = {name: text_controls(ctx.rng("text control"), some) for name, some in sides.items()}
         asked: list[Awaitable[Any]] = [
             ctx.reference(adapter, rows),
@@ -281,16 +291,25 @@ def _check_policy(
     gaps = [abs(p - r) for ps, rs in zip(policy, stored, strict=True) for p, r in zip(ps, rs, strict=True)]
     advice = "policy and reference differ before the first step: no step was submitted"
     if ctx.exact:
-        ctx.check("largest policy-reference log-prob gap", max(gaps), _REFERENCE_EXACT, advice)
+        ctx.check("largest policy-reference log-prob gap", max(gaps), pass_slack(ctx), advice)
     else:
-        ctx.check("mean policy-reference log-prob gap", mean(gaps), _REFERENCE_HOSTED, advice)
+        ctx.check("mean policy-reference log-prob gap", mean(gaps), pass_slack(ctx), advice)
     loss = DpoLoss(ctx.options["beta"], 0.0, [reference.sum(row) for row in rows])
     vanilla, metrics = loss.of([torch.tensor(values) for values in policy])
-    slack = _LN2_EXACT if ctx.exact else _LN2_HOSTED
-    ctx.check("DPO loss at step 0 minus ln 2", float(vanilla) - math.log(2), slack, advice)
-    longest = max(len(values) for values in stored)
-    margin = _MARGIN_EXACT if ctx.exact else _REFERENCE_HOSTED * longest
-    ctx.check("mean margin at step 0", metrics["margin:mean"], margin, advice)
+    first = _first_metrics(ctx, rows)
+    ln2, slack = first["dpo_loss"]
+    ctx.check("DPO loss at step 0 minus ln 2", float(vanilla) - ln2, slack, advice)
+    ctx.check("mean margin at step 0", metrics["margin:mean"], first["margin"][1], advice)
+
+
+def _first_metrics(ctx: StageContext, rows: Sequence[TrainedRow]) -> dict[str, tuple[float, float]]:
+    """Metrics of a batch by the weights that are its reference, each with what rounding may make of it."""
+    longest = max(row.trained_tokens for row in rows)
+    return {
+        "dpo_loss": (math.log(2), _LN2_EXACT if ctx.exact else _LN2_HOSTED),
+        "margin": (0.0, _MARGIN_EXACT if ctx.exact else pass_slack(ctx) * longest),
+        "nll_rise": (0.0, pass_slack(ctx)),
+    }
 
 
 @dataclass(frozen=True)

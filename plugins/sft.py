@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from charrun import Estimate, Message, Row, Stage, StageFailed, TrainedRow, assistant, hookimpl, user
 from charrun.plugins import _curve, _monitor
-from charrun.plugins._sanity import control_rows, text_controls, text_gaps, text_verdict
+from charrun.plugins._sanity import (
+    SOME_ROWS,
+    control_rows,
+    empty_verdict,
+    is_empty,
+    short_verdict,
+    text_controls,
+    text_gaps,
+    text_verdict,
+)
 from charrun.plugins._schedule import learning_rates
 from charrun.plugins._training import (
     COMMON_OPTIONS,
@@ -21,6 +31,7 @@ from charrun.plugins._training import (
     forward_logprobs,
     judged,
     lengths_problem,
+    pass_slack,
     sampler_logprobs,
     say,
     scorer_problems,
@@ -28,10 +39,11 @@ from charrun.plugins._training import (
 )
 
 if TYPE_CHECKING:
-    from charrun import Adapter, Chat, RoleSampler, StageContext
+    from charrun import Adapter, Chat, Reference, RoleSampler, StageContext
 
 _BLOCK = 64
 """Conversations that are rendered in one go."""
+_TURNS = "the turns that are trained"
 
 
 class SftStage(Stage):
@@ -112,28 +124,35 @@ class SftStage(Stage):
         async def first_scored() -> list[list[float]] | None:
             """Of the first batch, by what the adapter begins with; None where the training has begun already."""
             await rows.begun.wait()
-            first = rows.first(sampler)
+            first = rows.batch(sampler)
             asked = first and not ctx.has_begun(name) and not lengths_problem(sampler, sizes_of(first))
             return await sampler_logprobs(ctx, sampler, first) if asked else None
 
-        async def begin() -> Adapter:
-            """The adapter, checked beside the rest of the rows."""
+        async def begin() -> tuple[Adapter, float]:
+            """The adapter, checked beside the rest of the rows, and what its first batch's loss is."""
             adapter = await opened()
             await rows.begun.wait()
-            first = rows.first(adapter)
+            first = rows.batch(adapter)
 
             async def sampled() -> list[list[float]]:
                 return await scores or await sampler_logprobs(ctx, sampler, first)
 
-            if adapter.next_step == 0 and first and not lengths_problem(adapter, sizes_of(first)):
-                await self._check_step_zero(ctx, adapter, first, sampled())
-            return adapter
+            if not first or lengths_problem(adapter, sizes_of(first)):
+                return adapter, math.nan  # it is told when all rows are looked at
+            if adapter.next_step == 0:
+                reference = await self._check_step_zero(ctx, adapter, first, rows.some(adapter), sampled)
+            else:
+                reference = await ctx.reference(adapter, first)
+            return adapter, -sum(map(reference.sum, first)) / sum(row.trained_tokens for row in first)
 
         sampler, conversations = await ctx.sampler("student", origin), await _conversations(ctx)
         scores = ensure_future(first_scored())
         work: list[Awaitable[Any]] = [begin(), scores, rows.measure(sampler.chat, conversations)]
-        adapter: Adapter = (await ctx.gather(work))[0]
+        adapter: Adapter
+        adapter, first_loss = (await ctx.gather(work))[0]
         rows.check(adapter)
+        if adapter.next_step == 0 and ctx.options["monitor"]["text"]:
+            say(ctx, empty_verdict(rows.empty, len(rows.sizes), _TURNS))
         every = ctx.options["checkpoint_every"]
         batches = batches_of(rows.kept, ctx.options["batch_size"])
         rates = learning_rates(ctx.options, len(batches))
@@ -156,7 +175,9 @@ class SftStage(Stage):
         if points:
             await probe.measure(0, sampler)
 
-        monitor = _monitor.Monitor(ctx.options["monitor"], rates, [len(batch) for batch in batches], exact=ctx.exact)
+        first = {"loss": (first_loss, pass_slack(ctx))}
+        sizes = [len(batch) for batch in batches]
+        monitor = _monitor.Monitor(ctx.options["monitor"], rates, sizes, first=first, exact=ctx.exact)
         curve = await train_steps(
             ctx,
             adapter,
@@ -165,7 +186,7 @@ class SftStage(Stage):
             adam(ctx, rates),
             on_step,
             save_every=every,
-            judge=judged(ctx, adapter, monitor, len(batches), _told),
+            judge=judged(ctx, adapter, monitor, len(batches), _told, probe),
             pauses=points - {len(batches)},
             on_pause=probe.measure,
         )
@@ -173,30 +194,46 @@ class SftStage(Stage):
         if points:
             await probe.measure(len(batches), await ctx.sampler("student", saved))
         ctx.write("steps.jsonl", [{"step": step, **_told(metrics)} for step, metrics in enumerate(curve)])
-        if points:
-            ctx.write("curve.jsonl", probe.rows([_told(metrics) for metrics in curve]))
         ctx.publish("checkpoint", [{**saved, "start": ctx.options["start"]}])
 
     async def _check_step_zero(
-        self, ctx: StageContext, adapter: Adapter, rows: Sequence[TrainedRow], sampled: Awaitable[list[list[float]]]
-    ) -> None:
+        self,
+        ctx: StageContext,
+        adapter: Adapter,
+        batch: Sequence[TrainedRow],
+        some: Sequence[TrainedRow],
+        sampled: Callable[[], Awaitable[list[list[float]]]],
+    ) -> Reference:
         """The sampler of what the adapter begins with agrees with the trainer, and what is trained is text.
 
         Args:
             ctx: The stage's context.
             adapter: As it begins.
-            rows: The first batch.
-            sampled: The sampler's log-probs of their trained tokens, in nats.
+            batch: The first batch.
+            some: The first rows, whether they fill a batch or several.
+            sampled: Gives the sampler's log-probs of the batch's trained tokens, in nats.
+
+        Returns:
+            The log-probs of the batch by the adapter as it begins.
 
         Raises:
             StageFailed: It does not or is not; no optimiser step was submitted.
         """
-        controls = text_controls(ctx.rng("text control"), rows) if ctx.options["monitor"]["text"] else []
-        trained = [forward_logprobs(ctx, adapter, each) for each in (rows, control_rows(controls))]
-        logprobs, found, scored = await ctx.gather([*trained, sampled])
-        check_sampler(ctx, scored, logprobs)
-        gaps = text_gaps(rows, logprobs, controls, found)
-        say(ctx, text_verdict(gaps, "the turns that are trained"))
+        text = ctx.options["monitor"]["text"]
+        if text:
+            say(ctx, short_verdict(some, _TURNS))
+        controls = text_controls(ctx.rng("text control"), some) if text else []
+        compared = some[: controls[-1][0] + 1] if controls else []
+        work: list[Awaitable[Any]] = [
+            ctx.reference(adapter, max(batch, compared, key=len)),
+            forward_logprobs(ctx, adapter, control_rows(controls)),
+            sampled(),
+        ]
+        reference, found, scored = await ctx.gather(work)
+        check_sampler(ctx, scored, [reference.values(row) for row in batch])
+        gaps = text_gaps(compared, [reference.values(row) for row in compared], controls, found)
+        say(ctx, text_verdict(gaps, _TURNS))
+        return cast("Reference", reference)
 
 
 class _Rows:
@@ -207,7 +244,8 @@ class _Rows:
     Attributes:
         kept: Those that are short enough, of as many as are looked at.
         sizes: Tokens and trained tokens of each of their rows.
-        begun: Set once the first batch is kept, or all are looked at.
+        empty: How many of these rows have a trained turn without a word.
+        begun: Set once the first rows are kept that are checked, or all are looked at.
     """
 
     def __init__(self, ctx: StageContext) -> None:
@@ -215,15 +253,20 @@ class _Rows:
 
         self.kept: list[list[Message]] = []
         self.sizes: list[tuple[int, int]] = []
+        self.empty = 0
         self.begun = Event()
         self._ctx = ctx
         self._longest: int | None = ctx.options.get("max_length")
         self._batch_size: int = ctx.options["batch_size"]
         self._all: Sequence[list[Message]] = ()
 
-    def first(self, of: Adapter | RoleSampler) -> list[TrainedRow]:
+    def batch(self, of: Adapter | RoleSampler) -> list[TrainedRow]:
         """The first batch as it is rendered for a model; all rows where they are fewer."""
         return _rendered(of.chat, self.kept[: self._batch_size])
+
+    def some(self, of: Adapter | RoleSampler) -> list[TrainedRow]:
+        """The first rows as they are rendered for a model, among which the text check finds some."""
+        return _rendered(of.chat, self.kept[:SOME_ROWS])
 
     async def measure(self, chat: Chat, conversations: Sequence[list[Message]]) -> None:
         """Look at all conversations; others may go on meanwhile.
@@ -241,7 +284,8 @@ class _Rows:
                 if self._longest is None or max(tokens for tokens, _ in sizes) <= self._longest:
                     self.kept.append(conversation)
                     self.sizes += sizes
-            if len(self.kept) >= self._batch_size:
+                    self.empty += sum(map(is_empty, rows))
+            if len(self.kept) >= max(self._batch_size, SOME_ROWS):
                 self.begun.set()
             await sleep(0)
         self.begun.set()

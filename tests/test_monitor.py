@@ -15,10 +15,14 @@ from charrun.chat import TrainedRow
 from charrun.plugins._monitor import DPO_RULES, OPTION, Monitor, Verdict, at_most, slope
 from charrun.plugins._sanity import (
     direction_verdict,
+    empty_verdict,
     end_control,
+    is_empty,
     last_turn,
     order_control,
+    same_verdict,
     scored_verdict,
+    short_verdict,
     text_verdict,
 )
 from charrun.plugins._schedule import learning_rates
@@ -121,6 +125,28 @@ def test_an_sft_loss_that_explodes_is_a_diagnosis() -> None:
     assert found and (found[0], found[1].rule) == (2, "nll_rise")
 
 
+def test_a_first_loss_that_the_checks_before_it_did_not_find_is_a_diagnosis() -> None:
+    expected = {"dpo_loss": (math.log(2), 1e-4), "margin": (0.0, 1e-3), "nll_rise": (0.0, 1e-4)}
+
+    def of(**options: Any) -> Monitor:
+        return Monitor(with_defaults(SCHEMA, options), [1e-4] * STEPS, [BATCH] * STEPS, first=expected)
+
+    assert of().observe(0, dpo(1e-5, 0.4, nll_rise=1e-6)) == []
+    assert of().observe(1, dpo(8.9, 1.0)) == []
+    (verdict,) = of().observe(0, dpo(8.9, 1.0, nll_rise=-0.2))
+    assert (verdict.rule, verdict.stops) == ("first_loss", True)
+    assert (
+        verdict.saw == "dpo_loss is 0.3441 instead of 0.6931, margin is 8.9 instead of 0, nll_rise is -0.2 instead of 0"
+    )
+    assert of(first_loss=False).observe(0, dpo(8.9, 1.0)) == []
+
+
+def test_an_sft_loss_of_nothing_is_a_diagnosis_at_any_step() -> None:
+    found = first_diagnosis(monitor(), iter([{"loss": 0.7}, {"loss": 0.0}]))
+    assert found and (found[0], found[1].rule) == (1, "first_loss") and "no token is trained" in found[1].saw
+    assert first_diagnosis(monitor(first_loss=False), iter([{"loss": 0.0}])) is None
+
+
 def test_unchanged_answers_are_a_diagnosis_only_where_the_pairs_are_told_apart() -> None:
     watch = monitor()
     assert watch.behaviour(12, 12) is None
@@ -157,10 +183,42 @@ def test_answers_that_beat_neither_control_are_a_diagnosis_each() -> None:
     assert text_verdict(noise[:9], "they") is None
 
 
+def row(words: int) -> TrainedRow:
+    """A turn of so many tokens and its end, after a prompt of three."""
+    return TrainedRow(array("i", range(words + 4)), bytes([0, 0, 0, *[1] * (words + 1)]))
+
+
+def test_a_turn_that_is_nothing_but_its_end_is_empty_wherever_it_stands() -> None:
+    assert is_empty(row(0)) and not is_empty(row(1)) and not is_empty(ROW)
+    assert is_empty(TrainedRow(array("i", range(9)), bytes([0, 1, 1, 0, 1, 0, 1, 1, 1])))
+    verdict = empty_verdict(1, 32, "the chosen answers")
+    assert verdict and verdict.stops and verdict.saw == "the chosen answers: 1 of 32 is empty"
+    assert empty_verdict(0, 32, "they") is None
+
+
+def test_answers_that_are_mostly_too_short_to_be_judged_are_a_diagnosis_and_too_few_a_warning() -> None:
+    assert short_verdict([row(8)] * 16 + [row(1)] * 16, "they") is None
+    cut = short_verdict([row(8)] * 15 + [row(3)] * 17, "they")
+    assert cut and cut.stops and "they: 17 of 32 have fewer than 4 tokens" in cut.saw
+    few = short_verdict([row(8)] * 9, "they")
+    assert few and not few.stops and "they are not checked: 9 have 4 tokens or more, and 10 are needed" in few.saw
+
+
+def test_pairs_whose_answers_are_the_same_are_told() -> None:
+    other = TrainedRow(array("i", range(1, 13)), row(8).trained)
+    assert same_verdict([row(8), other] * 4) is None
+    some, most = same_verdict([row(8), other, row(8), row(8)]), same_verdict([row(8), row(8)] * 3)
+    assert some and not some.stops and "in 1 of 2 pairs" in some.saw
+    assert most and most.stops and "in 3 of 3 pairs" in most.saw
+
+
 def test_the_direction_of_pairs_is_judged_where_it_is_clear() -> None:
     assert direction_verdict([2.0] * 16) is None
     assert "swapped" in direction_verdict([-2.0] * 16).advice  # type: ignore[union-attr]
     assert "at random" in direction_verdict([2.0, -2.0] * 8).advice  # type: ignore[union-attr]
+    noisy = direction_verdict([2.0] * 70 + [-2.0] * 30)
+    assert noisy and not noisy.stops and "in 70 of 100 clear pairs" in noisy.saw
+    assert direction_verdict([2.0] * 88 + [-2.0] * 12) is None
     assert direction_verdict([-2.0] * 10) is None
     assert direction_verdict([-0.1] * 250) is None  # a character that speaks as the student does
 

@@ -16,7 +16,7 @@ sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
 from sabotage import MATRIX, Sabotage, given_of, tried
 
-QUICK = ("token ids shifted by one", "reference from another template")
+QUICK = ("token ids shifted by one", "reference from another template", "weights one token late")
 UNCAUGHT = ("none: DPO", "none: SFT", "swapped, direction off", "at random, direction off")
 """The last takes some hundred pairs to be sure of; mini has them (docs/training.md)."""
 CASES = [

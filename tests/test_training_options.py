@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import FinishedRun, charrun
+from conftest import REPOSITORY, FinishedRun, charrun
 from conftest import RunningEngine as Engine
 
 from charrun import StageFailed, assistant, user
@@ -21,6 +22,10 @@ from charrun.plugins.pairs import PairsStage
 from charrun.plugins.sft import SftStage
 from charrun.testing import RunningEngine, assert_survives_kill, run_stage
 from charrun.testing.running import StageOutcome
+
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+
+from sabotage import LateWeightsSft
 
 MODELS = {"teacher": "charrun/demo-teacher", "student": "charrun/demo-student-small"}
 QUICK = {"learning_rate": 5e-3, "lora_rank": 8}
@@ -95,7 +100,7 @@ def test_a_training_that_its_judge_stops_goes_on_from_a_checkpoint_of_its_last_s
 ) -> None:
     """A learning rate of next to nothing: no weight moves, and 3 of 8 steps are done when that is seen."""
     idle = {"learning_rate": 1e-12, "batch_size": 2}
-    with pytest.raises(StageFailed, match=r"monitor\.flat_loss after 2 of 8 steps: .* no weight moved") as failed:
+    with pytest.raises(StageFailed, match=r"monitor\.flat_loss after 2 of 8 steps: .* no margin moved") as failed:
         trained(demo_engine, pairs, tmp_path, **idle)
     assert "to go on from here all the same: monitor: {flat_loss: 0}" in failed.value.render()
     with pytest.raises(StageFailed, match=r"monitor\.flat_loss after 2 of 8 steps"):
@@ -124,6 +129,33 @@ def test_a_curve_of_one_prompt_is_told_without_an_interval(demo_engine: Engine, 
     outcome = trained(demo_engine, pairs[:4], batch_size=4, probe_every=1, probe_prompts=1, monitor=OFF)
     assert [point["log_ratio_half"] for point in curve(outcome, "curve.jsonl")] == [None, None]
     assert sum(line.endswith("nats a token (n=1, no interval)") for line in outcome.log) == 2
+
+
+@pytest.mark.slow
+def test_a_training_that_is_stopped_leaves_the_points_that_it_had(
+    demo_engine: Engine, pairs: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    options = {"batch_size": 2, "learning_rate": 1.0, "probe_every": 1, "probe_prompts": 2}
+    with pytest.raises(StageFailed, match=r"monitor\.nll_rise after 2 of 8 steps"):
+        trained(demo_engine, pairs, tmp_path, **options)
+    (left,) = tmp_path.glob("store/dpo-*/curve.jsonl")
+    points = [json.loads(line) for line in left.read_text().splitlines()]
+    assert [point["step"] for point in points] == [0, 1]
+    assert points[0]["margin"] is None and points[1]["loss"] > 0 and points[1]["margin"] == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_the_curve_of_an_arm_that_trains_another_character_looks_for_the_cells(tmp_path: Path) -> None:
+    """The base model's answers are scored alike in both arms."""
+    spec = tmp_path / "spec.yaml"
+    stages = "stages: {dpo: {with: {batch_size: 8, probe_every: 2, probe_prompts: 4}}}"
+    arms = "arms: [full, neutral]"
+    spec.write_text(f"extends: builtin:pirate-smoke\nversion: 1\nname: arms\n{stages}\n{arms}\n", encoding="utf-8")
+    run = charrun(spec, "--runs-dir", tmp_path / "runs", "--plain", "--until", "dpo")
+    assert run.code == 0, run.text
+    files = [path.read_text().splitlines() for path in (tmp_path / "runs/store").glob("dpo-*/curve.jsonl")]
+    starts = {json.loads(lines[0])["log_ratio"] for lines in files}
+    assert len(files) == 2 and len(starts) == 1, starts
 
 
 @pytest.mark.slow
@@ -193,6 +225,34 @@ def test_sft_drops_rows_that_are_too_long_and_says_how_many(
     assert outcome.asked["optim_step"] == -(-kept // 16)
     with pytest.raises(StageFailed, match=f"all {len(lengths)} rows are longer than 5 tokens"):
         tuned(5)
+
+
+@pytest.mark.slow
+def test_an_sft_whose_first_loss_is_not_what_was_checked_stops_again_until_it_is_told_to_go_on(
+    demo_engine: Engine, smoke: FinishedRun, pairs: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """What the first loss must be is in the store, so that a training that goes on is judged by it too."""
+    checkpoint = trained(demo_engine, pairs[:4], monitor=OFF).rows["checkpoint"]
+    rows = {"reflections": smoke.rows("reflection", "reflections"), "interactions": []}
+
+    def tuned(stage: type[SftStage], **watch: Any) -> StageOutcome:
+        return run_stage(
+            stage,
+            options={"batch_size": 8, "learning_rate": 1e-3, "monitor": watch},
+            given={"checkpoint": checkpoint, **rows},
+            models=MODELS,
+            engine=given(demo_engine),
+            runs_dir=tmp_path,
+        )
+
+    with pytest.raises(StageFailed, match=r"monitor\.first_loss after 1 of 5 steps: loss is \S+ instead of") as failed:
+        tuned(LateWeightsSft)
+    with pytest.raises(StageFailed) as again:
+        tuned(LateWeightsSft)
+    assert again.value.message == failed.value.message
+    assert "to go on from here all the same: monitor: {first_loss: false}" in failed.value.render()
+    outcome = tuned(LateWeightsSft, first_loss=False)
+    assert outcome.asked["optim_step"] == 5 - 2 and "forward" not in outcome.asked
 
 
 @pytest.mark.slow
