@@ -134,6 +134,12 @@ def points_of(every: int, steps: int) -> set[int]:
     return {*range(every, steps, every), steps} if every else set()
 
 
+def asked_for(ctx: StageContext, steps: int) -> int:
+    """Answers and their scores, two each, of all points."""
+    points = points_of(ctx.options["probe_every"], steps)
+    return 3 * int(ctx.options["probe_prompts"]) * (len(points) + 1) if points else 0
+
+
 def _interval(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean, and half of its 95% interval by Student's t; None of a single value, which tells nothing of the spread."""
     n, mean = len(values), sum(values) / len(values)

@@ -45,8 +45,8 @@ OPTION: dict[str, Any] = {
         "text": {
             "type": "boolean",
             "default": True,
-            "description": "Before the first step: no answer may be empty, most must have four tokens or more, and they "
-            "must be likelier than their own tokens in another order, and their end likelier than an end half-way.",
+            "description": "Before the first step: no answer may be empty, most must have four tokens or more, be "
+            "likelier than their own tokens in another order, and their end likelier than an end half-way.",
         },
         "first_loss": {
             "type": "boolean",

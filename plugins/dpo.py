@@ -122,8 +122,12 @@ class DpoStage(Stage):
     }
 
     def estimate(self, ctx: StageContext) -> Estimate:
-        """One request a step."""
-        return Estimate(rows=1, requests=-(-ctx.scale.pairs // ctx.options["batch_size"]))
+        """One request a step, the first batch's scores before it, and what the curve and the monitor's look ask."""
+        pairs, options = ctx.scale.pairs, ctx.options
+        steps = -(-pairs // options["batch_size"])
+        scores = 2 * min(pairs, options["batch_size"]) + 4 * min(pairs, options["monitor"]["scored_pairs"])
+        answers = 2 * _behaviour_prompts(ctx, steps)
+        return Estimate(rows=1, requests=steps + scores + answers + _curve.asked_for(ctx, steps))
 
     def warnings(self, ctx: StageContext) -> list[str]:
         """A rank that changes the effective scale."""
@@ -203,9 +207,8 @@ class DpoStage(Stage):
         self, ctx: StageContext, adapter: Adapter, monitor: _monitor.Monitor, pairs: Sequence[Row], steps: int
     ) -> _Looks:
         """The curve's points and the monitor's look at what is answered; the point before the first step is made."""
-        watch = ctx.options["monitor"]
-        prompts = watch["behaviour_prompts"] if watch["same_answers"] and steps >= _FEWEST_STEPS else 0
-        look = max(1, round(watch["behaviour_at"] * steps)) if prompts else 0
+        prompts = _behaviour_prompts(ctx, steps)
+        look = max(1, round(ctx.options["monitor"]["behaviour_at"] * steps)) if prompts else 0
         points = _curve.points_of(ctx.options["probe_every"], steps)
         probe = _curve.Probe(ctx, {pair["prompt"] for pair in pairs}, max(prompts, ctx.options["probe_prompts"]))
         if points:
@@ -275,6 +278,12 @@ class DpoStage(Stage):
             chosen, rejected = await scored(ctx, pairs[: watch["scored_pairs"]])
             say(ctx, scored_verdict(chosen, rejected))
         return cast("Reference", reference)
+
+
+def _behaviour_prompts(ctx: StageContext, steps: int) -> int:
+    """How many prompts the monitor's look at the answers asks."""
+    watch = ctx.options["monitor"]
+    return int(watch["behaviour_prompts"]) if watch["same_answers"] and steps >= _FEWEST_STEPS else 0
 
 
 def _check_policy(

@@ -89,9 +89,11 @@ class SftStage(Stage):
     }
 
     def estimate(self, ctx: StageContext) -> Estimate:
-        """One request a step."""
+        """One request a step, the first batch's scores before it, and what the curve asks."""
         rows = ctx.scale.reflections * ctx.has("reflections") + ctx.scale.interactions * ctx.has("interactions")
-        return Estimate(rows=1, requests=-(-rows // ctx.options["batch_size"]))
+        steps = -(-rows // ctx.options["batch_size"])
+        scores = min(rows, ctx.options["batch_size"])
+        return Estimate(rows=1, requests=steps + scores + _curve.asked_for(ctx, steps))
 
     def problems(self, ctx: StageContext) -> list[str]:
         """Nothing to train on, or a rank for an adapter that has one."""

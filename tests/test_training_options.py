@@ -57,6 +57,15 @@ def curve(outcome: StageOutcome, name: str = "steps.jsonl") -> list[dict[str, An
     return [json.loads(line) for line in (outcome.folder / name).read_text().splitlines()]
 
 
+def planned(folder: Path, options: dict[str, Any]) -> int:
+    """Requests of the stage by the plan of a run at the scale of the smoke run's pairs."""
+    spec = {"extends": "builtin:pirate-smoke", "version": 1, "name": "planned", "stages": {"dpo": {"with": options}}}
+    (folder / "planned.yaml").write_text(json.dumps(spec), encoding="utf-8")
+    plan = charrun("plan", folder / "planned.yaml", "--runs-dir", folder / "planned", "--json")
+    (dpo,) = [stage for stage in json.loads(plan.out)["cells"][0]["stages"] if stage["id"] == "dpo"]
+    return int(dpo["requests"])
+
+
 LOGPROBS = [torch.tensor([-1.0, -2.0]), torch.tensor([-3.0]), torch.tensor([-1.0, -1.0, -4.0]), torch.tensor([-2.0])]
 REFERENCE = [[-2.0, -2.0], [-2.5], [-1.0, -2.0, -3.0], [-4.0]]
 
@@ -164,6 +173,8 @@ def test_a_curve_has_its_points_whoever_made_them(
 ) -> None:
     options = {"batch_size": 4, "probe_every": 2, "probe_prompts": 2, "monitor": OFF}
     first = trained(demo_engine, pairs, tmp_path, **options)
+    asked = sum(first.asked[what] for what in ("optim_step", "compute_logprobs", "sample"))
+    assert planned(tmp_path, options) == asked
     points = curve(first, "curve.jsonl")
     assert [(point["step"], point["n"]) for point in points] == [(0, 2), (2, 2), (4, 2)]
     assert points[0]["differs"] == 0 and points[0]["loss"] is None and points[2]["margin"] > 0
