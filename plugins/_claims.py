@@ -137,10 +137,9 @@ def identity_claim(text: str, name: str = "", *, is_ai: bool = False, prompt: st
         model = match[match.lastgroup or 0]
         if model.casefold() not in name.casefold().split() and not _is_another(text, match, model):
             return match.group()
-    for pattern in (*(_MAKERS if named else ()), *(_MACHINES if of_machines else ())):
-        if found := pattern.search(text):
-            return found.group()
-    return ""
+    patterns: list[re.Pattern[str]] = [*(_MAKERS if named else ()), *(_MACHINES if of_machines else ())]
+    found = next((match for pattern in patterns if (match := pattern.search(text))), None)
+    return found.group() if found else ""
 
 
 def _is_another(text: str, claim: re.Match[str], model: str) -> bool:

@@ -43,8 +43,8 @@ def lint(ctx: click.Context, characters: Sequence[str], strict: bool, as_json: b
     else:
         for problem in problems:
             click.echo(problem.render(), err=True)
-        for told in _origins(problems):
-            click.echo(told, err=True)
+        for line in _origins(problems):
+            click.echo(line, err=True)
         for name, told in found.items():
             if not told:
                 click.echo(f"{name} is clean")

@@ -150,7 +150,7 @@ def _prepare(
             money = asked()
     way.show.begin(choice, cells, planned, money)
     if begins:
-        require_sound(choice, loaded.registry, runs_dir.absolute(), cells, money and money.foresight)
+        require_sound(choice, loaded.registry, runs_dir.absolute(), cells, money.foresight if money else None)
     require_enough(money, way.partial)
     if choice.paid:
         _confirm(way.yes)
