@@ -61,7 +61,7 @@ class PromptsStage(Stage):
                 "minimum": 0,
                 "maximum": 1,
                 "description": "Share of the prompts that are questions of the constitution, written or expanded, as "
-                "far as there are as many, spread evenly; without it the share that they have of all that there are.",
+                "far as there are as many, spread evenly; by default the share that they have of all that there are.",
             },
         },
         "additionalProperties": False,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from charrun.errors import SpecError
+from charrun.spec.document import KeyPath
 from charrun.spec.draft import Draft
 from charrun.spec.layers import SpecDocument
 from charrun.spec.library import is_path
@@ -68,10 +69,10 @@ def warn_of_hybrids(draft: Draft, preset: Preset) -> None:
         if not isinstance(item, dict) or not draft.sound(("stages", i)):
             continue
         for path, ours, theirs in _differing(item.get("with", {}), preset.get(item["uses"], {})):
-            at = ("stages", i, "with", *path)
+            at: KeyPath = ("stages", i, "with", *path)
             if document.node(at, on="key").source.name in below:
                 message = f"{path[-1]} is {shown(ours)} here and {shown(theirs)} in the preset that {named} names"
-                removed = ".".join(("stages", item.get("id", item["uses"]), "with", *path))
+                removed = ".".join(("stages", str(item.get("id", item["uses"])), "with", *path))
                 draft.warn("SPEC073", message, at, f"for the preset's value: --set {removed}=null", on="key")
 
 
