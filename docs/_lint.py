@@ -39,8 +39,8 @@ content:
 
 Repeated questions and what the format has beside traits and questions are left out, each with a warning; refusals,
 boundaries, identity, voice, examples and sign-offs of Open Character Studio are kept as comments in the new file and
-never become traits by themselves. The licence and the source stand in the file; models see neither. They are read from keys
-(`license`, `licence`, `author`, `authors`, `source`), also in front matter, and from comments such as
+never become traits by themselves. The licence and the source stand in the file; models see neither. They are
+read from keys (`license`, `licence`, `author`, `authors`, `source`), also in front matter, and from comments such as
 `# SPDX-License-Identifier: MIT`. A trait without questions has `questions: []`: the general prompts stand in.
 
 | code | |

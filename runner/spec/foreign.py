@@ -122,12 +122,11 @@ class Foreign:
         self.problems.append(source.problem(mark, "IMPORT013", f"repeated {what}", hint, "warning"))
 
     def _sound(self, said: str, what: str, longest: int, mark: Mark, source: Source) -> str:
-        if any((problem.line, problem.column) == (mark.line, mark.column) for problem in self.errors()):
-            return ""  # it could not be read
         if not any(letter.isprintable() and not letter.isspace() for letter in said):
-            hint = f"write the {what}, or remove the entry"
-            self.problems.append(source.problem(mark, "IMPORT010", f"an empty {what}", hint))
-            return ""
+            if all((problem.line, problem.column) != (mark.line, mark.column) for problem in self.errors()):
+                hint = f"write the {what}, or remove the entry"
+                self.problems.append(source.problem(mark, "IMPORT010", f"an empty {what}", hint))
+            return ""  # or it could not be read, which is told
         if len(said) > longest:
             message = f"a {what} of {len(said):,} characters, of at most {longest:,}"
             self.problems.append(source.problem(mark, "IMPORT011", message, f"split it: one sentence for each {what}"))
