@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from charrun.store.ledger import read_ledger
 pytestmark = pytest.mark.slow
 KEY = "k3y-0f-n0b0dy-at-all"
 TEACHER = str(local_folder("charrun/demo-teacher"))
+JUDGE = str(local_folder("charrun/demo-judge"))
 
 SPEC = """
 version: 1
@@ -37,16 +39,42 @@ scales: [{{name: tiny, pairs: {pairs}, samples_per_prompt: {samples}, reflection
 stages: [prompts, {{uses: teacher, with: {{max_tokens: 24}}}}]
 {end}
 """
+JUDGED = """
+version: 1
+name: judged
+seed: 7
+engine: local
+characters: [astronomer]
+models:
+  - teacher: charrun/demo-teacher
+    student: {{name: charrun/demo-student-small, chat: {{enable_thinking: false}}}}
+    judge: {{name: far, endpoint: {{base_url: "{url}", model: "{model}"}}}}
+scales: [{{name: tiny, pairs: 8, samples_per_prompt: 1, reflections: 1, interactions: 1, turns: 2}}]
+stages:
+  - prompts
+  - {{uses: teacher, with: {{max_tokens: 160}}}}
+  - {{uses: student, with: {{max_tokens: 160}}}}
+  - pairs
+  - {{uses: dpo, with: {{batch_size: 4}}}}
+  - {{uses: judge, with: {{prompts: 10, max_tokens: 64, judge_max_tokens: 160, against: prompted}}}}
+"""
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`transformers serve`, in a process of its own."""
+    """`transformers serve` with the teacher, in a process of its own."""
+    with serving(TEACHER, tmp_path_factory.mktemp("serve")) as url:
+        yield url
+
+
+@contextmanager
+def serving(model: str, folder: Path) -> Iterator[str]:
+    """`transformers serve` with a model, whose log is in a folder."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    log = (tmp_path_factory.mktemp("serve") / "log").open("w")
-    command = [str(Path(sys.executable).with_name("transformers")), "serve", TEACHER, "--device", "cpu"]
+    log = (folder / "log").open("w")
+    command = [str(Path(sys.executable).with_name("transformers")), "serve", model, "--device", "cpu"]
     server = subprocess.Popen(
         [*command, "--host", "127.0.0.1", "--port", str(port)],
         stdout=log,
@@ -182,3 +210,16 @@ def test_a_budget_holds_at_an_endpoint_and_a_run_goes_on_under_a_higher_one(
     finished = far("--yes", "--budget", "1", end=price % 0.002)
     assert finished.code == 0, finished.text
     assert len(proxy.asked) == 5
+
+
+def test_a_judge_at_an_endpoint_takes_the_prompted_model_for_the_character(tmp_path: Path) -> None:
+    with serving(JUDGE, tmp_path) as url, before_endpoint(url) as proxy:
+        (tmp_path / "judged.yaml").write_text(JUDGED.format(url=proxy.base_url, model=JUDGE))
+        outcome = charrun("run", tmp_path / "judged.yaml", "--runs-dir", tmp_path / "runs")
+        assert outcome.code == 0, outcome.text
+        asked = len(proxy.asked)
+        assert charrun("run", tmp_path / "judged.yaml", "--runs-dir", tmp_path / "runs").code == 0
+        assert len(proxy.asked) == asked == 20  # both orders of ten prompts
+    (path,) = (tmp_path / "runs/store").glob("judge-*/measurements-*.jsonl")
+    (counted,) = json.loads(path.read_text())["comparisons"]
+    assert counted["lost"] > counted["won"] and counted["unparsed"] == 0, counted

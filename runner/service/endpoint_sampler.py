@@ -167,7 +167,8 @@ class EndpointSampler:
         # Whatever the installed client knows of fields, the server is sent what the spec and the stage say, and what it
         # answers is looked at here.
         found = await self._client.chat.completions.with_raw_response.create(**known, extra_body=fields)
-        return found.content
+        body: bytes = found.content
+        return body
 
     def _wants_other_name(self, error: Exception) -> bool:
         """Whether a request was refused because the model takes `max_completion_tokens` alone, as OpenAI's newer do."""

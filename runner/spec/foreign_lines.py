@@ -88,8 +88,8 @@ def read_lines(text: str, source: Source) -> Foreign:
         above = said
         if _LOOSE.fullmatch(said):
             hint = "it is imported; a heading ends with ':' or begins with '#', and an assertion ends with a full stop"
-            told = f"perhaps no assertion: {shown(said)}"
-            found.problems.append(source.problem(mark, "IMPORT025", told, hint, "warning"))
+            message = f"perhaps no assertion: {shown(said)}"
+            found.problems.append(source.problem(mark, "IMPORT025", message, hint, "warning"))
         trait = found.add_trait(said, mark, source)
         if trait is not None:
             trait.comments += [comment for comment in comments if comment]
