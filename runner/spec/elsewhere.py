@@ -60,7 +60,7 @@ def check_elsewhere(draft: Draft, items: Sequence[StageItem], known: Mapping[str
         for field in draft.mapping(*at, "parameters"):
             if field in _OWN_FIELDS:
                 message = f"the field {shown(field)} of requests is charrun's own"
-                draft.add("SPEC073", message, (*at, "parameters", field), _OWN_FIELDS[field], on="key")
+                draft.add("SPEC074", message, (*at, "parameters", field), _OWN_FIELDS[field], on="key")
         served = f"name a model for {role} that the engine serves"
         if role in trained:
             message = f"the {role} is {trained[role]}, and a model at an endpoint can only be sampled from"
@@ -79,7 +79,7 @@ def _check_address(draft: Draft, path: KeyPath) -> None:
     plain = shown_address(address).rstrip("/").removesuffix(_ROUTE)
     what = next((name for sign, name in {"?": "a query", "#": "a fragment"}.items() if sign in address), "")
     if what or address.endswith(_ROUTE):
-        draft.add("SPEC074", f"base_url ends before the routes, and has {what or _ROUTE}", path, f"write {plain}")
+        draft.add("SPEC075", f"base_url ends before the routes, and has {what or _ROUTE}", path, f"write {plain}")
 
 
 _NO_SCORES = "an endpoint gives no log-probs of a prompt"

@@ -156,7 +156,7 @@ def check_prices(draft: Draft) -> None:
         if draft.sound(("prices", name)) and figures.get("cached_prefill", 0) > figures["prefill"]:
             message = f"a cached prompt of {shown(name)} costs more than one that is not"
             hint = f"write at most its prefill, {figures['prefill']:g}, or leave it out: a fifth of that"
-            draft.add("SPEC073", message, ("prices", name, "cached_prefill"), hint)
+            draft.add("SPEC076", message, ("prices", name, "cached_prefill"), hint)
         if name not in used:
             message = f"no model of this spec is called {shown(name)}"
             draft.warn("SPEC058", message, ("prices", name), suggest(name, used, "models"), on="key")
