@@ -177,7 +177,7 @@ class Gates:
         traits: Its constitution's.
         others: Names of other characters with their traits.
         strangers: Those of them that are not in the spec: their names are people's, and count where a text goes by one.
-        idle: Nothing is judged: in a dry run, where answers are no texts.
+        idle: Only what is cut is dropped: in a dry run, where answers are no texts.
     """
 
     options: Mapping[str, Any]
@@ -217,11 +217,11 @@ class Gates:
             complete: Whether the model ended it.
             prompt: What it answers: words and scripts that the prompt has are the prompt's.
         """
-        if self.idle:
-            return None
         on = self.options
         if on["cut"] and not complete:
             return Fault("cut by length", text[-_SHOWN:])
+        if self.idle:
+            return None
         if not text.strip():
             return Fault("empty") if on["empty"] else None
         for gate, judge in self._judges():

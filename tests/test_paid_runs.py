@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 import signal
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,14 @@ from faults.ledger import Ledger as Wire
 from faults.proxy import Proxy
 from small_runs import key, published
 
+from charrun.commands.loading import load
+from charrun.pipeline.choice import choose
+from charrun.pipeline.foresight import foresee
+from charrun.pipeline.plan import LOST, plan, priced
+from charrun.pipeline.run import plan_cells
+from charrun.pipeline.selection import Selection
+from charrun.plugins.engine_tinker import TinkerEngine
+from charrun.service.engine import EngineRequest
 from charrun.spec.prices import dollars, own_rates
 from charrun.store.ledger import LEDGER, read_ledger
 from charrun.usage import Usage, of_samples
@@ -302,6 +310,49 @@ def test_what_is_stored_is_foreseen_as_free(run: Run, tmp_path: Path, proxy: Pro
     (teacher,) = [stage for stage in plan["cells"][0]["stages"] if stage["id"] == "teacher"]
     assert teacher["low"]["charrun/demo-teacher"]["requests"] == 1
     assert plan["spent_usd"] > 0
+
+
+def test_a_checkpoint_that_is_lost_is_foreseen_to_be_trained_again(whole: Whole, tmp_path: Path) -> None:
+    """Where a stage that is to do consumes it; what that cost the first time is within what is foreseen."""
+    spec = tmp_path / "paid.yaml"
+    spec.write_text(SPEC)
+    loaded = load(str(spec))
+    choice = replace(choose(loaded.spec, loaded.registry), engine=Forgetful())
+    cells = plan_cells(choice, loaded.registry, whole.runs, Selection(forced=("reflection",)))
+    (planned_cell,) = plan(cells)
+    (dpo,) = [stage for stage in planned_cell.stages if stage.id == "dpo"]
+    assert (dpo.state, dpo.reason) == ("to do", LOST)
+    foreseen = foresee(choice, loaded.registry, whole.runs, cells)
+    assert foreseen.gaps == {}
+    (dpo,) = [stage for stage in priced([planned_cell], foreseen)[0].stages if stage.id == "dpo"]
+    (row,) = [row for row in whole.cost["rows"] if row["stage"] == "dpo"]
+    assert dpo.low[row["model"]].trained_tokens <= row["trained_tokens"] <= dpo.high[row["model"]].trained_tokens
+    assert row["trained_tokens"] and dpo.usd and 0 < dpo.usd[0] <= row["usd_high"] and row["usd_low"] <= dpo.usd[1]
+
+
+class Forgetful(TinkerEngine):
+    """A service that holds no checkpoint any more."""
+
+    def holds(self, paths: Sequence[str], request: EngineRequest) -> Mapping[str, bool]:
+        return dict.fromkeys(paths, False)
+
+
+def test_what_earlier_answers_show_to_be_cut_is_foreseen_to_be_made_up_for(whole: Whole, tmp_path: Path) -> None:
+    spec = tmp_path / "paid.yaml"
+    spec.write_text(SPEC)
+    records = [json.loads(line) for path in whole.runs.glob("store/teacher-*/items.jsonl") for line in path.open()]
+    lengths = sorted(len(each["tokens"]) for record in records for each in record["sequences"])
+    assert len(lengths) == 8
+
+    def teacher(max_tokens: int) -> dict[str, Any]:
+        plan = planned(spec, whole.runs, "--set", "seed=8", "--set", f"stages.teacher.with.max_tokens={max_tokens}")
+        assert plan["not_foreseen"] == []
+        (found,) = [stage for stage in plan["cells"][0]["stages"] if stage["id"] == "teacher"]
+        return {**found, "calls": found["high"]["charrun/demo-teacher"]["requests"]}
+
+    longer, shorter = teacher(lengths[-1]), teacher(lengths[-2] - 1)
+    assert longer["calls"] == longer["requests"] == 4
+    assert shorter["calls"] > shorter["requests"] == 4, "two of eight would be cut, and others are asked for instead"
 
 
 def test_cells_that_are_alike_are_not_all_run_dry(tmp_path: Path) -> None:

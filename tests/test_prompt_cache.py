@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +105,22 @@ def test_the_fewer_answers_are_left_the_further_they_may_be_off() -> None:
     assert Lengths().slack(4) == 0.0
 
 
+def test_an_answer_is_cut_where_an_earlier_one_was_or_was_longer() -> None:
+    rng = random.Random(0)
+    known = Lengths((10, 20, 20, 30) * 2, cut=(False, False, True, False) * 2)
+    drawn = Counter(known.draw(rng, 20, 0.0) for _ in range(400))
+    assert set(drawn) == {(10, False), (20, False), (20, True)} and drawn[20, True] > drawn[20, False]
+    assert {cut for _, cut in (known.draw(rng, 31, 0.0) for _ in range(99))} == {False}
+    assert known.basis == "8 earlier answers, 2 of them cut by length" and known.spread() > 0.0
+    assert {cut for _, cut in (Lengths().draw(rng, 20, 1.0) for _ in range(9))} == {False}, "nothing is known"
+    assert replace(known, cut=()).spread() == 0.0
+
+
 async def _scored(runs: Path, prompt: list[int], answer: list[int]) -> float:
     from tinker import types
 
     before = SentBefore(runs, "pirate")
-    service = DryService(lambda m, n: n, lambda *told: None, "a b c\n" * 99, {}, lambda m, n: 0.0, before)
+    service = DryService(lambda m, n: (n, False), lambda *told: None, "a b c\n" * 99, {}, lambda m, n: 0.0, before)
     await service.chat(MODEL, {"enable_thinking": False})
     sampler = await service.sampler(MODEL)
     found = await sampler.compute_logprobs(types.ModelInput.from_ints([*prompt, *answer]), len(answer))

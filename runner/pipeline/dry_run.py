@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import shutil
 import tempfile
@@ -74,7 +75,7 @@ class Found:
         rates: What tokens cost, by base model; None where nobody knows.
         unknown: Models whose tokenizer is not on this machine.
         gaps: Stages that could not be foreseen, each with the reason.
-        failed: Those of them that would fail in a run as well.
+        failed: Those of them that would fail in a run as well, unless other answers than these were cut.
     """
 
     used: dict[Place, Usage]
@@ -112,11 +113,17 @@ class Found:
     def slack_of(self, stage: str) -> float:
         """How far its tokens may be off; a stage that asks for no answers takes in those of others."""
         found = self.lengths.get(stage) or {each for lengths in self.lengths.values() for each in lengths}
-        return max((each.slack() for each in found), default=0.0)
+        return max((each.slack() for each in found), default=0.0) + self._spread
 
     def sampled_slack_of(self, stage: str) -> float:
         """How far the tokens of its answers may be off: the fewer they are, the further."""
-        return max((each.slack(self.drawn[stage]) for each in self.lengths.get(stage, ())), default=0.0)
+        own = self.lengths.get(stage, ())
+        return max((each.slack(self.drawn[stage]) for each in own), default=0.0) + self._spread
+
+    @property
+    def _spread(self) -> float:
+        """How far the numbers of answers may be off: a pair is made up for where either of its two is cut."""
+        return math.hypot(*(each.spread() for found in self.lengths.values() for each in found))
 
 
 def run_dry(
@@ -129,6 +136,7 @@ def run_dry(
     *,
     warm: bool = False,
     tiny: bool = False,
+    cuts: bool = False,
 ) -> Found:
     """What these cells ask for; reads the store, and writes nothing but a folder that is gone again.
 
@@ -141,9 +149,10 @@ def run_dry(
         look: Called with what the run leaves, before that is thrown away.
         warm: Whether the engine's cache may still have what was sent before.
         tiny: Whether each stage makes a few rows only: enough to see what fails, not what it costs.
+        cuts: Whether as many answers are cut by length as earlier ones of the same stage were.
     """
     with tempfile.TemporaryDirectory(prefix="charrun-dry-run-") as scratch, faults.suspended():
-        dry = DryRun(choice, registry, runs_dir, Path(scratch), share, warm=warm, tiny=tiny)
+        dry = DryRun(choice, registry, runs_dir, Path(scratch), share, warm=warm, tiny=tiny, cuts=cuts)
         try:
             with asyncio.Runner(loop_factory=VirtualLoop) as runner:
                 runner.run(dry.all(cells))
@@ -195,6 +204,7 @@ class DryRun(Shared):
         *,
         warm: bool,
         tiny: bool,
+        cuts: bool,
     ) -> None:
         free = replace(choice, spec=replace(choice.spec, budget_usd=None, stage_budgets={}))
         folder = RunFolder(scratch / "dry-run" / "1")
@@ -203,7 +213,7 @@ class DryRun(Shared):
         self._real = runs_dir / "store"
         self.named = NamedCheckpoints(runs_dir, lambda paths: {})  # what is gone was told before
         self._share = share
-        self._tiny = tiny
+        self._tiny, self._cuts = tiny, cuts
         self._earlier = EarlierLengths(self._real)
         self._rng = random.Random(0)
         self._laid: set[str] = set()
@@ -290,16 +300,17 @@ class DryRun(Shared):
     def message(self, stage: StageRun | None, text: str) -> None:
         """Nothing is told."""
 
-    def _draw(self, model: str, longest: int) -> int:
+    def _draw(self, model: str, longest: int) -> tuple[int, bool]:
         running = _stages.get()
         if not running:
-            return longest
+            return longest, False
         run = running[-1]
         lengths = self._earlier.of(run.item.uses, model, self.namespace(model))
         if longest > 1:
             self.lengths.setdefault(run.item.id, set()).add(lengths)
             self.drawn[run.item.id] += 1
-        return lengths.draw(self._rng, longest, self._share)
+        length, cut = lengths.draw(self._rng, longest, self._share)
+        return length, cut and self._cuts
 
     def _seconds(self, model: str, tokens: int) -> float:
         running = _stages.get()

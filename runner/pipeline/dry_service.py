@@ -43,8 +43,8 @@ _HEADER = json.dumps(
 ).encode()
 _WEIGHTS = struct.pack("<Q", len(_HEADER)) + _HEADER + struct.pack("<ff", 1.0, 1.0)
 
-Draw = Callable[[str, int], int]
-"""Length of an answer, given the base model and the most that it may have."""
+Draw = Callable[[str, int], tuple[int, bool]]
+"""Length of an answer, given the base model and the most that it may have, and whether that cuts it."""
 Note = Callable[[str, int, int, bool], None]
 """Told of each request's base model, how many of its prompt's tokens an engine may find in its cache, how many where
 that still has what was sent before, and whether it scores its prompt."""
@@ -152,8 +152,8 @@ class DryService(Service):
         return _Trainer(self)
 
     async def exists(self, path: str, expires: float | None = None) -> bool:
-        """All that was recorded is taken to be there until it expires, but for what is known to be lost."""
-        return path not in self.lost and (expires is None or time.time() < expires)
+        """All that was recorded is taken to be there until it expires, but for trainings that have lost something."""
+        return _training(path) not in map(_training, self.lost) and (expires is None or time.time() < expires)
 
     async def base_model(self, path: str) -> str | None:
         """Nobody says."""
@@ -189,8 +189,8 @@ class DryService(Service):
                     self._dry_samplers[key].recall([*prompt, *tokens])
         self._recalled[key] = len(chats)
 
-    def length(self, model: str, longest: int) -> int:
-        """How long an answer is."""
+    def length(self, model: str, longest: int) -> tuple[int, bool]:
+        """How long an answer is, and whether it is cut."""
         return self._draw(model, longest)
 
     def keep(self, model: str, tokens: list[int]) -> None:
@@ -273,7 +273,10 @@ class _Sampler:
         sequences = [self._sequence(tokens, longest) for _ in range(num_samples)]
         lengths = [len(each.tokens) for each in sequences]
         found = ChatResponse(
-            [ChatSequence(self._chat.answer(each.tokens), "stop") for each in sequences], len(tokens), 0, sum(lengths)
+            [ChatSequence(self._chat.answer(each.tokens), each.stop_reason) for each in sequences],
+            len(tokens),
+            0,
+            sum(lengths),
         )
         return _done(found, self._service.seconds(self._model, max(lengths)))
 
@@ -282,12 +285,13 @@ class _Sampler:
         return _done(self._logprobs(prompt.to_ints(), prompt_logprobs_last_n))
 
     def _sequence(self, prompt: Sequence[int], longest: int) -> SimpleNamespace:
-        length = self._service.length(self._model, longest)
+        length, cut = self._service.length(self._model, longest)
         source = self._service.text(self._chat)
         start = self._rng.randrange(max(1, len(source) - length))
-        tokens = [*source[start : start + length - 1], self._chat.end_of_turn]
+        end = source[start + length - 1] if cut else self._chat.end_of_turn
+        tokens = [*source[start : start + length - 1], end]
         self._service.made_by(self._chat, prompt, tokens)
-        return SimpleNamespace(tokens=tokens, logprobs=None, stop_reason="stop")
+        return SimpleNamespace(tokens=tokens, logprobs=None, stop_reason="length" if cut else "stop")
 
     def _logprobs(self, tokens: list[int], last_n: int | None) -> list[float | None]:
         value = _LOGPROB
@@ -360,6 +364,11 @@ class _Trainer:
     @cached_property
     def _metrics(self) -> dict[str, float]:
         return {"loss:sum": 0.0}
+
+
+def _training(path: str) -> str:
+    """What of a checkpoint's path names its training: earlier states of it go no later than what it ended with."""
+    return path.removeprefix("tinker://").partition("/")[0]
 
 
 def _beginning(prompt: Sequence[int]) -> int:

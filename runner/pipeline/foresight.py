@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from charrun.errors import CharrunError
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.dry_run import Found, run_dry
 from charrun.pipeline.storage import EarlierSizes
@@ -54,7 +53,6 @@ class Foresight:
         rates: What tokens cost, by base model; None where nobody knows.
         unknown: Models whose tokenizer is not on this machine: counted with charrun's own.
         gaps: Stages that could not be foreseen, each with the reason.
-        failed: Those of them that would fail in a run as well.
         times: How many seconds each cell takes, at the least and at the most.
         stored: Bytes of the checkpoint that each training leaves at the service; None where nothing tells.
     """
@@ -65,7 +63,6 @@ class Foresight:
     gaps: dict[tuple[str, str], str]
     times: dict[str, tuple[float, float]]
     stored: dict[tuple[str, str], int | None] = field(default_factory=dict)
-    failed: dict[tuple[str, str], CharrunError] = field(default_factory=dict)
 
     def unpriced(self) -> list[str]:
         """Models of whose tokens some have no known price."""
@@ -101,8 +98,8 @@ def foresee(choice: Choice, registry: Registry, runs_dir: Path, cells: Sequence[
     """What a run of these cells would ask for; reads the store, and writes nothing but a folder that is gone again."""
     groups = _groups(cells)
     chosen = _chosen(cells, groups.values())
-    short = run_dry(choice, registry, runs_dir, chosen, warm=True)
-    longer = run_dry(choice, registry, runs_dir, chosen, 1 / _FACTOR) if short.guesses else short
+    short = run_dry(choice, registry, runs_dir, chosen, warm=True, cuts=True)
+    longer = run_dry(choice, registry, runs_dir, chosen, 1 / _FACTOR, cuts=True) if short.guesses else short
     stages: dict[tuple[str, str], Forecast] = {}
     by_stage: dict[tuple[str, str], set[str]] = {}
     for place in short.used:
@@ -124,7 +121,7 @@ def foresee(choice: Choice, registry: Registry, runs_dir: Path, cells: Sequence[
         alike = min(each[0] for each in run), max(each[1] for each in run)
         times = {**{cell.name: alike for cell in group}, **times}
     stored = _stored(cells, stages)
-    return Foresight(stages, short.rates, short.unknown, short.gaps, times, stored, short.failed)
+    return Foresight(stages, short.rates, short.unknown, short.gaps, times, stored)
 
 
 def _stored(cells: Sequence[Cell], stages: Mapping[tuple[str, str], Forecast]) -> dict[tuple[str, str], int | None]:

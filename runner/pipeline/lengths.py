@@ -32,10 +32,12 @@ class Lengths:
     Attributes:
         seen: Those of earlier answers; empty where there are too few.
         same: Whether the same stage made them.
+        cut: Of each that was seen whether `max_tokens` ended it; empty where none was.
     """
 
     seen: tuple[int, ...] = ()
     same: bool = True
+    cut: tuple[bool, ...] = ()
 
     @property
     def basis(self) -> str:
@@ -43,6 +45,8 @@ class Lengths:
         if not self.seen:
             return f"answers of 1/{_SHORTEST} of max_tokens to all of it"
         earlier = f"{len(self.seen):,} earlier answers"
+        if self.same and self.cut:
+            return f"{earlier}, {sum(self.cut):,} of them cut by length"
         return earlier if self.same else f"half to twice the length of {earlier} of the same model in other stages"
 
     @property
@@ -61,21 +65,30 @@ class Lengths:
         drawn = 2 / answers if answers else 0.0  # the answers' own mean, and that of what was drawn for them
         return _SURE + 2 * pstdev(self.seen) / mean(self.seen) * math.sqrt(1 / len(self.seen) + drawn)
 
-    def draw(self, rng: random.Random, longest: int, share: float) -> int:
-        """One answer's length.
+    def spread(self) -> float:
+        """How far the number of answers may be off that are asked for, as a share: such as are cut are made up for."""
+        cut = sum(self.cut) / len(self.cut) if self.same and self.cut else 0.0
+        return 2 * math.sqrt(cut / (1 - cut) / len(self.cut)) if 0 < cut < 1 else 0.0
+
+    def draw(self, rng: random.Random, longest: int, share: float) -> tuple[int, bool]:
+        """One answer's length, and whether it is known to be cut.
 
         Args:
             rng: Chooses among those that were seen.
             longest: The most that it may have.
             share: Where something is guessed, how far between the least (0) and the most (1) that is expected.
         """
+        cut = False
         if self.seen:
-            low = high = float(rng.choice(self.seen))
-            if not self.same:
+            n = rng.randrange(len(self.seen))
+            low = high = float(self.seen[n])
+            if self.same:
+                cut = low > longest or (low == longest and bool(self.cut) and self.cut[n])
+            else:
                 low, high = low * _SHORTER, min(high * _LONGER, longest)
         else:
             low, high = longest / _SHORTEST, float(longest)
-        return max(1, min(longest, round(low + (high - low) * share)))
+        return max(1, min(longest, round(low + (high - low) * share))), cut
 
 
 class EarlierLengths:
@@ -97,13 +110,14 @@ class EarlierLengths:
         found = self._found(model, identity)
         same = found.get(stage, [])
         if len(same) >= _FEWEST:
-            return Lengths(tuple(same[:_MOST]))
-        other = [length for lengths in found.values() for length in lengths[:_MOST]]
+            cut = tuple(is_cut for _, is_cut in same[:_MOST])
+            return Lengths(tuple(length for length, _ in same[:_MOST]), cut=cut if any(cut) else ())
+        other = [length for lengths in found.values() for length, _ in lengths[:_MOST]]
         return Lengths(tuple(other[:_MOST]), same=False) if len(other) >= _FEWEST else Lengths()
 
-    def _read(self, model: str, identity: str) -> dict[str, list[int]]:
-        """Lengths of all of a model's answers, by the stage that asked for them."""
-        found: dict[str, list[int]] = {}
+    def _read(self, model: str, identity: str) -> dict[str, list[tuple[int, bool]]]:
+        """Lengths of all of a model's answers, and whether they were cut, by the stage that asked for them."""
+        found: dict[str, list[tuple[int, bool]]] = {}
         for path in sorted(self._store.glob(f"*/{ITEMS}")):
             stage, _, _ = path.parent.name.rpartition("-")
             shared = path.parent.name.startswith(ANSWERS)
@@ -115,7 +129,8 @@ class EarlierLengths:
                 # A stage with several models says in each record which it was; a checkpoint goes by its path.
                 if record["model"] == model or (not shared and record["model"].startswith("tinker://")):
                     asked = str(record["work"]).partition("/")[0].rpartition("-")[0] if shared else stage
-                    found.setdefault(asked, []).extend(len(each["tokens"]) for each in record["sequences"])
+                    lengths = ((len(each["tokens"]), each["stop_reason"] == "length") for each in record["sequences"])
+                    found.setdefault(asked, []).extend(lengths)
         return found
 
 

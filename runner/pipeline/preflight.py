@@ -26,19 +26,18 @@ def require_sound(
         registry: The plugins.
         runs_dir: Where their rows are kept.
         cells: What is run.
-        foresight: What dry runs have shown already; by default one is made, with a row of each stage.
+        foresight: What dry runs have shown already; one with a few rows of each stage is made where that has gaps.
 
     Raises:
         EnvironmentProblem: One is, such as by a prompt that does not fit its model's context.
     """
-    if foresight is None:
-        left = cells_to_run(cells)
-        failed = run_dry(choice, registry, runs_dir, left, tiny=True).failed if left else {}
-        if failed:  # it may be for the want of rows
-            failed = run_dry(choice, registry, runs_dir, left).failed
-    else:
-        failed = foresight.failed
-    if not failed:
+    if foresight is not None and not foresight.gaps:
+        return
+    left = cells_to_run(cells)
+    if not left or not run_dry(choice, registry, runs_dir, left, tiny=True).failed:
+        return
+    failed = run_dry(choice, registry, runs_dir, left).failed
+    if not failed:  # it was for the want of rows
         return
     whose: dict[str, str] = {}
     for (_, stage), error in failed.items():
