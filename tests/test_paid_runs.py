@@ -400,5 +400,6 @@ def test_a_run_of_named_models_is_priced_without_a_key_and_without_a_network(tmp
     assert told.code == 0, told.text
     assert "Its budget is $1.00, which it never exceeds." in told.out
     assert "The tokenizer of Qwen/Qwen3-235B-A22B-Instruct-2507, Qwen/Qwen3-30B-A3B is not on this machine" in told.out
+    assert "AutoTokenizer as T; T.from_pretrained('Qwen/Qwen3-30B-A3B')" in told.out
     assert re.search(r"^  teacher +to do +16 +16 +0\.\d{4}-0\.\d{4} ", told.out, re.MULTILINE)
     assert re.search(r"^It will cost \$0\.\d{4} to \$0\.\d{4}\.$", told.out, re.MULTILINE)

@@ -20,6 +20,7 @@ from charrun.errors import BudgetReached
 from charrun.pipeline.foresight import Forecast, Foresight
 from charrun.pipeline.plan import PlannedCell, PlannedStage, priced
 from charrun.report.plan import Money, money_lines, plan_document, print_plan
+from charrun.service.models import hub_name
 from charrun.spec.prices import Rates, own_rates
 from charrun.usage import Usage
 
@@ -180,6 +181,21 @@ def test_a_training_rests_on_rows_that_are_counted_or_on_the_lengths_of_their_an
     assert found.stages[-1].basis == "; ".join(rows)
     alone = PlannedCell("cell", (PlannedStage("sft", "to do", "never made"),))
     assert priced([alone], foresight(stages))[0].stages[0].basis == "counted"
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["Qwen/Qwen3-8B", "Qwen/Qwen3-8B:peft:131072", "meta-llama/Llama-3.1-8B-Instruct", "openai/gpt-oss-120b/high"],
+)
+def test_a_tokenizer_is_looked_for_where_the_sdk_has_it_from(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tinker.lib.public_interfaces import sampling_client
+    from transformers.models.auto.tokenization_auto import AutoTokenizer
+
+    asked: list[str] = []
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda name, **_: asked.append(name))
+    (load,) = (each for name, each in vars(sampling_client).items() if name.startswith("_load_tokenizer"))
+    getattr(load, "__wrapped__", load)(model, None)
+    assert asked == [hub_name(model)]
 
 
 def test_many_tokens_and_long_ids_stay_within_80_columns() -> None:

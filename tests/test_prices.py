@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -104,6 +105,25 @@ def test_a_fetched_list_is_kept_and_what_it_changes_is_told(invoke: Call, publis
     assert found["models"]["Qwen/Qwen3-8B"]["prefill"] == 0.26 and found["models"]["Qwen/Qwen3-8B"]["served"]
     assert found["models"]["Qwen/Qwen3-32B"]["served"] and not found["models"]["Qwen/Qwen3.5-4B"]["served"]
     assert found["models"]["Qwen/Qwen3-30B-A3B"]["retired"]["successor"] == "Qwen/Qwen3.6-35B-A3B"
+
+
+def test_a_retired_model_that_is_listed_again_is_not_warned_of(invoke: Call, published: str, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    models = "{teacher: Qwen/Qwen3-32B, student: meta-llama/Llama-3.3-70B-Instruct}"
+    stages = "[prompts, teacher, student]"
+    spec.write_text(
+        f"version: 1\nname: x\ncharacters: [pirate]\nmodels: [{models}]\nscales: [smoke]\nstages: {stages}\n"
+    )
+
+    def warned() -> set[str]:
+        told = invoke("validate", spec).text
+        return {
+            name for name in ("Qwen/Qwen3-32B", "Llama-3.3-70B-Instruct") if re.search(f"Tinker retired .*{name}", told)
+        }
+
+    assert warned() == {"Qwen/Qwen3-32B", "Llama-3.3-70B-Instruct"}
+    assert invoke("prices", "--refresh", "--from", published).code == 0
+    assert warned() == {"Llama-3.3-70B-Instruct"}
 
 
 def test_without_a_network_the_book_stays_as_it_is(invoke: Call, published: str, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from charrun.pipeline.prompt_cache import PromptCache as PromptCache
 from charrun.pipeline.prompt_cache import SentBefore, WarmCache
 from charrun.pipeline.virtual_time import Clock
 from charrun.service.endpoint_sampler import ChatClient, ChatResponse, ChatSequence, EndpointSampler
-from charrun.service.models import local_folder
+from charrun.service.models import hub_name, local_folder
 from charrun.service.service import Service
 from charrun.service.session import Sampler, Session
 
@@ -216,7 +216,7 @@ class DryService(Service):
         from transformers import AutoTokenizer
 
         try:
-            return AutoTokenizer.from_pretrained(model, local_files_only=True)
+            return AutoTokenizer.from_pretrained(hub_name(model), local_files_only=True)
         except (OSError, ValueError):
             self.unknown.add(model)
         demo = local_folder(_DEMO)

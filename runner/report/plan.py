@@ -13,6 +13,7 @@ from charrun.pipeline.run import JOBS
 from charrun.report.columns import figures, fit, short
 from charrun.report.cost import stored, usd, whole_usd
 from charrun.report.text import counted, duration, safe
+from charrun.service.models import hub_name
 from charrun.spec.prices import STORAGE_USD, Cost, cost_sum, dollars, picodollars
 from charrun.usage import Usage
 
@@ -267,7 +268,13 @@ def _basis_lines(planned: Sequence[PlannedCell], money: Money) -> list[str]:
     lines = [f"  {', '.join(map(safe, stages))}: {safe(basis)}" for basis, stages in bases.items()]
     if foresight.unknown:
         names = ", ".join(sorted(map(safe, foresight.unknown)))
-        lines.append(f"  The tokenizer of {names} is not on this machine: charrun's own counts more tokens.")
+        lines.append(
+            f"  The tokenizer of {names} is not on this machine: charrun's own counts more tokens. To fetch it:"
+        )
+        for name in sorted({hub_name(model) for model in foresight.unknown}):
+            lines.append(
+                f"  python -c \"from transformers import AutoTokenizer as T; T.from_pretrained('{safe(name)}')\""
+            )
     whys = dict.fromkeys((stage, why) for (_, stage), why in foresight.gaps.items())
     lines += [f"  {safe(stage)} could not be foreseen: {safe(why)}" for stage, why in whys]
     return lines

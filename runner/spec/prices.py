@@ -89,6 +89,11 @@ class PriceBook:
         found = self.models.get(name)
         return found.price if found else None
 
+    def is_served(self, name: str) -> bool:
+        """Whether a model is known to be served."""
+        found = self.models.get(name)
+        return found is not None and found.retired is None and not found.unlisted
+
 
 def fetched_file() -> Path:
     """`$XDG_CONFIG_HOME/charrun/prices.json`, by default under `~/.config`: what `charrun prices --refresh` wrote."""

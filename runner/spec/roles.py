@@ -12,6 +12,7 @@ from charrun.spec.draft import Draft
 from charrun.spec.elsewhere import endpoint_of
 from charrun.spec.facts import retired_models, thinks
 from charrun.spec.parts import ModelEntry, ModelRef, StandIns
+from charrun.spec.prices import price_book
 from charrun.spec.successors import entry_ids, taking
 from charrun.spec.words import nearest, shown, suggest
 
@@ -90,6 +91,8 @@ def _check_retired(draft: Draft, path: KeyPath, roles: dict[str, ModelRef], told
     """Warn of models that the hosted service no longer lists, of each once, with what takes its successor."""
     for role, ref in roles.items():
         retired = retired_models().get(ref.name)
+        if retired and price_book().is_served(ref.name):  # a list that was fetched since has it again
+            continue
         if retired and ref.endpoint is None and ref.name not in told:
             told.add(ref.name)
             message = f"Tinker retired {ref.name} on {retired.date}"
