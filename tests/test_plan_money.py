@@ -19,7 +19,7 @@ from charrun.commands.money import require_enough
 from charrun.errors import BudgetReached
 from charrun.pipeline.foresight import Forecast, Foresight
 from charrun.pipeline.plan import PlannedCell, PlannedStage, priced
-from charrun.report.plan import Money, money_lines, plan_document, print_plan
+from charrun.report.plan import Money, money_lines, plan_document, print_plan, total
 from charrun.service.models import hub_name
 from charrun.spec.prices import Rates, own_rates
 from charrun.usage import Usage
@@ -196,6 +196,11 @@ def test_a_tokenizer_is_looked_for_where_the_sdk_has_it_from(model: str, monkeyp
     (load,) = (each for name, each in vars(sampling_client).items() if name.startswith("_load_tokenizer"))
     getattr(load, "__wrapped__", load)(model, None)
     assert asked == [hub_name(model)]
+
+
+def test_requests_are_those_of_the_dry_run_where_there_was_one() -> None:
+    known = PlannedStage("a", "to do", "", 1, 2, high={"m": Usage(requests=5), "n": Usage(requests=1)})
+    assert total([PlannedCell("c", (known, PlannedStage("b", "to do", "", 1, 2)))]).endswith("; 8 requests")
 
 
 def test_many_tokens_and_long_ids_stay_within_80_columns() -> None:

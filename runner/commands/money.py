@@ -121,7 +121,9 @@ def _probe(loaded: Loaded, choice: Choice, runs_dir: Path, cells: Sequence[Cell]
     from charrun.pipeline.probe import probe
     from charrun.pipeline.probe_requests import most, to_ask
     from charrun.report.cost import usd
+    from charrun.service.disk_checks import require_room
 
+    require_room(runs_dir)
     wanted = to_ask(choice, loaded.registry, runs_dir, cells, rows)
     if not wanted:
         click.echo(f"Nothing to probe: {rows} answers of each stage are known, or no stage asks for any.\n", err=True)

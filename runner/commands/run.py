@@ -150,7 +150,8 @@ def _prepare(
             money = asked()
     way.show.begin(choice, cells, planned, money)
     if begins:
-        require_sound(choice, loaded.registry, runs_dir.absolute(), cells, money.foresight if money else None)
+        foresight = None if money is None else money.foresight
+        require_sound(choice, loaded.registry, runs_dir.absolute(), cells, foresight)
     require_enough(money, way.partial)
     if choice.paid:
         _confirm(way.yes)

@@ -285,7 +285,8 @@ def total(planned: Sequence[PlannedCell]) -> str:
     stages = [stage for cell in planned for stage in cell.stages]
     count = {state: sum(stage.state == state for stage in stages) for state in ("to do", "shared", "done", "missing")}
     parts = [f"{number} {state}" for state, number in count.items() if number]
-    requests = sum(stage.requests for stage in stages)
+    calls = [sum(usage.requests for usage in stage.high.values()) or stage.requests for stage in stages]
+    requests = sum(calls)
     cells = f"{len(planned)} cell{'s' if len(planned) != 1 else ''}"
     return f"{cells}, {len(stages)} stages: {', '.join(parts)}; {counted({'requests': requests})}"
 
