@@ -138,8 +138,7 @@ def identity_claim(text: str, name: str = "", *, is_ai: bool = False, prompt: st
         if model.casefold() not in name.casefold().split() and not _is_another(text, match, model):
             return match.group()
     patterns: list[re.Pattern[str]] = [*(_MAKERS if named else ()), *(_MACHINES if of_machines else ())]
-    found = next((match for pattern in patterns if (match := pattern.search(text))), None)
-    return found.group() if found else ""
+    return next((found.group() for pattern in patterns if (found := pattern.search(text))), "")
 
 
 def _is_another(text: str, claim: re.Match[str], model: str) -> bool:
