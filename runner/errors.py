@@ -151,6 +151,10 @@ class StageFailed(CharrunError):
     exit_code = EXIT_STAGE_FAILED
 
 
+class DoesNotFit(StageFailed):
+    """A prompt is longer than its model's context."""
+
+
 class Locked(CharrunError):
     """Another process writes the same store folder."""
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charrun import faults
-from charrun.errors import CharrunError, StageFailed
+from charrun.errors import CharrunError, DoesNotFit, StageFailed
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.dry_service import DryService
 from charrun.pipeline.lengths import EarlierLengths, Lengths
@@ -55,10 +55,6 @@ _FEW = 8
 _stages: ContextVar[tuple[StageRun, ...]] = ContextVar("stages", default=())
 
 
-class _NotDry(StageFailed):
-    """A stage that must not be run for an estimate."""
-
-
 @dataclass
 class Found:
     """What a dry run asked for.
@@ -75,7 +71,7 @@ class Found:
         rates: What tokens cost, by base model; None where nobody knows.
         unknown: Models whose tokenizer is not on this machine.
         gaps: Stages that could not be foreseen, each with the reason.
-        failed: Those of them that would fail in a run as well, unless other answers than these were cut.
+        failed: Those of them that would fail in a run as well, whatever is answered.
     """
 
     used: dict[Place, Usage]
@@ -186,7 +182,7 @@ class DryRun(Shared):
         hits: Tokens that may be in the engine's cache, of prompts that are answered and of such that are scored.
         warm: The same of all prompts, where that still has what was sent before.
         gaps: Stages that could not be foreseen, each with the reason.
-        failed: Those of them that would fail in a run as well.
+        failed: Those of them that would fail in a run as well, whatever is answered.
         seconds: How long each cell takes.
         pace: How long requests take.
     """
@@ -262,7 +258,7 @@ class DryRun(Shared):
             await run.ensure()
         except CharrunError as error:  # those that need nothing of it are foreseen nevertheless
             self.gaps[run.place] = error.message
-            if not isinstance(error, _NotDry):
+            if isinstance(error, DoesNotFit) or not isinstance(error, StageFailed):  # others may judge made-up answers
                 self.failed[run.place] = error
 
     async def service(self) -> Service:
@@ -292,7 +288,7 @@ class DryRun(Shared):
         """
         if stage is not None and event == "stage_started":
             if not stage.stage.runs_dry:
-                raise _NotDry(f"{stage.item.id} does not run dry")
+                raise StageFailed(f"{stage.item.id} does not run dry")
             _stages.set((*_stages.get(), stage))
         elif event in ("stage_finished", "stage_failed") and stage in _stages.get()[-1:]:
             _stages.set(_stages.get()[:-1])

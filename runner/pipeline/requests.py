@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from charrun import events
 from charrun.chat import Chat, Message
-from charrun.errors import StageFailed
+from charrun.errors import DoesNotFit, StageFailed
 from charrun.pipeline.answers import Answers
 from charrun.pipeline.endpoint_requests import MeteredEndpoint, answered_elsewhere, endpoint_key
 from charrun.pipeline.meter import MeteredSampler
@@ -190,7 +190,7 @@ class Requests:
             return max_tokens
         room = sampler.context_length - len(prompt)
         if room < 1:
-            raise StageFailed(
+            raise DoesNotFit(
                 f"{self._run.item.id}: a prompt of {len(prompt)} tokens does not fit the context of "
                 f"{sampler.context_length} tokens of '{sampler.model}'",
                 "use fewer turns, a shorter character, or a model with a longer context",
