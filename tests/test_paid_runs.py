@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -328,6 +329,29 @@ def test_a_checkpoint_that_is_lost_is_foreseen_to_be_trained_again(whole: Whole,
     (row,) = [row for row in whole.cost["rows"] if row["stage"] == "dpo"]
     assert dpo.low[row["model"]].trained_tokens <= row["trained_tokens"] <= dpo.high[row["model"]].trained_tokens
     assert row["trained_tokens"] and dpo.usd and 0 < dpo.usd[0] <= row["usd_high"] and row["usd_low"] <= dpo.usd[1]
+
+
+def test_a_checkpoint_that_is_soon_gone_is_told_before_a_stage_that_needs_it_is_paid(
+    whole: Whole, run: Run, demo_engine: RunningEngine, tmp_path: Path
+) -> None:
+    import tinker
+
+    shutil.copytree(whole.runs, tmp_path / "runs")
+    (file,) = whole.runs.glob("store/dpo-*/checkpoint-*.jsonl")
+    path = json.loads(file.read_text())["sampler"]
+    rest = tinker.RestClient(base_url=demo_engine.base_url, api_key=demo_engine.api_key)
+    rest.set_checkpoint_ttl_from_tinker_path(path, 3600).result()
+    try:
+        told = run("--force", "reflection", "--until", "reflection")
+        assert told.code == 0, told.text
+        (line,) = [
+            line for line in told.err.splitlines() if line.startswith("warning: the checkpoint of dpo is gone on")
+        ]
+        assert line.endswith(f"tinker checkpoint set-ttl --remove {path}")
+    finally:
+        rest.set_checkpoint_ttl_from_tinker_path(path, None).result()
+    quiet = run("--force", "reflection", "--until", "reflection")
+    assert quiet.code == 0 and "is gone on" not in quiet.err
 
 
 class Forgetful(TinkerEngine):

@@ -23,6 +23,7 @@ from charrun.report.text import PART
 
 if TYPE_CHECKING:
     from charrun.pipeline.choice import Choice
+    from charrun.pipeline.expiring import Expiring
     from charrun.pipeline.results import RunResult
     from charrun.pipeline.selection import Selection
     from charrun.store.run import RunFolder
@@ -117,6 +118,7 @@ def _prepare(
 ) -> Selection:
     """Everything before the first write: stages' own checks, `--after`, and the question."""
     from charrun.pipeline.checks import check_cells, passed_cells
+    from charrun.pipeline.expiring import expiring
     from charrun.pipeline.plan import plan
     from charrun.pipeline.preflight import require_sound
     from charrun.pipeline.run import plan_cells, to_ask, to_train
@@ -146,6 +148,8 @@ def _prepare(
             shared = cells[0].shared
             shared.to_ask, shared.to_train = to_ask(cells), to_train(cells)
             shared.look()
+            for each in expiring(cells):
+                click.echo(_expires(each), err=True)
         if first:
             money = asked()
     way.show.begin(choice, cells, planned, money)
@@ -156,6 +160,13 @@ def _prepare(
     if choice.paid:
         _confirm(way.yes)
     return selection
+
+
+def _expires(checkpoint: Expiring) -> str:
+    from charrun.report.columns import moment
+
+    what = f"the checkpoint of {checkpoint.stage} is gone on {moment(checkpoint.expires)}, and stages still need it"
+    return f"warning: {what}: to keep it, tinker checkpoint set-ttl --remove {checkpoint.path}"
 
 
 def _is_news(report: Path, result: RunResult, selection: Selection) -> bool:

@@ -25,7 +25,7 @@ from charrun.pipeline.together import gather
 from charrun.plugin_manager import Registry
 from charrun.secrets import hide_message
 from charrun.service.endpoint_client import look_at_all
-from charrun.service.engine import Connection, EngineRequest
+from charrun.service.engine import Connection, EngineRequest, StoredCheckpoint
 from charrun.service.models import local_folder
 from charrun.service.pulse import pulse
 from charrun.service.service import Service
@@ -190,6 +190,15 @@ class Shared:
             held = self.engine.holds(paths, self._request())
         self.lost |= {path for path, there in held.items() if not there}
         return held
+
+    def stored(self) -> Sequence[StoredCheckpoint]:
+        """Every checkpoint that the engine keeps.
+
+        Raises:
+            EnvironmentProblem: It cannot be asked now.
+        """
+        with asking(type(self.engine)):
+            return self.engine.stored(self._request())
 
     async def service(self) -> Service:
         """The SDK session, opened on first use.
