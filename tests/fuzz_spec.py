@@ -36,6 +36,7 @@ from charrun.commands.loading import resolve
 from charrun.errors import Problem, SpecError
 from charrun.plugin_manager import Registry, load_registry
 from charrun.spec import Spec, shipped_schema, specs_folder
+from charrun.spec.prices import fetched_file
 
 ERRORS = Path(__file__).parent / "errors"
 SECONDS = 2.0
@@ -71,7 +72,8 @@ class Jail:
             return
         if event == "open" and isinstance(args[0], str | bytes):
             path = os.path.realpath(os.fsdecode(args[0]))
-            if not any(path.startswith(folder + os.sep) for folder in (self.folder, *_CHARRUN)) or _writes(args[2]):
+            inside = any(path.startswith(folder + os.sep) for folder in (self.folder, *_CHARRUN))
+            if _writes(args[2]) or not (inside or path == os.path.realpath(fetched_file())):
                 raise Breach(f"opens {path}")
         elif event == "exec" and args[0].co_names == ("__jinja_exception__",):
             # jinja2 raises its errors once more, so that a traceback names the template.

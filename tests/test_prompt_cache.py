@@ -131,7 +131,7 @@ async def _said(*paths: str | None) -> list[list[tuple[int, ...]]]:
     from tinker import types
 
     texts = " ".join(f"word{n}" for n in range(2_000))
-    service = DryService(lambda m, n: n, lambda *told: None, texts, {}, lambda m, n: 0.0)
+    service = DryService(lambda m, n: (n, False), lambda *told: None, texts, {}, lambda m, n: 0.0)
     await service.chat(MODEL, {"enable_thinking": False})
     prompt, params = types.ModelInput.from_ints([1, 2, 3]), types.SamplingParams(max_tokens=8)
     found = [

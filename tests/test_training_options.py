@@ -200,7 +200,7 @@ def test_rows_that_are_too_long_are_dropped_counted_and_made_up_for(demo_engine:
     scale = {"name": "tiny", "pairs": 12, "samples_per_prompt": 1, "reflections": 10, "interactions": 1, "turns": 2}
     outcome = run_stage(
         PairsStage,
-        options={"max_length": 100},
+        options={"max_length": 100, "audit": {"top_opener_stop": 0}},
         given={"chosen": chosen, "rejected": rows("It is", 12)},
         reserve={"chosen": rows("Aye, it be", 8, 12), "rejected": rows("It is", 8, 12)},
         scale=scale,

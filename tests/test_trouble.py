@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -61,16 +62,25 @@ def test_a_full_disk_ends_a_run_in_one_sentence_and_the_same_command_goes_on(off
 
 
 def test_a_disk_that_fills_while_rows_are_stored_loses_nothing_that_is_stored(
-    sampled: Path, tmp_path: Path, demo_engine: RunningEngine
+    sampled: Path, tmp_path: Path, demo_engine: RunningEngine, until: Until
 ) -> None:
+    """A disk that is full before is told of before anything is paid; this one fills once rows come."""
     env = key(demo_engine, demo_engine.base_url)
-    with mounted(tmp_path / "small", "-o", "size=64k") as runs:
+    with mounted(tmp_path / "small", "-o", "size=256m") as runs:
         sampled.write_text(SAMPLED.replace("pairs: 6", "pairs: 40"))
-        full = charrun(sampled, "--runs-dir", runs, "--yes", env=env)
+        running = start(sampled, "--runs-dir", runs, "--yes", env=env)
+        until(lambda: stored(runs) > 0 or running.poll() is not None)
+        filler = runs / "filler"
+        with filler.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(runs).free - (16 << 10))
+        full = ended(running)
         assert full.code == 5 and "Traceback" not in full.text, full.text
         assert "No space left on device" in full.err and "make room" in full.err
         kept = stored(runs)
-        subprocess.run(["mount", "-o", "remount,size=20m", str(runs)], check=True)
+        refused = charrun(sampled, "--runs-dir", runs, "--yes", env=env)
+        assert refused.code == 5 and "are free for" in refused.err and "nothing was begun" in refused.err
+        assert stored(runs) == kept
+        filler.unlink()
         done = charrun(sampled, "--runs-dir", runs, "--yes", env=env)
         assert done.code == 0, done.text
         assert stored(runs) >= 80 > kept
