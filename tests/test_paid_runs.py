@@ -407,6 +407,21 @@ def test_a_stage_that_must_not_be_run_dry_is_not(tmp_path: Path) -> None:
     assert usd["posts"] is None and all(usd[id][1] for id in ("teacher", "dpo", "sft"))
 
 
+def test_a_stage_that_looks_out_for_what_never_comes_keeps_no_plan_waiting(tmp_path: Path) -> None:
+    spec = tmp_path / "paid.yaml"
+    waits = POSTS.replace("runs_dry = False", "").replace(
+        "(Path(__file__).parent", 'import asyncio\n        while not Path("go").exists():\n            '
+        'await asyncio.sleep(0.01)\n        (Path(__file__).parent',
+    )  # fmt: skip
+    (tmp_path / "posts.py").write_text(waits)
+    spec.write_text(SPEC.replace("  - pairs", "  - posts\n  - pairs") + "plugins: [./posts.py]\n")
+    plan = planned(spec, tmp_path / "runs", "--trust")
+    (found,) = plan["not_foreseen"]
+    assert (found["stage"], found["why"]) == ("posts", "it waits for something that no dry run brings")
+    usd = {stage["id"]: stage["usd"] for stage in plan["cells"][0]["stages"]}
+    assert usd["posts"] is None and all(usd[id][1] for id in ("teacher", "dpo", "sft"))
+
+
 def test_a_price_that_nobody_knows_is_an_error_with_a_budget_and_told_without(tmp_path: Path) -> None:
     spec = tmp_path / "paid.yaml"
     spec.write_text(SPEC.replace("{prefill: 0.12, sample: 0.3, train: 0.36}", "{prefill: 0.12, sample: 0.3}"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -85,10 +86,10 @@ def test_what_is_known_later_is_shown_from_then_on() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [(), ("--budget", "5", "--partial")])
 def test_a_run_that_nobody_was_asked_about_shows_what_it_will_cost(words: tuple[str, ...], tmp_path: Path) -> None:
-    """The service takes its time, and a short plan on a busy machine less."""
+    """The service takes its time, and a short plan less, on a machine that is busy too; then the run is killed."""
     spec = money.spec_at(tmp_path, money.TINY)
     words = (*words, "--until", "student")
-    with simulated(tmp_path / "service", money.models(), tokens=40, seconds=20.0) as service:
+    with simulated(tmp_path / "service", money.models(), tokens=40, seconds=120.0) as service:
         ours, theirs = pty.openpty()
         env = {**os.environ, **service.environment, "COLUMNS": "160", "TERM": "xterm"}
         command = [sys.executable, "-m", "charrun", str(spec), "--runs-dir", str(tmp_path / "runs"), "--yes", *words]
@@ -98,8 +99,10 @@ def test_a_run_that_nobody_was_asked_about_shows_what_it_will_cost(words: tuple[
         try:
             while block := os.read(ours, 1 << 16):
                 shown += block
+                if b" of $0." in shown:
+                    run.kill()
         except OSError:  # it has ended
             pass
-        assert run.wait() == 0, shown.decode()[-2000:]
+        assert run.wait() in (0, -signal.SIGKILL), shown.decode()[-2000:]
     assert b"It will cost" not in shown
     assert b" of $0." in shown and b" to $0." in shown

@@ -85,18 +85,18 @@ def _checks(asked: _Asked) -> Iterator[Check]:
     yield from checks.guarded("runs", lambda: disk_checks.runs_folder(asked.runs_dir))
     registry: list[Registry] = []
     yield from checks.guarded("plugins", lambda: _plugins(asked.plugins, registry))
-    chosen: list[Choice] = []
+    chosen: list[tuple[Choice, Registry]] = []
     if asked.spec is not None and registry:
         yield from checks.guarded("spec", lambda: _spec(asked, asked.spec or "", registry[0], chosen))
-    address = _address(asked, chosen)
+    address = _address(asked, [choice for choice, _ in chosen])
     learn_address(address or "")
     yield from checks.guarded("clock", lambda: checks.clock(address))
     yield from checks.guarded("torch", checks.processor)
     yield from checks.guarded("cache", disk_checks.compiled_code)
     if asked.spec is None and registry and asked.engine:
         yield from _engines(registry[0], address)
-    for choice in chosen:
-        yield from _models(choice, registry[0], asked)
+    for choice, known in chosen:
+        yield from _models(choice, known, asked)
 
 
 def _address(asked: _Asked, chosen: Sequence[Choice]) -> str | None:
@@ -122,7 +122,7 @@ def _plugins(plugins: bool, registry: list[Registry]) -> Iterator[Check]:
     yield Check("plugins", "ok", f"{len(found.stages)} stages and {len(found.engines)} engines are registered")
 
 
-def _spec(asked: _Asked, spec: str, registry: Registry, chosen: list[Choice]) -> Iterator[Check]:
+def _spec(asked: _Asked, spec: str, registry: Registry, chosen: list[tuple[Choice, Registry]]) -> Iterator[Check]:
     from charrun.commands.loading import load_with
     from charrun.pipeline.checks import check_cells
     from charrun.pipeline.choice import choose
@@ -140,7 +140,7 @@ def _spec(asked: _Asked, spec: str, registry: Registry, chosen: list[Choice]) ->
     yield Check("spec", "ok", f"{spec} is valid")
     yield from map(_mistake, [*choice.warnings, *warnings])
     yield from engine_choice(loaded.spec, choice)
-    chosen.append(choice)
+    chosen.append((choice, loaded.registry))
 
 
 def _mistake(problem: Problem) -> Check:

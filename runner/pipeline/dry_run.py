@@ -19,10 +19,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from charrun import faults
-from charrun.errors import CharrunError, DoesNotFit, StageFailed
+from charrun.errors import CharrunError, DoesNotFit, Interrupted, StageFailed
 from charrun.pipeline.choice import Choice
 from charrun.pipeline.dry_service import DryService
 from charrun.pipeline.lengths import EarlierLengths, Lengths
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 _TEXTS = "prompts/general.txt"
 _CACHE_SURE = 0.02
 """How far what a probe found in the engine's cache may be off."""
+_STUCK = "it waits for something that no dry run brings"
 _FEW = 8
 """Rows of each stage where as little as can be is made: what measures something needs some."""
 _stages: ContextVar[tuple[StageRun, ...]] = ContextVar("stages", default=())
@@ -243,10 +244,24 @@ class DryRun(Shared):
                 run.forced, run.left_out = real.forced, real.left_out and not self._tiny
             wanted = [run for run, real in zip(dry.stages, cell.stages, strict=True) if real in cell.selected]
             dry.selected = wanted
-            begun = asyncio.get_running_loop().time()
-            await gather([self._one(run) for run in wanted])
-            self.seconds[cell.name] = asyncio.get_running_loop().time() - begun
+            begun = self._loop.time()
+            await self._unless_stuck(wanted)
+            self.seconds[cell.name] = self._loop.time() - begun
             self.done += [run for run in wanted if run.result is not None]
+
+    async def _unless_stuck(self, wanted: Sequence[StageRun]) -> None:
+        """Run them; those that look out for what never comes are left."""
+        work = asyncio.ensure_future(gather([self._one(run) for run in wanted]))
+        self._loop.when_stuck(work.cancel)
+        try:
+            await asyncio.wait([work])
+        finally:
+            self._loop.when_stuck(None)
+        if not work.cancelled():
+            work.result()
+        for run in wanted if work.cancelled() else ():
+            if run.result is None:
+                self.gaps[run.place] = _STUCK
 
     async def await_end(self, stage: StageRun) -> None:
         """As a run's; what cannot be foreseen hides nothing but what needs it."""
@@ -258,7 +273,8 @@ class DryRun(Shared):
             await run.ensure()
         except CharrunError as error:  # those that need nothing of it are foreseen nevertheless
             self.gaps[run.place] = error.message
-            if isinstance(error, DoesNotFit) or not isinstance(error, StageFailed):  # others may judge made-up answers
+            # Other failures of stages may be what made-up answers made them say.
+            if isinstance(error, DoesNotFit) or not isinstance(error, StageFailed | Interrupted):
                 self.failed[run.place] = error
 
     async def service(self) -> Service:
@@ -308,11 +324,16 @@ class DryRun(Shared):
         length, cut = lengths.draw(self._rng, longest, self._share)
         return length, cut and self._cuts
 
+    @property
+    def _loop(self) -> VirtualLoop:
+        return cast("VirtualLoop", asyncio.get_running_loop())
+
     def _seconds(self, model: str, tokens: int) -> float:
         running = _stages.get()
         return self.pace.seconds(running[-1].item.id if running else "", model, tokens)
 
     def _note(self, model: str, hits: int, warm: int, scores: bool) -> None:
+        self._loop.asked()
         for run in _stages.get()[-1:]:
             place = Place(*run.place, model)
             self.hits.setdefault(place, Counter())[scores] += hits
@@ -327,6 +348,7 @@ class DryRun(Shared):
         return used
 
     def _stepped(self) -> None:
+        self._loop.asked()
         for run in _stages.get()[-1:]:
             self._steps[run.place] += 1
 

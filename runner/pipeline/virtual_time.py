@@ -25,6 +25,7 @@ _FIRST_SECONDS, _TOKEN_SECONDS = 1.0, 1 / 80
 """Until the first token of an answer, and for each token, where nothing is known."""
 _MEASURED, _GUESSED = (0.7, 1.5), (0.4, 2.5)
 """How far times may be off."""
+_MOST_TURNS = 50_000
 _LATEST = 4
 _FEWEST = 8
 
@@ -36,6 +37,24 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super().__init__(_Jumping(self))
         self._now = 0.0
         self.threads = 0
+        self._turns = 0
+        self._give_up: Callable[[], object] | None = None
+
+    def asked(self) -> None:
+        """Something was asked for: what waits may be about to go on."""
+        self._turns = 0
+
+    def when_stuck(self, give_up: Callable[[], object] | None) -> None:
+        """Call this once the loop has turned very often and nothing was asked for: somebody looks out for what never
+        comes."""
+        self._turns, self._give_up = 0, give_up
+
+    def turned(self) -> None:
+        """Count a turn."""
+        self._turns += 1
+        if self._turns > _MOST_TURNS and self._give_up is not None and not self.threads:
+            give_up, self._give_up = self._give_up, None
+            give_up()
 
     def time(self) -> float:
         """Seconds that have been slept."""
@@ -65,6 +84,7 @@ class _Jumping(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> Any:
         """What is ready; the time to wait is jumped over, unless a thread works."""
+        self._loop.turned()
         if timeout is None or timeout <= 0:
             return super().select(timeout)
         begun = time.monotonic()
