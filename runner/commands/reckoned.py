@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Generic, TypeVar
 
 _T = TypeVar("_T")
-_IDLE = 19
+_IDLE = 10
 _LOOK_SECONDS = 1.0
 
 

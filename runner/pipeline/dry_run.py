@@ -30,7 +30,6 @@ from charrun.pipeline.named import NamedCheckpoints
 from charrun.pipeline.observers import nobody
 from charrun.pipeline.prompt_cache import SentBefore
 from charrun.pipeline.shared import Shared
-from charrun.pipeline.together import gather
 from charrun.pipeline.virtual_time import VirtualLoop, pace_of
 from charrun.plugin_manager import Registry
 from charrun.service.service import Service
@@ -214,6 +213,7 @@ class DryRun(Shared):
         self._earlier = EarlierLengths(self._real)
         self._rng = random.Random(0)
         self._laid: set[str] = set()
+        self._left: set[tuple[str, str]] = set()
         self.done: list[StageRun] = []
         self.lengths: dict[str, set[Lengths]] = {}
         self.drawn: Counter[str] = Counter()
@@ -250,18 +250,22 @@ class DryRun(Shared):
             self.done += [run for run in wanted if run.result is not None]
 
     async def _unless_stuck(self, wanted: Sequence[StageRun]) -> None:
-        """Run them; those that look out for what never comes are left."""
-        work = asyncio.ensure_future(gather([self._one(run) for run in wanted]))
-        self._loop.when_stuck(work.cancel)
+        """Run them; one that looks out for what never comes is left, and the others go on without it."""
+        tasks = {run: asyncio.ensure_future(self._one(run)) for run in wanted}
+
+        def leave_one() -> None:
+            running = [run for run in tasks if run.current is not None and run.place not in self._left]
+            left = running[:1] or list(tasks)
+            self._left |= {run.place for run in left}
+            for run in left:
+                tasks[run].cancel()
+            self._loop.when_stuck(leave_one)
+
+        self._loop.when_stuck(leave_one)
         try:
-            await asyncio.wait([work])
+            await asyncio.gather(*tasks.values())
         finally:
             self._loop.when_stuck(None)
-        if not work.cancelled():
-            work.result()
-        for run in wanted if work.cancelled() else ():
-            if run.result is None:
-                self.gaps[run.place] = _STUCK
 
     async def await_end(self, stage: StageRun) -> None:
         """As a run's; what cannot be foreseen hides nothing but what needs it."""
@@ -271,6 +275,10 @@ class DryRun(Shared):
     async def _one(self, run: StageRun) -> None:
         try:
             await run.ensure()
+        except asyncio.CancelledError:
+            if run.place not in self._left:
+                raise
+            self.gaps[run.place] = _STUCK
         except CharrunError as error:  # those that need nothing of it are foreseen nevertheless
             self.gaps[run.place] = error.message
             # Other failures of stages may be what made-up answers made them say.
@@ -305,6 +313,8 @@ class DryRun(Shared):
         if stage is not None and event == "stage_started":
             if not stage.stage.runs_dry:
                 raise StageFailed(f"{stage.item.id} does not run dry")
+            if stage.place in self._left:
+                raise StageFailed(_STUCK)
             _stages.set((*_stages.get(), stage))
         elif event in ("stage_finished", "stage_failed") and stage in _stages.get()[-1:]:
             _stages.set(_stages.get()[:-1])
