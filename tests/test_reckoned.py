@@ -86,10 +86,10 @@ def test_what_is_known_later_is_shown_from_then_on() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [(), ("--budget", "5", "--partial")])
 def test_a_run_that_nobody_was_asked_about_shows_what_it_will_cost(words: tuple[str, ...], tmp_path: Path) -> None:
-    """The service takes its time, and a short plan less, on a machine that is busy too; then the run is killed."""
+    """The service answers one at a time, so that there is something to show for minutes; then the run is killed."""
     spec = money.spec_at(tmp_path, money.TINY)
     words = (*words, "--until", "student")
-    with simulated(tmp_path / "service", money.models(), tokens=40, seconds=600.0) as service:
+    with simulated(tmp_path / "service", money.models(), tokens=40, seconds=20.0, cap=1) as service:
         ours, theirs = pty.openpty()
         env = {**os.environ, **service.environment, "COLUMNS": "160", "TERM": "xterm"}
         command = [sys.executable, "-m", "charrun", str(spec), "--runs-dir", str(tmp_path / "runs"), "--yes", *words]
