@@ -36,7 +36,7 @@ def named_lines(ctx: StageContext, template: str) -> NamedLines:
 
 def lines_of(ctx: StageContext, template: str) -> list[str]:
     """The texts of a template, one in each line; empty lines are left out."""
-    return _written(ctx.render(template))
+    return texts_of(ctx.render(template))
 
 
 def empty_lists(ctx: StageContext, templates: Iterable[str]) -> list[str]:
@@ -44,13 +44,14 @@ def empty_lists(ctx: StageContext, templates: Iterable[str]) -> list[str]:
     return [_NONE.format(template) for template in templates if not lines_of(ctx, template)]
 
 
-def _written(text: str) -> list[str]:
+def texts_of(text: str) -> list[str]:
+    """One in each line; empty lines are left out."""
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def parse_lines(text: str, template: str) -> NamedLines:
     """Lines `name: text`; empty ones are left out."""
-    written = _written(text)
+    written = texts_of(text)
     parts = [[part.strip() for part in line.partition(":")] for line in written]
     names = Counter(name for name, _, _ in parts)
     problems = [

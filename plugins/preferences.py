@@ -12,6 +12,7 @@ from charrun.plugins import _evaluation as evaluation
 from charrun.plugins._choices import judged
 from charrun.plugins._evaluation import BASE
 from charrun.plugins._judging import JUDGE_OPTIONS, options_of, shipped
+from charrun.plugins._lines import texts_of
 from charrun.plugins._pool import pool
 from charrun.plugins._rates import rate
 from charrun.plugins._tournament import Comparison, schedule
@@ -214,7 +215,7 @@ def _fitted(
 def _pool(ctx: StageContext) -> list[str]:
     written = ctx.options.get("traits")
     text = ctx.path(written).read_text(encoding="utf-8") if written else shipped("traits.txt")
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return texts_of(text)
 
 
 def _profile_rows(traits: Sequence[str], fits: Mapping[str, Profile]) -> list[Row]:

@@ -35,7 +35,7 @@ from charrun.engine.sampling import Weights
 from charrun.engine.settings import EngineSettings
 from charrun.engine.training import Datum, PassResult, TrainingRun
 from charrun.engine.worker import Worker
-from charrun.pipeline.dry_service import PromptCache
+from charrun.pipeline.prompt_cache import PromptCache
 from service_sim.jobs import JobLog, Texts, data_name, named
 from service_sim.meter import Meter
 

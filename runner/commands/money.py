@@ -87,7 +87,7 @@ def money_of(
 def finishing(loaded: Loaded, choice: Choice, runs_dir: Path, selection: Selection, folder: RunFolder | None) -> str:
     """What the rest of a run that has reached its budget would cost, as the end of a hint; empty if not known."""
     from charrun.pipeline.run import plan_cells
-    from charrun.report.cost import usd
+    from charrun.spec.prices import usd
 
     click.echo("reckoning what finishing would cost; Ctrl-C leaves it out", err=True)
     try:
@@ -120,8 +120,8 @@ def _probe(loaded: Loaded, choice: Choice, runs_dir: Path, cells: Sequence[Cell]
     """
     from charrun.pipeline.probe import probe
     from charrun.pipeline.probe_requests import most, to_ask
-    from charrun.report.cost import usd
     from charrun.service.disk_checks import require_room
+    from charrun.spec.prices import usd
 
     require_room(runs_dir)
     wanted = to_ask(choice, loaded.registry, runs_dir, cells, rows)
@@ -161,8 +161,9 @@ def require_enough(money: Money | None, partial: bool) -> None:
     Raises:
         BudgetReached: One of them does not.
     """
-    from charrun.report.cost import usd, whole_usd
+    from charrun.report.cost import whole_usd
     from charrun.report.text import safe
+    from charrun.spec.prices import usd
 
     if money is None or partial or not (short := [limit for limit in money.limits() if limit.is_short]):
         return

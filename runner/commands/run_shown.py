@@ -81,9 +81,9 @@ class Person:
             print_plan(self.console, choice, priced(planned, money.foresight) if money else planned, self.plain, money)
 
     def reckon(self, money: Callable[[], Money | None]) -> None:
-        from charrun.commands.reckoned import Reckoned
+        if self.verbosity and self.console.is_terminal and sys.platform == "linux":  # elsewhere a fork is not safe
+            from charrun.commands.reckoned import Reckoned
 
-        if self.verbosity and self.console.is_terminal:
             self._reckoned = Reckoned(lambda: _expected(money()))
 
     @contextmanager

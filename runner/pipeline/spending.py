@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from charrun.errors import BudgetReached, CharrunError, EnvironmentProblem
-from charrun.spec.prices import Cost, Rates, in_dollars, picodollars
+from charrun.spec.prices import Cost, Rates, picodollars, usd
 from charrun.store.ledger import Ledger, Place
 from charrun.store.probes import probes_of, take_probes
 from charrun.usage import Usage
@@ -174,7 +174,7 @@ class Spending:
             return
         whose, option, spent, limit = obstacle
         told = (
-            f"the budget {whose}is exceeded: ${in_dollars(spent)} of ${in_dollars(limit)} are spent, and {place.model} "
+            f"the budget {whose}is exceeded: ${usd(spent)} of ${usd(limit)} are spent, and {place.model} "
             f"says that a request used {used.sampled_tokens:,} sampled tokens of {most.sampled_tokens:,} at most"
         )
         self._broke(BudgetReached(told, f"what is recorded stays; the same command goes on with a higher {option}"))
@@ -228,16 +228,16 @@ class Spending:
     def _told(self, place: Place, most: Usage) -> tuple[str, str]:
         whose, option, spent, limit = self._obstacle(place, most) or ("", "--budget", 0, 0)
         cost = self._cost(place.model, most).high
-        by_probes = f" (${in_dollars(self._probed.high)} by probes)" if self._probed.high and not whose else ""
+        by_probes = f" (${usd(self._probed.high)} by probes)" if self._probed.high and not whose else ""
         held, many = (0, 0) if self._flying else self._held(place.stage if whose else None)
         kept = freed = ""
         if many:
-            kept = f" and ${in_dollars(held)} held for {many:,} request{'s' if many > 1 else ''} without an end"
+            kept = f" and ${usd(held)} held for {many:,} request{'s' if many > 1 else ''} without an end"
             run = "/".join(self.ledger.path.parts[-3:-1])
             freed = f", or after `charrun cost {run} --reconcile --settle` once the engine's bill is complete"
         return (
-            f"the budget {whose}is reached: ${in_dollars(spent - held)} of ${in_dollars(limit)} are spent{by_probes}"
-            f"{kept}, and the next request of {place.stage} may cost ${in_dollars(cost)}",
+            f"the budget {whose}is reached: ${usd(spent - held)} of ${usd(limit)} are spent{by_probes}"
+            f"{kept}, and the next request of {place.stage} may cost ${usd(cost)}",
             f"what is recorded stays; the same command goes on with a higher {option}{freed}",
         )
 

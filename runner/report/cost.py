@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from charrun.pipeline.storage import Storage
 from charrun.report.text import safe
-from charrun.spec.prices import FREE, STORAGE_USD, Cost, Rates, cost_of, dollars, picodollars
+from charrun.spec.prices import FREE, STORAGE_USD, Cost, Rates, cost_of, dollars, in_dollars, picodollars, usd
 from charrun.store.ledger import Place, Totals
 from charrun.usage import Usage
 
@@ -19,7 +18,7 @@ _HEADING = ("requests", "prompt", "cached", "sampled", "forward", "trained", "do
 _PROBES = "(probes)"
 _DOLLAR = 1.0
 _GIGABYTE = 10**9
-_DIGITS, _CENTS = 4, 2
+_CENTS = 2
 _SECTIONS: dict[str, Callable[[Place], str]] = {
     "stage": lambda place: place.stage,
     "cell": lambda place: place.cell,
@@ -54,30 +53,19 @@ class Sum:
         return (low if low == high else f"{low}-{high}") + ("+?" if self.unpriced else "")
 
 
-def usd(pico: int) -> str:
-    """Dollars to a hundredth of a cent, of less than that two digits."""
-    return _small(dollars(pico))
-
-
 def whole_usd(limit: float) -> str:
     """A sum that a person has chosen: to the cent, small ones as `usd`."""
-    return f"{limit:,.2f}" if limit >= _DOLLAR else _small(limit)
+    return f"{limit:,.2f}" if limit >= _DOLLAR else in_dollars(limit)
 
 
 def brief_usd(value: float) -> str:
     """A sum beside others in a line that changes: to the cent, of less than that two digits."""
-    return _small(value, _CENTS)
+    return in_dollars(value, _CENTS)
 
 
 def stored(size: int) -> str:
     """Bytes at the service with what they cost, such as `2.31 GB, $0.2310 a month`."""
-    return f"{size / _GIGABYTE:.3g} GB, ${_small(size / _GIGABYTE * STORAGE_USD)} a month"
-
-
-def _small(value: float, digits: int = _DIGITS) -> str:
-    if 0 < abs(value) < 10**-digits:
-        digits = 1 - math.floor(math.log10(abs(value)))
-    return f"{value:,.{digits}f}"
+    return f"{size / _GIGABYTE:.3g} GB, ${in_dollars(size / _GIGABYTE * STORAGE_USD)} a month"
 
 
 def sums(totals: Totals, rates: Mapping[str, Rates | None], by: Callable[[Place], Any]) -> dict[Any, Sum]:

@@ -11,10 +11,10 @@ from charrun.pipeline.choice import Choice
 from charrun.pipeline.plan import BETWEEN, PlannedCell, PlannedStage
 from charrun.pipeline.run import JOBS
 from charrun.report.columns import figures, fit, short
-from charrun.report.cost import stored, usd, whole_usd
+from charrun.report.cost import stored, whole_usd
 from charrun.report.text import counted, duration, safe
 from charrun.service.models import hub_name
-from charrun.spec.prices import STORAGE_USD, Cost, cost_sum, dollars, picodollars
+from charrun.spec.prices import STORAGE_USD, Cost, cost_sum, dollars, picodollars, usd
 from charrun.usage import Usage
 
 if TYPE_CHECKING:

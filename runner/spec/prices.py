@@ -286,11 +286,16 @@ def dollars(pico: int) -> float:
     return pico / 10**12
 
 
-def in_dollars(pico: int) -> str:
-    """A sum of money as text: to a hundredth of a cent, of less than that two digits."""
-    value = abs(dollars(pico))
-    digits = 1 - math.floor(math.log10(value)) if 0 < value < 1e-4 else 4
-    return f"{dollars(pico):,.{digits}f}"
+def usd(pico: int) -> str:
+    """A sum of money as text: dollars to a hundredth of a cent, of less than that two digits."""
+    return in_dollars(dollars(pico))
+
+
+def in_dollars(value: float, digits: int = 4) -> str:
+    """Dollars as text: to so many digits, by default a hundredth of a cent; of less than that two digits."""
+    if 0 < abs(value) < 10**-digits:
+        digits = 1 - math.floor(math.log10(abs(value)))
+    return f"{value:,.{digits}f}"
 
 
 def rates_of(price: Price) -> Rates:
